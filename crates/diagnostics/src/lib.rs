@@ -1,0 +1,17 @@
+//! Diagnostics inside the vehicle: DoIP frames, UDS requests and answers, the reprogramming sequence of
+//! one ECU and what to do about each negative response.
+//!
+//! Everything here is values in, decisions out; sockets, files and clocks belong to the gateway and the
+//! simulator. `now` is a `Duration` since any fixed moment of the caller's monotonic clock.
+
+pub mod doip;
+mod identification;
+mod policy;
+mod sequence;
+mod settings;
+pub mod uds;
+
+pub use identification::{Identification, IdentificationField, NotAText, Running, Trial};
+pub use policy::{Decision, decide};
+pub use sequence::{Call, Failure, Routine, Sequence, Step, WriteJob};
+pub use settings::{Identifiers, SecurityAlgorithm, Settings, Timers};
