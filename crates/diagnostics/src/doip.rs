@@ -42,20 +42,7 @@ pub fn diagnostic_message_prefix(
     let [l3, l2, l1, l0] = (u32::from(uds_length) + 4).to_be_bytes();
     let [source_high, source_low] = source.0.to_be_bytes();
     let [target_high, target_low] = target.0.to_be_bytes();
-    [
-        version,
-        !version,
-        type_high,
-        type_low,
-        l3,
-        l2,
-        l1,
-        l0,
-        source_high,
-        source_low,
-        target_high,
-        target_low,
-    ]
+    [version, !version, type_high, type_low, l3, l2, l1, l0, source_high, source_low, target_high, target_low]
 }
 
 /// Appends a whole frame to `out`.

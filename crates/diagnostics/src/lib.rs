@@ -13,5 +13,5 @@ pub mod uds;
 
 pub use identification::{Identification, IdentificationField, NotAText, Running, Trial};
 pub use policy::{Decision, decide};
-pub use sequence::{Call, Failure, Routine, Sequence, Step, WriteJob};
+pub use sequence::{Call, Failure, RestartCause, Routine, Sequence, Step, WriteJob};
 pub use settings::{Identifiers, SecurityAlgorithm, Settings, Timers};

@@ -6,13 +6,14 @@ pub use uds_protocol::{
     AddressAndLengthFormatIdentifier, CommunicationControlRequest, CommunicationControlResponse,
     CommunicationControlType, CommunicationType, ControlDtcSettingRequest, ControlDtcSettingResponse,
     DataFormatIdentifier, Decode, DiagnosticSessionControlRequest, DiagnosticSessionControlResponse,
-    DiagnosticSessionType, EcuResetRequest, EcuResetResponse, Encode, Error, NegativeResponse,
-    NegativeResponseCode, P2StarServerMax, ReadDataByIdentifierRequest, ReadDataByIdentifierResponse, Request,
-    RequestDownloadRequest, RequestDownloadResponse, RequestTransferExitRequest, RequestTransferExitResponse,
-    ResetType, Response, RoutineControlRequest, RoutineControlResponse, RoutineControlSubFunction,
-    SecurityAccessLevel, SecurityAccessRequest, SecurityAccessResponse, SecurityAccessType, SubnetNumber,
-    TesterPresentRequest, TesterPresentResponse, TransferDataRequest, TransferDataResponse, UdsServiceType,
-    WriteDataByIdentifierRequest, WriteDataByIdentifierResponse,
+    DiagnosticSessionType, DtcSettingType, EcuResetRequest, EcuResetResponse, Encode, Error,
+    NegativeResponse, NegativeResponseCode, P2StarServerMax, ReadDataByIdentifierRequest,
+    ReadDataByIdentifierResponse, Request, RequestDownloadRequest, RequestDownloadResponse,
+    RequestTransferExitRequest, RequestTransferExitResponse, ResetType, Response, RoutineControlRequest,
+    RoutineControlResponse, RoutineControlSubFunction, SecurityAccessLevel, SecurityAccessRequest,
+    SecurityAccessResponse, SecurityAccessType, TesterPresentRequest, TesterPresentResponse,
+    TransferDataRequest, TransferDataResponse, UdsServiceType, WriteDataByIdentifierRequest,
+    WriteDataByIdentifierResponse,
 };
 
 /// `3E 80`: keeps a session open and asks for no answer.
