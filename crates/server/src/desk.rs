@@ -1,0 +1,146 @@
+//! What the MQTT and HTTPS endpoints ask of the rest of the server.
+//! The endpoints own sockets, TLS, framing and who may speak on which topic; behind these traits the
+//! conversation owns what a message means and the store owns what is remembered.
+
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use bytes::Bytes;
+use farrier_protocol::{Binding, MsgId, PkgId, Sha256, Thumbprint, UnixMillis, UpTopic};
+
+/// Reads the wall clock: handed in, so that a whole fleet can be run in virtual time.
+pub type WallClock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
+
+/// Who is at the other end of a connection, as TLS proved it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PeerIdentity {
+    /// The one common name of the certificate's subject: the client id.
+    pub common_name: String,
+    /// SHA-256 of the leaf certificate.
+    pub thumbprint: Thumbprint,
+}
+
+/// The store could not answer: nothing was changed, the vehicle shall try again.
+#[derive(Debug, thiserror::Error)]
+#[error("the server cannot read or write its store at the moment")]
+pub struct DeskUnavailable(#[source] pub Box<dyn std::error::Error + Send + Sync>);
+
+/// A message that a vehicle published on one of its own topics.
+#[derive(Debug, Clone)]
+pub struct Inbound {
+    /// The certificate that the connection was made with.
+    pub peer: PeerIdentity,
+    /// From the topic. Its client id equals the certificate's common name and the MQTT client id.
+    pub binding: Binding,
+    /// Which of the `up` topics.
+    pub topic: UpTopic,
+    /// Unchecked, at most as large as the endpoint's packet limit; may exceed the topic's limit.
+    pub payload: Bytes,
+    /// When the packet was complete, by the server's wall clock.
+    pub received_at: UnixMillis,
+}
+
+/// What became of a received message. All but a failing desk are acknowledged (protocol.md §7).
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Receipt {
+    /// Taken, its effects are durable.
+    Accepted,
+    /// Refused: cannot be parsed. MQTT 5 reason code 0x99.
+    RefusedUnparsable,
+    /// Refused: not this sender's to say. MQTT 5 reason code 0x87.
+    RefusedIdentity,
+    /// Refused: too many messages. MQTT 5 reason code 0x97.
+    RefusedRate,
+    /// Refused for any other reason. Acknowledged with success.
+    Refused,
+}
+
+/// A command that waits for its vehicle.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct PendingCommand {
+    /// The command's own id.
+    pub msg_id: MsgId,
+    /// The JSON as it goes out.
+    pub payload: Bytes,
+    /// After this it is not sent any more; `None` never expires.
+    pub expires_at: Option<UnixMillis>,
+}
+
+/// Takes what vehicles publish, and holds what is to be sent to them.
+pub trait MessageDesk: Send + Sync + 'static {
+    /// Takes a message; resolves once it and all that it changed are durably stored.
+    ///
+    /// # Errors
+    /// The store failed: the endpoint sends no PUBACK and closes the connection, so that the vehicle
+    /// sends the message again.
+    fn receive(&self, inbound: Inbound) -> impl Future<Output = Result<Receipt, DeskUnavailable>> + Send;
+
+    /// The undelivered, unexpired commands of a binding, oldest first, at most `limit`.
+    ///
+    /// # Errors
+    /// The store failed: the endpoint closes the connection.
+    fn pending(
+        &self,
+        binding: &Binding,
+        limit: usize,
+    ) -> impl Future<Output = Result<Vec<PendingCommand>, DeskUnavailable>> + Send;
+
+    /// The vehicle has acknowledged this command (PUBACK).
+    ///
+    /// # Errors
+    /// The store failed: the command goes out once more on the next connection.
+    fn delivered(
+        &self,
+        binding: &Binding,
+        msg_id: &MsgId,
+    ) -> impl Future<Output = Result<(), DeskUnavailable>> + Send;
+}
+
+/// What a vehicle gets that asks for a package (protocol.md §5).
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum FileAnswer {
+    /// The package's bytes.
+    Serve {
+        /// Where they are; the file does not change while it is there.
+        path: PathBuf,
+        /// How many.
+        size_bytes: u64,
+    },
+    /// The package's detached signature.
+    Signature(Vec<u8>),
+    /// It is not part of an open StartDownload of this vehicle.
+    Forbidden,
+    /// It was part of one that is cancelled or expired.
+    Gone,
+    /// There is no such package.
+    Unknown,
+}
+
+/// Decides which vehicle may fetch which package, and is told how far it got.
+pub trait PackageDesk: Send + Sync + 'static {
+    /// May this vehicle fetch this package, and where is it?
+    ///
+    /// # Errors
+    /// The store failed: the vehicle is told to try again later.
+    fn package(
+        &self,
+        peer: &PeerIdentity,
+        pkg_id: &PkgId,
+        hash: &Sha256,
+    ) -> impl Future<Output = Result<FileAnswer, DeskUnavailable>> + Send;
+
+    /// May this vehicle fetch the package's detached signature, and which is it?
+    ///
+    /// # Errors
+    /// The store failed: the vehicle is told to try again later.
+    fn signature(
+        &self,
+        peer: &PeerIdentity,
+        pkg_id: &PkgId,
+        hash: &Sha256,
+    ) -> impl Future<Output = Result<FileAnswer, DeskUnavailable>> + Send;
+
+    /// Progress: this vehicle has been served the package up to this byte (exclusive) by one request.
+    /// Called at most once a second per request, and at its end. Must not block.
+    fn served(&self, peer: &PeerIdentity, pkg_id: &PkgId, up_to_byte: u64);
+}

@@ -1,0 +1,156 @@
+//! The live connections, by client id: who is there, whom to wake, whom to cut.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+
+use farrier_protocol::{Binding, Thumbprint};
+use tokio::sync::Notify;
+
+/// Why the server ends a connection.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Ending {
+    /// The same client connected again.
+    TakenOver,
+    /// The certificate was revoked.
+    CertificateRevoked,
+    /// The server stops.
+    ShuttingDown,
+}
+
+/// What others want of a connection; the connection looks when it is notified.
+#[derive(Debug, Default)]
+pub(super) struct Signal {
+    notify: Notify,
+    wake: AtomicBool,
+    ending: Mutex<Option<Ending>>,
+}
+
+impl Signal {
+    fn wake(&self) {
+        self.wake.store(true, Ordering::Release);
+        self.notify.notify_one();
+    }
+
+    fn end(&self, ending: Ending) {
+        locked(&self.ending).get_or_insert(ending);
+        self.notify.notify_one();
+    }
+
+    /// Waits until there is something to look at; cancel-safe.
+    pub(super) async fn notified(&self) {
+        self.notify.notified().await;
+    }
+
+    /// Whether there may be new commands, asked once per wake.
+    pub(super) fn take_wake(&self) -> bool {
+        self.wake.swap(false, Ordering::AcqRel)
+    }
+
+    /// Whether the connection shall end.
+    pub(super) fn ending(&self) -> Option<Ending> {
+        *locked(&self.ending)
+    }
+}
+
+#[derive(Debug)]
+struct Entry {
+    thumbprint: Thumbprint,
+    signal: Arc<Signal>,
+}
+
+/// The registry of the vehicles' live MQTT connections.
+///
+/// A client id has one connection at a time: the later one ends the earlier one.
+#[derive(Debug, Default)]
+pub struct Connections {
+    live: Mutex<HashMap<String, Entry>>,
+    left: Notify,
+}
+
+impl Connections {
+    /// An empty registry.
+    pub fn new() -> Self {
+        Self::default()
+    }
+
+    /// Makes the vehicle's connection, if there is one, look for new commands now.
+    pub fn wake(&self, binding: &Binding) {
+        if let Some(entry) = locked(&self.live).get(&binding.client_id()) {
+            entry.signal.wake();
+        }
+    }
+
+    /// Ends all connections that were made with this certificate, because it was revoked.
+    pub fn cut_certificate(&self, thumbprint: &Thumbprint) {
+        for entry in locked(&self.live).values().filter(|entry| entry.thumbprint == *thumbprint) {
+            entry.signal.end(Ending::CertificateRevoked);
+        }
+    }
+
+    /// Whether the vehicle is connected.
+    pub fn is_connected(&self, binding: &Binding) -> bool {
+        locked(&self.live).contains_key(&binding.client_id())
+    }
+
+    /// Ends all connections because the server stops; resolves when the last has gone.
+    /// Messages that are being taken are taken and acknowledged first.
+    pub async fn close_all(&self) {
+        loop {
+            let left = self.left.notified();
+            tokio::pin!(left);
+            left.as_mut().enable();
+            {
+                let live = locked(&self.live);
+                if live.is_empty() {
+                    return;
+                }
+                for entry in live.values() {
+                    entry.signal.end(Ending::ShuttingDown);
+                }
+            }
+            left.await;
+        }
+    }
+
+    /// Registers a connection; an earlier one of the same client id is ended.
+    pub(super) fn register(self: &Arc<Self>, client_id: &str, thumbprint: &Thumbprint) -> Registration {
+        let signal = Arc::new(Signal::default());
+        let entry = Entry { thumbprint: thumbprint.clone(), signal: Arc::clone(&signal) };
+        if let Some(earlier) = locked(&self.live).insert(client_id.to_owned(), entry) {
+            earlier.signal.end(Ending::TakenOver);
+        }
+        Registration { connections: Arc::clone(self), client_id: client_id.to_owned(), signal }
+    }
+}
+
+/// A connection's place in the registry; dropping it gives the place up.
+#[derive(Debug)]
+pub(super) struct Registration {
+    connections: Arc<Connections>,
+    client_id: String,
+    signal: Arc<Signal>,
+}
+
+impl Registration {
+    pub(super) fn signal(&self) -> &Arc<Signal> {
+        &self.signal
+    }
+}
+
+impl Drop for Registration {
+    fn drop(&mut self) {
+        let mut live = locked(&self.connections.live);
+        // A connection that took over keeps the place.
+        if live.get(&self.client_id).is_some_and(|entry| Arc::ptr_eq(&entry.signal, &self.signal)) {
+            live.remove(&self.client_id);
+        }
+        drop(live);
+        self.connections.left.notify_waiters();
+    }
+}
+
+/// A panic while the lock was held cannot leave these maps half changed, so poisoning is ignored.
+fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
+    mutex.lock().unwrap_or_else(PoisonError::into_inner)
+}
