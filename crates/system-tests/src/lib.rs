@@ -1,1 +1,1 @@
-//! To be written.
+//! The whole system under test: a real server, real gateways, simulated ECUs, and clients written by others.
