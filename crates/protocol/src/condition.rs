@@ -3,24 +3,15 @@
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::names::wire_names;
+
 /// Defines the conditions once: their names, the type of their values, and where values are kept.
 macro_rules! conditions {
     ($($(#[$doc:meta])* $variant:ident, $field:ident: $kind:ty, $name:literal;)*) => {
-        /// The name of a condition.
-        #[derive(
-            Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema,
-        )]
-        pub enum Condition {
-            $($(#[$doc])* #[serde(rename = $name)] $variant,)*
-        }
-
-        impl Condition {
-            /// Every condition, in the order of the protocol's list.
-            pub const ALL: &[Self] = &[$(Self::$variant,)*];
-
-            /// The name on the wire.
-            pub fn name(self) -> &'static str {
-                match self { $(Self::$variant => $name,)* }
+        wire_names! {
+            /// The name of a condition.
+            Condition, "a condition of message 4" {
+                $($(#[$doc])* $variant = $name,)*
             }
         }
 
@@ -28,7 +19,7 @@ macro_rules! conditions {
         #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
         pub struct ConditionValues {
             $($(#[$doc])*
-            #[serde(rename = $name, default, skip_serializing_if = "Option::is_none")]
+            #[serde(rename = $name, default, skip_serializing_if = "is_not_measured")]
             pub $field: Option<$kind>,)*
         }
 
@@ -36,7 +27,7 @@ macro_rules! conditions {
             /// The conditions that have a value.
             pub fn measured(&self) -> Vec<Condition> {
                 let mut measured = Vec::new();
-                $(if self.$field.is_some() { measured.push(Condition::$variant); })*
+                $(if !is_not_measured(&self.$field) { measured.push(Condition::$variant); })*
                 measured
             }
 
@@ -131,12 +122,36 @@ pub enum GearPosition {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize, JsonSchema)]
 pub struct PowerSnapshot {
     /// Voltage of the 12 V battery, in volts.
-    #[serde(rename = "power.battery_12v_v", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "power.battery_12v_v", default, skip_serializing_if = "is_not_measured")]
     pub battery_12v_v: Option<f64>,
     /// Voltage of the 48 V battery, in volts.
-    #[serde(rename = "power.battery_48v_v", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "power.battery_48v_v", default, skip_serializing_if = "is_not_measured")]
     pub battery_48v_v: Option<f64>,
     /// Whether the vehicle is being charged.
-    #[serde(rename = "power.charging_status", default, skip_serializing_if = "Option::is_none")]
+    #[serde(rename = "power.charging_status", default, skip_serializing_if = "is_not_measured")]
     pub charging_status: Option<ChargingStatus>,
+}
+
+/// A value that a condition can have.
+trait Reading {
+    /// Whether it can be written: JSON has no infinite number and no NaN, so a sensor that yields one has
+    /// measured nothing.
+    fn is_real(&self) -> bool {
+        true
+    }
+}
+
+impl Reading for f64 {
+    fn is_real(&self) -> bool {
+        self.is_finite()
+    }
+}
+
+impl Reading for ChargingStatus {}
+impl Reading for DataPlanStatus {}
+impl Reading for OnOff {}
+impl Reading for GearPosition {}
+
+fn is_not_measured<T: Reading>(value: &Option<T>) -> bool {
+    !value.as_ref().is_some_and(Reading::is_real)
 }

@@ -5,7 +5,8 @@
 use std::fmt;
 
 use schemars::JsonSchema;
-use serde::{Deserialize, Serialize};
+use serde::de::{Error as _, Unexpected};
+use serde::{Deserialize, Deserializer, Serialize};
 
 /// A value that does not satisfy the rule of its type.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
@@ -33,14 +34,32 @@ pub(crate) fn shortened(text: &str) -> String {
     format!("{quoted:?}")
 }
 
+/// Reads a string and checks it; the error keeps the rule and the value apart, as refusals need them.
+pub(crate) fn checked<'de, T, D>(from: D) -> Result<T, D::Error>
+where
+    T: TryFrom<String, Error = InvalidValue>,
+    D: Deserializer<'de>,
+{
+    let text = String::deserialize(from)?;
+    // The value moves into the check and is needed again only where it fails.
+    T::try_from(text)
+        .map_err(|error| D::Error::invalid_value(Unexpected::Other(&error.found), &error.expected))
+}
+
 /// Defines a string type that is checked when it is built, from JSON or from code.
 macro_rules! checked_string {
     ($(#[$doc:meta])* $name:ident, $rule:ident, $expected:literal, $schema:tt) => {
         $(#[$doc])*
-        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-        #[serde(try_from = "String", into = "String")]
+        #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+        #[serde(into = "String")]
         #[schemars(extend $schema)]
         pub struct $name(String);
+
+        impl<'de> Deserialize<'de> for $name {
+            fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+                checked(from)
+            }
+        }
 
         impl $name {
             /// The text as it stands on the wire.
@@ -184,6 +203,15 @@ checked_string!(
     Thumbprint, is_thumbprint, "64 lower-case hex characters",
     ("pattern" = "^[0-9a-f]{64}$"));
 
+impl LongText {
+    /// The beginning of a text that may be too long, empty, or hold control characters.
+    pub(crate) fn beginning_of(text: &str) -> Self {
+        let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
+        let beginning: String = text.chars().take(512).map(shown).collect();
+        Self(if beginning.is_empty() { "-".to_owned() } else { beginning })
+    }
+}
+
 impl Thumbprint {
     /// The thumbprint of a certificate in DER.
     pub fn of_certificate(der: &[u8]) -> Self {
@@ -192,10 +220,16 @@ impl Thumbprint {
 }
 
 /// A SHA-256 digest; 64 hex characters on the wire, written in lower case.
-#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "String", into = "String")]
+#[derive(Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, JsonSchema)]
+#[serde(into = "String")]
 #[schemars(with = "String", extend("pattern" = "^[0-9A-Fa-f]{64}$"))]
 pub struct Sha256([u8; 32]);
+
+impl<'de> Deserialize<'de> for Sha256 {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        checked(from)
+    }
+}
 
 impl Sha256 {
     /// The digest of these bytes.

@@ -4,10 +4,14 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::condition::{Condition, ConditionValues, PowerSnapshot};
+use crate::decode::{list, optional_list};
+use crate::envelope::ProtoVer;
 use crate::ids::{
     Binding, CanId, EcuId, GatewayId, IpAddress, LongText, MacAddress, MsgId, PkgId, Sha256, Text,
     Thumbprint, UnixMillis, VehicleId,
 };
+use crate::names::wire_names;
+use crate::placement::FunctionalGroup;
 
 /// What a vehicle's gateway sends, on `up/{wakeup|vci|readiness|result|error}`.
 #[derive(Debug, Clone, PartialEq)]
@@ -89,18 +93,6 @@ pub enum ServerBody {
     MessageRejected(MessageRejected),
 }
 
-/// `"1.x"`: the major version is always 1, another is refused.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub struct ProtoVer {
-    /// The x.
-    pub minor: u32,
-}
-
-impl ProtoVer {
-    /// The version that this crate writes, 1.0.
-    pub const CURRENT: Self = Self { minor: 0 };
-}
-
 /// Message 1: sent after every boot and every reconnect.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct WakeUp {
@@ -117,48 +109,36 @@ pub struct WakeUp {
     pub vci_digest: Option<Sha256>,
 }
 
-/// A field of the VCI that a RequestVCI can ask for.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-pub enum VciField {
-    /// `ecu_id`, which is always sent.
-    #[serde(rename = "ecu_id")]
-    EcuId,
-    /// `supplier_code`.
-    #[serde(rename = "supplier_code")]
-    SupplierCode,
-    /// `hw_part_no`.
-    #[serde(rename = "hw_part_no")]
-    HwPartNo,
-    /// `sw_part_no`.
-    #[serde(rename = "sw_part_no")]
-    SwPartNo,
-    /// `sw_version`.
-    #[serde(rename = "sw_version")]
-    SwVersion,
-    /// `bootloader_ver`.
-    #[serde(rename = "bootloader_ver")]
-    BootloaderVer,
-    /// `calibration_id`.
-    #[serde(rename = "calibration_id")]
-    CalibrationId,
-    /// `mac_address`.
-    #[serde(rename = "mac_address")]
-    MacAddress,
-    /// `ip_address`.
-    #[serde(rename = "ip_address")]
-    IpAddress,
-    /// `can_id`.
-    #[serde(rename = "can_id")]
-    CanId,
-    /// `power.battery_12v_v`.
-    #[serde(rename = "power.battery_12v_v")]
-    PowerBattery12V,
-    /// `power.battery_48v_v`.
-    #[serde(rename = "power.battery_48v_v")]
-    PowerBattery48V,
-    /// `power.charging_status`.
-    #[serde(rename = "power.charging_status")]
-    PowerChargingStatus,
+wire_names! {
+    /// A field of the VCI that a RequestVCI can ask for.
+    VciField, "a field of the VCI" {
+        /// `ecu_id`, which is always sent.
+        EcuId = "ecu_id",
+        /// `supplier_code`.
+        SupplierCode = "supplier_code",
+        /// `hw_part_no`.
+        HwPartNo = "hw_part_no",
+        /// `sw_part_no`.
+        SwPartNo = "sw_part_no",
+        /// `sw_version`.
+        SwVersion = "sw_version",
+        /// `bootloader_ver`.
+        BootloaderVer = "bootloader_ver",
+        /// `calibration_id`.
+        CalibrationId = "calibration_id",
+        /// `mac_address`.
+        MacAddress = "mac_address",
+        /// `ip_address`.
+        IpAddress = "ip_address",
+        /// `can_id`.
+        CanId = "can_id",
+        /// `power.battery_12v_v`.
+        PowerBattery12V = "power.battery_12v_v",
+        /// `power.battery_48v_v`.
+        PowerBattery48V = "power.battery_48v_v",
+        /// `power.charging_status`.
+        PowerChargingStatus = "power.charging_status",
+    }
 }
 
 /// Message 2: asks for the VCI.
@@ -168,6 +148,7 @@ pub struct RequestVci {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub correlation_id: Option<MsgId>,
     /// The wanted fields, at least one.
+    #[serde(deserialize_with = "list::<_, _, 1, { usize::MAX }>")]
     #[schemars(length(min = 1))]
     pub fields: Vec<VciField>,
     /// Seconds until it expires; 30 where absent.
@@ -181,18 +162,18 @@ pub struct RequestVci {
     pub reason: Option<VciReason>,
 }
 
-/// Why the server asks for the VCI.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum VciReason {
-    /// The vehicle woke up.
-    Wakeup,
-    /// A campaign wants to know what the vehicle runs.
-    CampaignEvaluation,
-    /// To see what the vehicle runs after an update.
-    VerifyUpdate,
-    /// An operator asked.
-    Operator,
+wire_names! {
+    /// Why the server asks for the VCI.
+    VciReason, "a reason to ask for the VCI" {
+        /// The vehicle woke up.
+        Wakeup = "wakeup",
+        /// A campaign wants to know what the vehicle runs.
+        CampaignEvaluation = "campaign_evaluation",
+        /// To see what the vehicle runs after an update.
+        VerifyUpdate = "verify_update",
+        /// An operator asked.
+        Operator = "operator",
+    }
 }
 
 /// Message 3: the whole inventory, never a part.
@@ -209,6 +190,8 @@ pub struct SendVci {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub bootloader_ver: Option<Text>,
     /// One entry per ECU; 1 to 512, an empty one is refused VCI_EMPTY.
+    #[serde(deserialize_with = "list::<_, _, 0, 512>")]
+    #[schemars(length(min = 1, max = 512))]
     pub ecu_inventory: Vec<EcuEntry>,
     /// The power snapshot, where it was asked for.
     #[serde(default, skip_serializing_if = "Option::is_none")]
@@ -251,72 +234,6 @@ pub struct EcuEntry {
     pub functional_group: FunctionalGroup,
 }
 
-/// Where an ECU stands: behind a domain controller or a zonal controller.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
-#[serde(try_from = "FunctionalGroupFields", into = "FunctionalGroupFields")]
-pub struct FunctionalGroup {
-    /// The controller.
-    pub placement: Placement,
-    /// Place in its order, 1 to 255; 0 and absent mean unassigned.
-    pub index: Option<u8>,
-}
-
-/// The controller of an ECU.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash)]
-pub enum Placement {
-    /// `domain_zone_bit` 0, an open set: powertrain, body, chassis, ivi, adas, telematics and others.
-    Domain(Text),
-    /// `domain_zone_bit` 1.
-    Zone(Zone),
-}
-
-/// The name or number of a zone, kept as the vehicle wrote it.
-#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(untagged)]
-pub enum Zone {
-    /// `"front_left"`.
-    Name(Text),
-    /// `2`.
-    Number(u16),
-}
-
-/// The wire form of `FunctionalGroup`.
-#[derive(Serialize, Deserialize, JsonSchema)]
-struct FunctionalGroupFields {
-    domain_zone_bit: u8,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    domain: Option<Text>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    zone: Option<Zone>,
-    #[serde(default, skip_serializing_if = "Option::is_none")]
-    index: Option<u8>,
-}
-
-impl From<FunctionalGroup> for FunctionalGroupFields {
-    fn from(group: FunctionalGroup) -> Self {
-        let (domain_zone_bit, domain, zone) = match group.placement {
-            Placement::Domain(domain) => (0, Some(domain), None),
-            Placement::Zone(zone) => (1, None, Some(zone)),
-        };
-        Self { domain_zone_bit, domain, zone, index: group.index }
-    }
-}
-
-impl TryFrom<FunctionalGroupFields> for FunctionalGroup {
-    type Error = &'static str;
-
-    fn try_from(fields: FunctionalGroupFields) -> Result<Self, Self::Error> {
-        let placement = match (fields.domain_zone_bit, fields.domain, fields.zone) {
-            (0, Some(domain), None) => Placement::Domain(domain),
-            (1, None, Some(zone)) => Placement::Zone(zone),
-            (0, _, _) => return Err("domain and no zone where domain_zone_bit is 0"),
-            (1, _, _) => return Err("zone and no domain where domain_zone_bit is 1"),
-            _ => return Err("domain_zone_bit 0 or 1"),
-        };
-        Ok(Self { placement, index: fields.index })
-    }
-}
-
 /// Message 4: asks whether the vehicle is ready; starts nothing.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct RequestDownloadReadiness {
@@ -327,6 +244,7 @@ pub struct RequestDownloadReadiness {
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub region_filter: Option<Text>,
     /// What would be downloaded, 1 to 512.
+    #[serde(deserialize_with = "list::<_, _, 1, 512>")]
     #[schemars(length(min = 1, max = 512))]
     pub packages: Vec<OfferedPackage>,
     /// How it would be downloaded.
@@ -395,42 +313,42 @@ pub struct ReadinessReport {
     pub retry_after_s: Option<u64>,
 }
 
-/// Why a vehicle is not ready: the closed set of the source document.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum NotReadyReason {
-    /// Battery voltage too low.
-    PowerLow,
-    /// Charging; possible once charged.
-    PowerCharging,
-    /// Battery at a dangerous level.
-    PowerCritical,
-    /// Too hot.
-    TempHigh,
-    /// Cooling down.
-    TempCooling,
-    /// Above the critical temperature.
-    TempCritical,
-    /// Processor overloaded.
-    CpuHigh,
-    /// Too little memory.
-    MemoryLow,
-    /// Too little storage.
-    StorageLow,
-    /// Storage fragmented.
-    StorageFragmented,
-    /// Network too bad.
-    NetworkPoor,
-    /// Data plan used up.
-    NetworkDataLimit,
-    /// Roaming.
-    NetworkRoaming,
-    /// Moving; possible once it stands.
-    VehicleMoving,
-    /// Moving fast.
-    VehicleHighSpeed,
-    /// Emergency.
-    VehicleEmergency,
+wire_names! {
+    /// Why a vehicle is not ready: the closed set of the source document.
+    NotReadyReason, "a reason of message 5" {
+        /// Battery voltage too low.
+        PowerLow = "POWER_LOW",
+        /// Charging; possible once charged.
+        PowerCharging = "POWER_CHARGING",
+        /// Battery at a dangerous level.
+        PowerCritical = "POWER_CRITICAL",
+        /// Too hot.
+        TempHigh = "TEMP_HIGH",
+        /// Cooling down.
+        TempCooling = "TEMP_COOLING",
+        /// Above the critical temperature.
+        TempCritical = "TEMP_CRITICAL",
+        /// Processor overloaded.
+        CpuHigh = "CPU_HIGH",
+        /// Too little memory.
+        MemoryLow = "MEMORY_LOW",
+        /// Too little storage.
+        StorageLow = "STORAGE_LOW",
+        /// Storage fragmented.
+        StorageFragmented = "STORAGE_FRAGMENTED",
+        /// Network too bad.
+        NetworkPoor = "NETWORK_POOR",
+        /// Data plan used up.
+        NetworkDataLimit = "NETWORK_DATA_LIMIT",
+        /// Roaming.
+        NetworkRoaming = "NETWORK_ROAMING",
+        /// Moving; possible once it stands.
+        VehicleMoving = "VEHICLE_MOVING",
+        /// Moving fast.
+        VehicleHighSpeed = "VEHICLE_HIGH_SPEED",
+        /// Emergency.
+        VehicleEmergency = "VEHICLE_EMERGENCY",
+    }
 }
 
 /// Message 6: sent only when all ECUs succeeded.
@@ -452,18 +370,18 @@ pub struct UpdateSuccessResult {
     pub verified_integrity: bool,
 }
 
-/// A step of an update that a vehicle reports as done.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "snake_case")]
-pub enum Operation {
-    /// Every package is in the vehicle, hash and signature verified.
-    Download,
-    /// Every ECU is written, boot flags of all swapped.
-    Install,
-    /// The new software is proven running on all ECUs.
-    Commit,
-    /// All ECUs run their earlier software again.
-    Rollback,
+wire_names! {
+    /// A step of an update that a vehicle reports as done.
+    Operation, "download, install, commit or rollback" {
+        /// Every package is in the vehicle, hash and signature verified.
+        Download = "download",
+        /// Every ECU is written, boot flags of all swapped.
+        Install = "install",
+        /// The new software is proven running on all ECUs.
+        Commit = "commit",
+        /// All ECUs run their earlier software again.
+        Rollback = "rollback",
+    }
 }
 
 /// Message 7: starts the download.
@@ -486,6 +404,7 @@ pub struct StartDownload {
     /// Where and how to download.
     pub transfer: DownloadTransfer,
     /// What to download, 1 to 512.
+    #[serde(deserialize_with = "list::<_, _, 1, 512>")]
     #[schemars(length(min = 1, max = 512))]
     pub packages: Vec<Package>,
     /// Version of this vehicle's Director targets that lists these packages.
@@ -577,11 +496,19 @@ pub struct ErrorResponse {
     /// For people.
     pub detail: LongText,
     /// The ECUs concerned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_list::<_, _, 0, 512>"
+    )]
     #[schemars(length(max = 512))]
     pub failed_ecus: Option<Vec<EcuId>>,
     /// The packages concerned.
-    #[serde(default, skip_serializing_if = "Option::is_none")]
+    #[serde(
+        default,
+        skip_serializing_if = "Option::is_none",
+        deserialize_with = "optional_list::<_, _, 0, 512>"
+    )]
     #[schemars(length(max = 512))]
     pub pkg_ids: Option<Vec<PkgId>>,
     /// When to ask again, in seconds.
@@ -589,32 +516,32 @@ pub struct ErrorResponse {
     pub retry_after_s: Option<u64>,
 }
 
-/// The codes of message 10.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, Serialize, Deserialize, JsonSchema)]
-#[serde(rename_all = "SCREAMING_SNAKE_CASE")]
-pub enum ErrorCode {
-    /// The command had expired.
-    Expired,
-    /// The vehicle does not know the command.
-    Unsupported,
-    /// Asks to be asked later.
-    Busy,
-    /// Not every ECU answered.
-    VciIncomplete,
-    /// The ECU does not run the version that the delta starts from.
-    DeltaBaseMismatch,
-    /// The driver said no.
-    ConsentDenied,
-    /// An ECU failed; every ECU is restored.
-    UpdateFailed,
-    /// The ECUs could not be brought to one state.
-    ServiceRequired,
-    /// Cancelled.
-    Cancelled,
-    /// Too late to cancel.
-    CancelRefused,
-    /// The earlier software is gone.
-    RollbackUnavailable,
+wire_names! {
+    /// The codes of message 10.
+    ErrorCode, "an error code of message 10" {
+        /// The command had expired.
+        Expired = "EXPIRED",
+        /// The vehicle does not know the command.
+        Unsupported = "UNSUPPORTED",
+        /// Asks to be asked later.
+        Busy = "BUSY",
+        /// Not every ECU answered.
+        VciIncomplete = "VCI_INCOMPLETE",
+        /// The ECU does not run the version that the delta starts from.
+        DeltaBaseMismatch = "DELTA_BASE_MISMATCH",
+        /// The driver said no.
+        ConsentDenied = "CONSENT_DENIED",
+        /// An ECU failed; every ECU is restored.
+        UpdateFailed = "UPDATE_FAILED",
+        /// The ECUs could not be brought to one state.
+        ServiceRequired = "SERVICE_REQUIRED",
+        /// Cancelled.
+        Cancelled = "CANCELLED",
+        /// Too late to cancel.
+        CancelRefused = "CANCEL_REFUSED",
+        /// The earlier software is gone.
+        RollbackUnavailable = "ROLLBACK_UNAVAILABLE",
+    }
 }
 
 /// Message 11: tells a vehicle that its message was refused.
