@@ -212,6 +212,16 @@ impl LongText {
     }
 }
 
+impl LongText {
+    /// Any text made to fit, for details that only people read: control characters become spaces, what is
+    /// too long is cut, and nothing at all becomes `-`.
+    pub fn lossy(text: &str) -> Self {
+        let text: String =
+            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
+        Self(if text.is_empty() { "-".to_owned() } else { text })
+    }
+}
+
 impl Thumbprint {
     /// The thumbprint of a certificate in DER.
     pub fn of_certificate(der: &[u8]) -> Self {

@@ -1,0 +1,285 @@
+//! Whether the vehicle is ready for a download: measured values in, verdict out.
+//! The thresholds are those of the source document (message 5); where it names none, ours stand.
+
+use farrier_protocol::{ChargingStatus, ConditionValues, DataPlanStatus, NotReadyReason};
+use serde::Deserialize;
+
+/// What the vehicle can tell about itself; a signal that it does not have is absent and not judged.
+#[derive(Debug, Clone, Default, PartialEq, Deserialize)]
+pub struct VehicleSignals {
+    /// The conditions of the protocol.
+    #[serde(flatten)]
+    pub conditions: ConditionValues,
+    /// In a foreign network.
+    #[serde(default)]
+    pub roaming: Option<bool>,
+    /// Emergency call, crash or the like.
+    #[serde(default)]
+    pub emergency: Option<bool>,
+    /// Cooling down after it was too hot.
+    #[serde(default)]
+    pub cooling: Option<bool>,
+    /// Free storage lies in pieces that are too small.
+    #[serde(default)]
+    pub storage_fragmented: Option<bool>,
+}
+
+/// The thresholds.
+#[derive(Debug, Clone, PartialEq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ReadinessPolicy {
+    /// POWER_LOW below this, in volts.
+    pub min_battery_12v_v: f64,
+    /// POWER_CRITICAL below this, in volts.
+    pub critical_battery_12v_v: f64,
+    /// POWER_CHARGING while being charged.
+    pub wait_while_charging: bool,
+    /// TEMP_HIGH above this temperature of the gateway, in °C.
+    pub max_temp_ccu_c: f64,
+    /// TEMP_CRITICAL above this temperature of the gateway, in °C.
+    pub critical_temp_ccu_c: f64,
+    /// CPU_HIGH above this, in percent.
+    pub max_cpu_usage_percent: f64,
+    /// MEMORY_LOW below this, in MB.
+    pub min_memory_available_mb: f64,
+    /// STORAGE_LOW below this, in GB, or below what the packages need if that is more.
+    pub min_storage_available_gb: f64,
+    /// NETWORK_POOR below this, in Mbit/s.
+    pub min_bandwidth_mbps: f64,
+    /// NETWORK_ROAMING while roaming.
+    pub wait_while_roaming: bool,
+    /// VEHICLE_MOVING above this, in km/h.
+    pub max_speed_kmh: f64,
+    /// VEHICLE_HIGH_SPEED above this, in km/h.
+    pub high_speed_kmh: f64,
+    /// Retry hint for power, in seconds.
+    pub retry_power_s: u64,
+    /// Retry hint for temperature, in seconds.
+    pub retry_thermal_s: u64,
+    /// Retry hint for processor, memory and storage, in seconds.
+    pub retry_system_s: u64,
+    /// Retry hint for the network, in seconds.
+    pub retry_network_s: u64,
+    /// Retry hint for what the vehicle does, in seconds.
+    pub retry_vehicle_s: u64,
+}
+
+impl Default for ReadinessPolicy {
+    fn default() -> Self {
+        Self {
+            min_battery_12v_v: 11.5,
+            critical_battery_12v_v: 10.5,
+            wait_while_charging: true,
+            max_temp_ccu_c: 70.0,
+            critical_temp_ccu_c: 85.0,
+            max_cpu_usage_percent: 80.0,
+            min_memory_available_mb: 1024.0,
+            min_storage_available_gb: 2.0,
+            min_bandwidth_mbps: 1.0,
+            wait_while_roaming: true,
+            max_speed_kmh: 0.0,
+            high_speed_kmh: 60.0,
+            // The middle of the ranges that the source document recommends (system: protocol.md §4.5).
+            retry_power_s: 2_700,
+            retry_thermal_s: 1_050,
+            retry_system_s: 1_050,
+            retry_network_s: 330,
+            retry_vehicle_s: 930,
+        }
+    }
+}
+
+/// Whether the vehicle is ready.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Verdict {
+    /// Why not; empty = ready.
+    pub reasons: Vec<NotReadyReason>,
+    /// When to ask again, in seconds: the longest hint of the reasons, 60 to 7,200.
+    pub retry_after_s: Option<u64>,
+}
+
+impl ReadinessPolicy {
+    /// Judges what was measured. `download_bytes` is what the packages need on disk.
+    pub fn judge(&self, signals: &VehicleSignals, download_bytes: u64) -> Verdict {
+        let mut reasons = Vec::new();
+        self.judge_power(signals, &mut reasons);
+        self.judge_temperature(signals, &mut reasons);
+        self.judge_system(signals, download_bytes, &mut reasons);
+        self.judge_network(signals, &mut reasons);
+        self.judge_vehicle(signals, &mut reasons);
+        let retry_after_s =
+            reasons.iter().map(|reason| self.retry_hint_s(*reason)).max().map(|hint| hint.clamp(60, 7_200));
+        Verdict { reasons, retry_after_s }
+    }
+
+    fn judge_power(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+        if let Some(voltage) = signals.conditions.battery_12v_v {
+            if voltage < self.critical_battery_12v_v {
+                reasons.push(NotReadyReason::PowerCritical);
+            } else if voltage < self.min_battery_12v_v {
+                reasons.push(NotReadyReason::PowerLow);
+            }
+        }
+        if self.wait_while_charging && signals.conditions.charging_status == Some(ChargingStatus::Charging) {
+            reasons.push(NotReadyReason::PowerCharging);
+        }
+    }
+
+    fn judge_temperature(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+        if let Some(temperature) = signals.conditions.temp_ccu_c {
+            if temperature > self.critical_temp_ccu_c {
+                reasons.push(NotReadyReason::TempCritical);
+            } else if temperature > self.max_temp_ccu_c {
+                reasons.push(NotReadyReason::TempHigh);
+            }
+        }
+        if signals.cooling == Some(true) {
+            reasons.push(NotReadyReason::TempCooling);
+        }
+    }
+
+    fn judge_system(&self, signals: &VehicleSignals, download_bytes: u64, reasons: &mut Vec<NotReadyReason>) {
+        let conditions = &signals.conditions;
+        if conditions.cpu_usage_percent.is_some_and(|usage| usage > self.max_cpu_usage_percent) {
+            reasons.push(NotReadyReason::CpuHigh);
+        }
+        if conditions.memory_available_mb.is_some_and(|available| available < self.min_memory_available_mb) {
+            reasons.push(NotReadyReason::MemoryLow);
+        }
+        // Precise up to 2^53 bytes, 9,000 TB.
+        let needed_gb = (download_bytes as f64 / 1e9).max(self.min_storage_available_gb);
+        if conditions.storage_available_gb.is_some_and(|available| available < needed_gb) {
+            reasons.push(NotReadyReason::StorageLow);
+        }
+        if signals.storage_fragmented == Some(true) {
+            reasons.push(NotReadyReason::StorageFragmented);
+        }
+    }
+
+    fn judge_network(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+        if signals.conditions.bandwidth_mbps.is_some_and(|bandwidth| bandwidth < self.min_bandwidth_mbps) {
+            reasons.push(NotReadyReason::NetworkPoor);
+        }
+        if signals.conditions.data_plan_status == Some(DataPlanStatus::LimitReached) {
+            reasons.push(NotReadyReason::NetworkDataLimit);
+        }
+        if self.wait_while_roaming && signals.roaming == Some(true) {
+            reasons.push(NotReadyReason::NetworkRoaming);
+        }
+    }
+
+    fn judge_vehicle(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+        if let Some(speed) = signals.conditions.speed_kmh {
+            if speed > self.high_speed_kmh {
+                reasons.push(NotReadyReason::VehicleHighSpeed);
+            } else if speed > self.max_speed_kmh {
+                reasons.push(NotReadyReason::VehicleMoving);
+            }
+        }
+        if signals.emergency == Some(true) {
+            reasons.push(NotReadyReason::VehicleEmergency);
+        }
+    }
+
+    fn retry_hint_s(&self, reason: NotReadyReason) -> u64 {
+        match reason {
+            NotReadyReason::PowerLow | NotReadyReason::PowerCharging | NotReadyReason::PowerCritical => {
+                self.retry_power_s
+            }
+            NotReadyReason::TempHigh | NotReadyReason::TempCooling | NotReadyReason::TempCritical => {
+                self.retry_thermal_s
+            }
+            NotReadyReason::CpuHigh
+            | NotReadyReason::MemoryLow
+            | NotReadyReason::StorageLow
+            | NotReadyReason::StorageFragmented => self.retry_system_s,
+            NotReadyReason::NetworkPoor
+            | NotReadyReason::NetworkDataLimit
+            | NotReadyReason::NetworkRoaming => self.retry_network_s,
+            NotReadyReason::VehicleMoving
+            | NotReadyReason::VehicleHighSpeed
+            | NotReadyReason::VehicleEmergency => self.retry_vehicle_s,
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn judged(change: impl FnOnce(&mut VehicleSignals), download_bytes: u64) -> Verdict {
+        let mut signals = VehicleSignals::default();
+        change(&mut signals);
+        ReadinessPolicy::default().judge(&signals, download_bytes)
+    }
+
+    #[test]
+    fn every_reason_begins_beyond_its_threshold_and_hints_at_the_middle_of_its_range() {
+        use NotReadyReason::*;
+        type Row = (fn(&mut VehicleSignals), Option<NotReadyReason>, u64);
+        let rows: &[Row] = &[
+            (|s| s.conditions.battery_12v_v = Some(11.5), None, 0),
+            (|s| s.conditions.battery_12v_v = Some(11.49), Some(PowerLow), 2_700),
+            (|s| s.conditions.battery_12v_v = Some(10.49), Some(PowerCritical), 2_700),
+            (|s| s.conditions.charging_status = Some(ChargingStatus::Charged), None, 0),
+            (|s| s.conditions.charging_status = Some(ChargingStatus::Charging), Some(PowerCharging), 2_700),
+            (|s| s.conditions.temp_ccu_c = Some(70.0), None, 0),
+            (|s| s.conditions.temp_ccu_c = Some(70.1), Some(TempHigh), 1_050),
+            (|s| s.conditions.temp_ccu_c = Some(85.1), Some(TempCritical), 1_050),
+            (|s| s.cooling = Some(true), Some(TempCooling), 1_050),
+            (|s| s.conditions.cpu_usage_percent = Some(80.0), None, 0),
+            (|s| s.conditions.cpu_usage_percent = Some(80.1), Some(CpuHigh), 1_050),
+            (|s| s.conditions.memory_available_mb = Some(1_024.0), None, 0),
+            (|s| s.conditions.memory_available_mb = Some(1_023.0), Some(MemoryLow), 1_050),
+            (|s| s.conditions.storage_available_gb = Some(2.0), None, 0),
+            (|s| s.conditions.storage_available_gb = Some(1.99), Some(StorageLow), 1_050),
+            (|s| s.storage_fragmented = Some(true), Some(StorageFragmented), 1_050),
+            (|s| s.conditions.bandwidth_mbps = Some(1.0), None, 0),
+            (|s| s.conditions.bandwidth_mbps = Some(0.9), Some(NetworkPoor), 330),
+            (|s| s.conditions.data_plan_status = Some(DataPlanStatus::Ok), None, 0),
+            (
+                |s| s.conditions.data_plan_status = Some(DataPlanStatus::LimitReached),
+                Some(NetworkDataLimit),
+                330,
+            ),
+            (|s| s.roaming = Some(true), Some(NetworkRoaming), 330),
+            (|s| s.conditions.speed_kmh = Some(0.0), None, 0),
+            (|s| s.conditions.speed_kmh = Some(0.1), Some(VehicleMoving), 930),
+            (|s| s.conditions.speed_kmh = Some(60.1), Some(VehicleHighSpeed), 930),
+            (|s| s.emergency = Some(true), Some(VehicleEmergency), 930),
+        ];
+        for (position, (change, reason, hint)) in rows.iter().enumerate() {
+            let verdict = judged(change, 0);
+            assert_eq!(verdict.reasons, Vec::from_iter(*reason), "row {position}");
+            assert_eq!(verdict.retry_after_s, reason.map(|_| *hint), "row {position}");
+        }
+        let reached: std::collections::BTreeSet<_> =
+            rows.iter().filter_map(|(_, reason, _)| *reason).collect();
+        assert_eq!(reached.len(), 16, "all codes of the source document");
+    }
+
+    #[test]
+    fn storage_is_judged_against_what_the_packages_need() {
+        let five_gb_free = |s: &mut VehicleSignals| s.conditions.storage_available_gb = Some(5.0);
+        assert_eq!(judged(five_gb_free, 5_000_000_000).reasons, []);
+        assert_eq!(judged(five_gb_free, 5_000_000_001).reasons, [NotReadyReason::StorageLow]);
+    }
+
+    #[test]
+    fn of_several_reasons_the_longest_hint_counts() {
+        let verdict = judged(
+            |s| {
+                s.conditions.bandwidth_mbps = Some(0.1);
+                s.conditions.speed_kmh = Some(30.0);
+            },
+            0,
+        );
+        assert_eq!(verdict.reasons, [NotReadyReason::NetworkPoor, NotReadyReason::VehicleMoving]);
+        assert_eq!(verdict.retry_after_s, Some(930));
+    }
+
+    #[test]
+    fn what_cannot_be_measured_is_not_judged() {
+        assert_eq!(judged(|_| {}, u64::MAX), Verdict { reasons: Vec::new(), retry_after_s: None });
+    }
+}
