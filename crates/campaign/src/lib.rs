@@ -1,1 +1,14 @@
-//! To be written.
+//! Who gets what and when: releases, the plan of one vehicle, the vehicle update of protocol.md §8, boot loops.
+//! Pure: values and `now` come in, decisions go out; sending, storing and waiting are the server's.
+
+mod boot_loop;
+mod plan;
+mod release;
+mod settings;
+mod vehicle_update;
+
+pub use boot_loop::*;
+pub use plan::*;
+pub use release::*;
+pub use settings::*;
+pub use vehicle_update::*;

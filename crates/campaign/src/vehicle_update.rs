@@ -1,0 +1,547 @@
+//! One vehicle in one campaign: the state machine of protocol.md §8.
+//! Events and `now` come in; the next state and the commands to send come out. Who sends, stores and waits is the server.
+//!
+//! | state | event | next state | sends |
+//! |---|---|---|---|
+//! | waiting | looked at or woken up, vehicle there, nothing in the way | collecting_vci | RequestVCI |
+//! | waiting | looked at or woken up, something in the way | waiting (for that) | |
+//! | collecting_vci | VCI: outdated / at the release / not possible | checking_readiness / up_to_date / ineligible | RequestDownloadReadiness / – / – |
+//! | collecting_vci | VCI_INCOMPLETE, BUSY | collecting_vci (pause); ineligible after the last try | RequestVCI when the pause is over |
+//! | collecting_vci | EXPIRED | collecting_vci; waiting after the last try | RequestVCI |
+//! | collecting_vci | deadline | collecting_vci; waiting if away or after the last try | RequestVCI |
+//! | checking_readiness | ready | downloading | StartDownload |
+//! | checking_readiness | not ready, BUSY | deferred | |
+//! | checking_readiness | DELTA_BASE_MISMATCH | checking_readiness (full images); ineligible if there was no delta | RequestDownloadReadiness |
+//! | checking_readiness | EXPIRED | collecting_vci; waiting after the last try | RequestVCI |
+//! | checking_readiness | deadline | checking_readiness; waiting if away or after the last try | RequestDownloadReadiness |
+//! | deferred | retry time | checking_readiness; waiting if away | RequestDownloadReadiness |
+//! | collecting_vci, checking_readiness, deferred | would send, vehicle quarantined | waiting | |
+//! | collecting_vci, checking_readiness, downloading | UNSUPPORTED | ineligible | |
+//! | downloading | download | installing | |
+//! | downloading, installing | install | committing | |
+//! | downloading, installing, committing | commit, deadline, other ErrorResponse | verifying | RequestVCI |
+//! | downloading | BUSY / EXPIRED / DELTA_BASE_MISMATCH | deferred / collecting_vci / checking_readiness | – / RequestVCI / RequestDownloadReadiness |
+//! | downloading, installing | cancel | same (cancel asked) | CancelUpdate |
+//! | downloading, installing, committing | CANCELLED / any other answer to it | cancelled / same (cancel refused) | |
+//! | verifying | VCI: all new / all earlier / a mix | succeeded / rolled_back / inconsistent | |
+//! | verifying | its deadline | unknown | |
+//! | verifying | question unanswered, pause over, vehicle back | verifying | RequestVCI |
+//! | unknown | woken up | verifying | RequestVCI |
+//! | unknown | a VCI of another question | succeeded / rolled_back / inconsistent | |
+//! | rolled_back, inconsistent | a later VCI: all new | succeeded (late) | |
+//! | succeeded | roll-back asked | rolling_back | StartRollback |
+//! | rolling_back | rollback, deadline, any ErrorResponse | verifying | RequestVCI |
+//! | waiting, collecting_vci, checking_readiness, deferred | cancel | cancelled | |
+//!
+//! Everything else changes nothing.
+
+use farrier_protocol::{
+    EcuId, ErrorCode, ErrorResponse, MessageType, NotReadyReason, Operation, SendVci, Text, UnixMillis,
+    VciReason,
+};
+use serde::{Deserialize, Serialize};
+
+use crate::plan::{Evaluation, FoundVersion, IneligibleReason, Plan, Verdict, evaluate, verdict};
+use crate::release::Release;
+use crate::settings::Settings;
+
+mod before_download;
+mod execution;
+mod pursuit;
+mod verification;
+mod waiting_on;
+
+pub use pursuit::{PauseReason, PursuitStep, VciPursuit};
+pub use waiting_on::{Answer, WaitingOn};
+
+/// Where a vehicle update stands (protocol.md §8).
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "state", content = "data")]
+pub enum State {
+    /// Selected; something must happen first.
+    Waiting {
+        /// What must happen.
+        hold: Hold,
+    },
+    /// RequestVCI is sent, or will be after a pause.
+    CollectingVci {
+        /// How far the question has come.
+        pursuit: VciPursuit,
+        /// How often in a row this was planned again.
+        replans: u32,
+    },
+    /// RequestDownloadReadiness is sent.
+    CheckingReadiness {
+        /// What would be downloaded.
+        plan: Plan,
+        /// When the question expires.
+        asked_until: UnixMillis,
+        /// How often it went unanswered.
+        unanswered: u32,
+        /// How often in a row this was planned again.
+        replans: u32,
+    },
+    /// The vehicle is not ready and said when to ask again.
+    Deferred {
+        /// What would be downloaded.
+        plan: Plan,
+        /// Why not now.
+        why: DeferredBy,
+        /// When it is asked again.
+        retry_at: UnixMillis,
+        /// How often in a row this was planned again.
+        replans: u32,
+    },
+    /// StartDownload is sent.
+    Downloading(Execution),
+    /// Every package is in the vehicle.
+    Installing(Execution),
+    /// Boot flags are swapped, the new software is on trial.
+    Committing(Execution),
+    /// A fresh VCI is asked for: only what the vehicle runs counts.
+    Verifying {
+        /// What should have been installed.
+        plan: Plan,
+        /// What led here.
+        cause: VerifyCause,
+        /// How far the question has come.
+        pursuit: VciPursuit,
+        /// When the server gives up asking.
+        deadline: UnixMillis,
+    },
+    /// StartRollback is sent for an update that had succeeded.
+    RollingBack {
+        /// What is undone.
+        plan: Plan,
+        /// When the command expires.
+        deadline: UnixMillis,
+    },
+    /// Final: cancelled before any boot flag was swapped.
+    Cancelled {
+        /// The operator's words.
+        reason: Text,
+        /// What was planned, where it came so far.
+        plan: Option<Plan>,
+    },
+    /// Final: nothing to do.
+    UpToDate,
+    /// Final: the vehicle cannot get the release; nothing was changed.
+    Ineligible {
+        /// Why.
+        reasons: Vec<IneligibleReason>,
+    },
+    /// Final: all ECUs run the new version.
+    Succeeded {
+        /// What was installed.
+        plan: Plan,
+        /// Whether the server learned it only after the deadline.
+        late: bool,
+    },
+    /// Final: all ECUs run their earlier versions.
+    RolledBack {
+        /// What should have been installed.
+        plan: Plan,
+        /// What led there.
+        cause: VerifyCause,
+    },
+    /// Final: neither all new nor all earlier.
+    Inconsistent {
+        /// What should have been installed.
+        plan: Plan,
+        /// What led there.
+        cause: VerifyCause,
+        /// What the ECUs run.
+        found: Vec<FoundVersion>,
+    },
+    /// Final for the attempt until the vehicle is heard again: nobody knows what it runs.
+    Unknown {
+        /// What should have been installed.
+        plan: Plan,
+        /// What led there.
+        cause: VerifyCause,
+    },
+}
+
+/// What stands before a vehicle update that has not begun, or has to begin again.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "hold")]
+pub enum Hold {
+    /// The vehicle is not connected.
+    VehicleAway,
+    /// The vehicle is connected, but did not answer.
+    VehicleSilent,
+    /// The vehicle called commands expired that were not: its clock may be wrong.
+    VehicleClock,
+    /// Something of the server's own.
+    Blocked(Block),
+}
+
+/// What the server itself puts before a vehicle update.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "block")]
+pub enum Block {
+    /// The vehicle is in another campaign's update.
+    OtherUpdate {
+        /// That campaign.
+        campaign: Text,
+    },
+    /// The vehicle is quarantined for a boot loop.
+    Quarantine,
+}
+
+/// Why the readiness question is put off.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "deferred_by")]
+pub enum DeferredBy {
+    /// The vehicle is not ready.
+    NotReady {
+        /// Its reasons.
+        reasons: Vec<NotReadyReason>,
+    },
+    /// The gateway is busy.
+    Busy,
+}
+
+/// A StartDownload under way.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Execution {
+    /// What is being installed.
+    pub plan: Plan,
+    /// When the StartDownload expires.
+    pub deadline: UnixMillis,
+    /// Whether an operator wants it cancelled.
+    pub cancel: Cancel,
+    /// How often in a row this was planned again.
+    pub replans: u32,
+}
+
+/// How a cancellation by an operator stands.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cancel")]
+pub enum Cancel {
+    /// Nobody asked.
+    NotAsked,
+    /// CancelUpdate is sent.
+    Asked {
+        /// The operator's words.
+        reason: Text,
+    },
+    /// The vehicle goes on.
+    Refused,
+}
+
+/// What led to asking what the vehicle runs.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "cause")]
+pub enum VerifyCause {
+    /// The vehicle reported commit.
+    CommitReported,
+    /// The StartDownload's deadline passed.
+    DeadlinePassed,
+    /// The vehicle reported that an ECU failed and that all are restored.
+    UpdateFailed {
+        /// The ECUs.
+        failed_ecus: Vec<EcuId>,
+    },
+    /// The vehicle could not bring its ECUs to one state.
+    ServiceRequired {
+        /// The ECUs.
+        failed_ecus: Vec<EcuId>,
+    },
+    /// The driver said no.
+    ConsentDenied,
+    /// The vehicle ended the update with an error that this stage does not know.
+    ErrorReported {
+        /// The error.
+        code: ErrorCode,
+    },
+    /// The vehicle reported the roll-back that an operator asked for.
+    RollbackReported,
+    /// The StartRollback's deadline passed.
+    RollbackDeadlinePassed,
+    /// The vehicle did not roll back.
+    RollbackRefused {
+        /// Its error.
+        code: ErrorCode,
+    },
+}
+
+/// What happened.
+#[derive(Debug, Clone)]
+pub enum Event<'a> {
+    /// The campaign runs, or what stood in the way is gone: look whether it can go on.
+    LookedAt,
+    /// The vehicle sent a WakeUp.
+    WokenUp,
+    /// The vehicle answered this update's RequestVCI.
+    VciReceived(&'a SendVci),
+    /// The vehicle sent its VCI for another purpose.
+    OtherVciSeen(&'a SendVci),
+    /// The vehicle is ready.
+    Ready,
+    /// The vehicle is not ready.
+    NotReady {
+        /// Its reasons.
+        reasons: &'a [NotReadyReason],
+        /// When to ask again, in seconds, as it counts (clamped or chosen).
+        retry_after_s: u64,
+    },
+    /// A step succeeded.
+    StepReported(Operation),
+    /// The vehicle answered a command of this update with an error, which closes the command.
+    ErrorReported {
+        /// The command.
+        command: MessageType,
+        /// The answer.
+        error: &'a ErrorResponse,
+    },
+    /// Time has passed, perhaps beyond `State::due_at`.
+    TimePassed,
+    /// An operator cancels.
+    CancelAsked {
+        /// The operator's words.
+        reason: Text,
+    },
+    /// An operator wants a succeeded update undone.
+    RollbackAsked,
+}
+
+/// What a decision is made by, besides the event.
+#[derive(Debug, Clone)]
+pub struct Context<'a> {
+    /// Wall time of the server.
+    pub now: UnixMillis,
+    /// Deadlines, pauses, tries.
+    pub settings: &'a Settings,
+    /// The release of the campaign.
+    pub release: &'a Release,
+    /// Whether the vehicle is connected.
+    pub vehicle_there: bool,
+    /// What the server itself puts before this update.
+    pub block: Option<Block>,
+}
+
+/// What is to be sent to the vehicle, or told to operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum Command {
+    /// Message 2.
+    RequestVci {
+        /// Why.
+        reason: VciReason,
+        /// When the server stops taking an answer.
+        expires_at: UnixMillis,
+    },
+    /// Message 4, for the packages of the new state's plan.
+    RequestReadiness {
+        /// When the server stops taking an answer.
+        expires_at: UnixMillis,
+    },
+    /// Message 7, for the packages of the new state's plan.
+    StartDownload {
+        /// The attempt's deadline.
+        expires_at: UnixMillis,
+    },
+    /// Message 8.
+    StartRollback {
+        /// When it expires.
+        expires_at: UnixMillis,
+    },
+    /// Message 9.
+    CancelUpdate {
+        /// The operator's words.
+        reason: Text,
+        /// When it expires.
+        expires_at: UnixMillis,
+    },
+    /// People must look: the vehicle could not bring its ECUs to one state.
+    RaiseServiceAlarm {
+        /// The ECUs.
+        failed_ecus: Vec<EcuId>,
+    },
+}
+
+/// What follows from an event.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Transition {
+    /// Where the update stands now; the same as before where the event means nothing to it.
+    pub state: State,
+    /// What is to be sent, in order.
+    pub commands: Vec<Command>,
+}
+
+impl Transition {
+    fn to(state: State) -> Self {
+        Self { state, commands: Vec::new() }
+    }
+
+    fn sending(state: State, command: Command) -> Self {
+        Self { state, commands: vec![command] }
+    }
+}
+
+impl State {
+    /// The state of an update whose campaign has just begun; follow it with `Event::LookedAt`.
+    pub fn selected() -> Self {
+        Self::Waiting { hold: Hold::VehicleAway }
+    }
+
+    /// The name in protocol.md §8.
+    pub fn name(&self) -> &'static str {
+        match self {
+            Self::Waiting { .. } => "waiting",
+            Self::CollectingVci { .. } => "collecting_vci",
+            Self::CheckingReadiness { .. } => "checking_readiness",
+            Self::Deferred { .. } => "deferred",
+            Self::Downloading(_) => "downloading",
+            Self::Installing(_) => "installing",
+            Self::Committing(_) => "committing",
+            Self::Verifying { .. } => "verifying",
+            Self::RollingBack { .. } => "rolling_back",
+            Self::Cancelled { .. } => "cancelled",
+            Self::UpToDate => "up_to_date",
+            Self::Ineligible { .. } => "ineligible",
+            Self::Succeeded { .. } => "succeeded",
+            Self::RolledBack { .. } => "rolled_back",
+            Self::Inconsistent { .. } => "inconsistent",
+            Self::Unknown { .. } => "unknown",
+        }
+    }
+
+    /// Whether the attempt is over.
+    pub fn is_final(&self) -> bool {
+        match self {
+            Self::Waiting { .. }
+            | Self::CollectingVci { .. }
+            | Self::CheckingReadiness { .. }
+            | Self::Deferred { .. }
+            | Self::Downloading(_)
+            | Self::Installing(_)
+            | Self::Committing(_)
+            | Self::Verifying { .. }
+            | Self::RollingBack { .. } => false,
+            Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. } => true,
+        }
+    }
+
+    /// Whether the update has begun and is not over: a vehicle is in one such update at most.
+    pub fn is_active(&self) -> bool {
+        !self.is_final() && !matches!(self, Self::Waiting { .. })
+    }
+
+    /// Whether the vehicle may fetch the plan's packages.
+    pub fn may_download(&self) -> bool {
+        matches!(self, Self::Downloading(_) | Self::Installing(_) | Self::Committing(_))
+    }
+
+    /// What is planned or was installed.
+    pub fn plan(&self) -> Option<&Plan> {
+        match self {
+            Self::CheckingReadiness { plan, .. }
+            | Self::Deferred { plan, .. }
+            | Self::Verifying { plan, .. }
+            | Self::RollingBack { plan, .. }
+            | Self::Succeeded { plan, .. }
+            | Self::RolledBack { plan, .. }
+            | Self::Inconsistent { plan, .. }
+            | Self::Unknown { plan, .. } => Some(plan),
+            Self::Downloading(execution) | Self::Installing(execution) | Self::Committing(execution) => {
+                Some(&execution.plan)
+            }
+            Self::Cancelled { plan, .. } => plan.as_ref(),
+            Self::Waiting { .. } | Self::CollectingVci { .. } | Self::UpToDate | Self::Ineligible { .. } => {
+                None
+            }
+        }
+    }
+
+    /// The commands whose answers still mean something here; open ones of other kinds are to be closed.
+    pub fn open_commands(&self) -> &'static [MessageType] {
+        match self {
+            Self::CollectingVci { .. } | Self::Verifying { .. } => &[MessageType::RequestVci],
+            Self::CheckingReadiness { .. } => &[MessageType::RequestDownloadReadiness],
+            Self::Downloading(_) | Self::Installing(_) | Self::Committing(_) => {
+                &[MessageType::StartDownload, MessageType::CancelUpdate]
+            }
+            Self::RollingBack { .. } => &[MessageType::StartRollback],
+            Self::Waiting { .. }
+            | Self::Deferred { .. }
+            | Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. } => &[],
+        }
+    }
+
+    /// When `Event::TimePassed` is due.
+    pub fn due_at(&self) -> Option<UnixMillis> {
+        match self {
+            Self::CollectingVci { pursuit, .. } => pursuit.due_at(),
+            Self::CheckingReadiness { asked_until, .. } => Some(*asked_until),
+            Self::Deferred { retry_at, .. } => Some(*retry_at),
+            Self::Downloading(execution) | Self::Installing(execution) | Self::Committing(execution) => {
+                Some(execution.deadline)
+            }
+            Self::Verifying { pursuit, deadline, .. } => {
+                Some(pursuit.due_at().map_or(*deadline, |due| due.min(*deadline)))
+            }
+            Self::RollingBack { deadline, .. } => Some(*deadline),
+            Self::Waiting { .. }
+            | Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Decides what follows from an event.
+    pub fn handle(self, event: Event<'_>, context: &Context<'_>) -> Transition {
+        match self {
+            Self::Waiting { hold } => before_download::waiting(hold, event, context),
+            Self::CollectingVci { pursuit, replans } => {
+                before_download::collecting_vci(pursuit, replans, event, context)
+            }
+            Self::CheckingReadiness { plan, asked_until, unanswered, replans } => {
+                let question = before_download::ReadinessQuestion { plan, asked_until, unanswered, replans };
+                before_download::checking_readiness(question, event, context)
+            }
+            Self::Deferred { plan, why, retry_at, replans } => {
+                before_download::deferred(plan, why, retry_at, replans, event, context)
+            }
+            Self::Downloading(execution) => {
+                execution::executing(execution::Stage::Downloading, execution, event, context)
+            }
+            Self::Installing(execution) => {
+                execution::executing(execution::Stage::Installing, execution, event, context)
+            }
+            Self::Committing(execution) => {
+                execution::executing(execution::Stage::Committing, execution, event, context)
+            }
+            Self::RollingBack { plan, deadline } => execution::rolling_back(plan, deadline, event, context),
+            Self::Verifying { plan, cause, pursuit, deadline } => {
+                verification::verifying(plan, cause, pursuit, deadline, event, context)
+            }
+            ended @ (Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. }) => verification::ended(ended, event, context),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests;

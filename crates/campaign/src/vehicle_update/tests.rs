@@ -1,0 +1,591 @@
+use farrier_protocol::{EcuEntry, FunctionalGroup, Placement, Sha256};
+use proptest::prelude::*;
+
+use super::*;
+use crate::release::Image;
+
+const NOW: UnixMillis = UnixMillis(1_000_000);
+
+fn text(value: &str) -> Text {
+    value.parse().unwrap()
+}
+
+fn release() -> Release {
+    let image =
+        Image { hw_part_no: text("HW"), version: text("2"), sha256: Sha256::of(b"image"), size_bytes: 5 };
+    Release::new(vec![image]).unwrap()
+}
+
+fn vci(hardware: &str, versions: &[&str]) -> SendVci {
+    let ecu = |(number, version): (usize, &&str)| EcuEntry {
+        ecu_id: format!("ecu{number}").parse().unwrap(),
+        supplier_code: None,
+        hw_part_no: Some(text(hardware)),
+        sw_part_no: None,
+        sw_version: Some(text(version)),
+        bootloader_ver: None,
+        calibration_id: None,
+        mac_address: None,
+        ip_address: None,
+        can_id: None,
+        functional_group: FunctionalGroup { placement: Placement::Domain(text("body")), index: None },
+    };
+    SendVci {
+        correlation_id: "SRV-1".parse().unwrap(),
+        region: None,
+        fw_sw_version: text("1"),
+        bootloader_ver: None,
+        ecu_inventory: versions.iter().enumerate().map(ecu).collect(),
+        power: None,
+    }
+}
+
+fn plan() -> Plan {
+    match evaluate(&vci("HW", &["1", "1"]), &release()) {
+        Evaluation::Eligible(plan) => plan,
+        other @ (Evaluation::UpToDate | Evaluation::Ineligible(_)) => panic!("{other:?}"),
+    }
+}
+
+fn delta_plan() -> Plan {
+    let mut plan = plan();
+    plan.packages[0].delta_from = Some(text("1"));
+    plan.packages[0].sha256 = Sha256::of(b"delta");
+    plan.packages[0].size_bytes = 1;
+    plan
+}
+
+fn error(code: ErrorCode) -> ErrorResponse {
+    ErrorResponse {
+        correlation_id: "SRV-1".parse().unwrap(),
+        code,
+        detail: "words".parse().unwrap(),
+        failed_ecus: Some(vec!["ecu1".parse().unwrap()]),
+        pkg_ids: None,
+        retry_after_s: Some(120),
+    }
+}
+
+/// The surroundings of one event; what most rows need is the default.
+#[derive(Clone)]
+struct Surroundings {
+    after_s: u64,
+    there: bool,
+    block: Option<Block>,
+}
+
+const THERE: Surroundings = Surroundings { after_s: 0, there: true, block: None };
+const AWAY: Surroundings = Surroundings { after_s: 0, there: false, block: None };
+const QUARANTINED: Surroundings = Surroundings { after_s: 0, there: true, block: Some(Block::Quarantine) };
+
+impl Surroundings {
+    fn later(&self, after_s: u64) -> Self {
+        Self { after_s, ..self.clone() }
+    }
+}
+
+fn step(state: State, event: Event<'_>, surroundings: &Surroundings) -> Transition {
+    let (settings, release) = (Settings::default(), release());
+    let context = Context {
+        now: NOW.plus_seconds(surroundings.after_s),
+        settings: &settings,
+        release: &release,
+        vehicle_there: surroundings.there,
+        block: surroundings.block.clone(),
+    };
+    state.handle(event, &context)
+}
+
+fn pursuit(unanswered: u32, incomplete: usize) -> VciPursuit {
+    VciPursuit { step: PursuitStep::Asked { until: NOW.plus_seconds(30) }, unanswered, incomplete }
+}
+
+fn collecting() -> State {
+    State::CollectingVci { pursuit: pursuit(0, 0), replans: 0 }
+}
+
+fn checking(plan: Plan) -> State {
+    State::CheckingReadiness { plan, asked_until: NOW.plus_seconds(60), unanswered: 0, replans: 0 }
+}
+
+fn deferred() -> State {
+    State::Deferred { plan: plan(), why: DeferredBy::Busy, retry_at: NOW.plus_seconds(100), replans: 0 }
+}
+
+fn execution() -> Execution {
+    Execution { plan: plan(), deadline: NOW.plus_seconds(1_000), cancel: Cancel::NotAsked, replans: 0 }
+}
+
+fn cancel_asked() -> Execution {
+    Execution { cancel: Cancel::Asked { reason: text("why") }, ..execution() }
+}
+
+fn verifying(cause: VerifyCause) -> State {
+    State::Verifying { plan: plan(), cause, pursuit: pursuit(0, 0), deadline: NOW.plus_seconds(1_800) }
+}
+
+fn command_name(command: &Command) -> &'static str {
+    match command {
+        Command::RequestVci { .. } => "RequestVCI",
+        Command::RequestReadiness { .. } => "RequestDownloadReadiness",
+        Command::StartDownload { .. } => "StartDownload",
+        Command::StartRollback { .. } => "StartRollback",
+        Command::CancelUpdate { .. } => "CancelUpdate",
+        Command::RaiseServiceAlarm { .. } => "alarm",
+    }
+}
+
+/// One row of the table at the top of the state machine.
+#[track_caller]
+fn row(from: State, event: Event<'_>, surroundings: &Surroundings, to: &str, sends: &[&str]) -> State {
+    let shown = format!("{} on {event:?}", from.name());
+    let transition = step(from, event, surroundings);
+    assert_eq!(transition.state.name(), to, "{shown}");
+    assert_eq!(transition.commands.iter().map(command_name).collect::<Vec<_>>(), sends, "{shown}");
+    transition.state
+}
+
+fn failed(command: MessageType, error: &ErrorResponse) -> Event<'_> {
+    Event::ErrorReported { command, error }
+}
+
+#[test]
+fn rows_of_waiting() {
+    for event in [Event::LookedAt, Event::WokenUp] {
+        row(State::selected(), event.clone(), &THERE, "collecting_vci", &["RequestVCI"]);
+        let held = row(State::selected(), event.clone(), &QUARANTINED, "waiting", &[]);
+        assert_eq!(held, State::Waiting { hold: Hold::Blocked(Block::Quarantine) });
+        row(held, event, &THERE, "collecting_vci", &["RequestVCI"]);
+    }
+    row(State::selected(), Event::LookedAt, &AWAY, "waiting", &[]);
+    row(State::selected(), Event::CancelAsked { reason: text("why") }, &AWAY, "cancelled", &[]);
+}
+
+#[test]
+fn rows_of_collecting_vci() {
+    use MessageType::RequestVci;
+    let outdated = vci("HW", &["1", "2"]);
+    row(
+        collecting(),
+        Event::VciReceived(&outdated),
+        &THERE,
+        "checking_readiness",
+        &["RequestDownloadReadiness"],
+    );
+    row(collecting(), Event::VciReceived(&vci("HW", &["2"])), &THERE, "up_to_date", &[]);
+    row(collecting(), Event::VciReceived(&vci("OTHER", &["1"])), &THERE, "ineligible", &[]);
+    row(collecting(), Event::VciReceived(&outdated), &QUARANTINED, "waiting", &[]);
+    let busy = row(collecting(), failed(RequestVci, &error(ErrorCode::Busy)), &THERE, "collecting_vci", &[]);
+    assert_eq!(busy.due_at(), Some(NOW.plus_seconds(120)));
+    row(busy.clone(), Event::TimePassed, &THERE.later(119), "collecting_vci", &[]);
+    row(busy, Event::TimePassed, &THERE.later(120), "collecting_vci", &["RequestVCI"]);
+    row(
+        collecting(),
+        failed(RequestVci, &error(ErrorCode::Expired)),
+        &THERE,
+        "collecting_vci",
+        &["RequestVCI"],
+    );
+    let expired_often = State::CollectingVci { pursuit: pursuit(0, 0), replans: 3 };
+    let held = row(expired_often, failed(RequestVci, &error(ErrorCode::Expired)), &THERE, "waiting", &[]);
+    assert_eq!(held, State::Waiting { hold: Hold::VehicleClock });
+    row(collecting(), failed(RequestVci, &error(ErrorCode::Unsupported)), &THERE, "ineligible", &[]);
+    row(collecting(), Event::TimePassed, &THERE.later(29), "collecting_vci", &[]);
+    row(collecting(), Event::TimePassed, &THERE.later(30), "collecting_vci", &["RequestVCI"]);
+    row(collecting(), Event::TimePassed, &AWAY.later(30), "waiting", &[]);
+    let asked_often = State::CollectingVci { pursuit: pursuit(2, 0), replans: 0 };
+    let held = row(asked_often, Event::TimePassed, &THERE.later(30), "waiting", &[]);
+    assert_eq!(held, State::Waiting { hold: Hold::VehicleSilent });
+    row(collecting(), Event::TimePassed, &QUARANTINED.later(30), "waiting", &[]);
+    row(collecting(), Event::CancelAsked { reason: text("why") }, &THERE, "cancelled", &[]);
+}
+
+#[test]
+fn an_incomplete_inventory_is_asked_for_three_more_times_at_growing_intervals() {
+    let incomplete = error(ErrorCode::VciIncomplete);
+    let mut state = collecting();
+    let mut elapsed_s = 0;
+    for pause_s in [60, 300, 900] {
+        let event = failed(MessageType::RequestVci, &incomplete);
+        state = row(state, event, &THERE.later(elapsed_s), "collecting_vci", &[]);
+        elapsed_s += pause_s;
+        assert_eq!(state.due_at(), Some(NOW.plus_seconds(elapsed_s)));
+        state = row(state, Event::TimePassed, &THERE.later(elapsed_s), "collecting_vci", &["RequestVCI"]);
+    }
+    let ended =
+        row(state, failed(MessageType::RequestVci, &incomplete), &THERE.later(elapsed_s), "ineligible", &[]);
+    assert!(ended.sentence(NOW).contains("ecu1"), "{}", ended.sentence(NOW));
+}
+
+#[test]
+fn rows_of_checking_readiness() {
+    use MessageType::RequestDownloadReadiness;
+    let begun = row(checking(plan()), Event::Ready, &THERE, "downloading", &["StartDownload"]);
+    assert_eq!(begun.due_at(), Some(NOW.plus_seconds(86_400)));
+    row(checking(plan()), Event::Ready, &QUARANTINED, "waiting", &[]);
+    let not_ready = Event::NotReady { reasons: &[NotReadyReason::PowerLow], retry_after_s: 900 };
+    let put_off = row(checking(plan()), not_ready, &THERE, "deferred", &[]);
+    assert_eq!(put_off.due_at(), Some(NOW.plus_seconds(900)));
+    row(checking(plan()), failed(RequestDownloadReadiness, &error(ErrorCode::Busy)), &THERE, "deferred", &[]);
+    let mismatch = error(ErrorCode::DeltaBaseMismatch);
+    let full = row(
+        checking(delta_plan()),
+        failed(RequestDownloadReadiness, &mismatch),
+        &THERE,
+        "checking_readiness",
+        &["RequestDownloadReadiness"],
+    );
+    assert_eq!(full.plan(), Some(&plan()));
+    row(checking(plan()), failed(RequestDownloadReadiness, &mismatch), &THERE, "ineligible", &[]);
+    let expired = error(ErrorCode::Expired);
+    row(
+        checking(plan()),
+        failed(RequestDownloadReadiness, &expired),
+        &THERE,
+        "collecting_vci",
+        &["RequestVCI"],
+    );
+    let often = State::CheckingReadiness {
+        plan: plan(),
+        asked_until: NOW.plus_seconds(60),
+        unanswered: 2,
+        replans: 3,
+    };
+    row(often.clone(), failed(RequestDownloadReadiness, &expired), &THERE, "waiting", &[]);
+    row(
+        checking(plan()),
+        failed(RequestDownloadReadiness, &error(ErrorCode::Unsupported)),
+        &THERE,
+        "ineligible",
+        &[],
+    );
+    row(checking(plan()), Event::TimePassed, &THERE.later(59), "checking_readiness", &[]);
+    row(
+        checking(plan()),
+        Event::TimePassed,
+        &THERE.later(60),
+        "checking_readiness",
+        &["RequestDownloadReadiness"],
+    );
+    row(checking(plan()), Event::TimePassed, &AWAY.later(60), "waiting", &[]);
+    row(often, Event::TimePassed, &THERE.later(60), "waiting", &[]);
+    row(checking(plan()), Event::CancelAsked { reason: text("why") }, &THERE, "cancelled", &[]);
+}
+
+#[test]
+fn rows_of_deferred() {
+    row(deferred(), Event::TimePassed, &THERE.later(99), "deferred", &[]);
+    row(
+        deferred(),
+        Event::TimePassed,
+        &THERE.later(100),
+        "checking_readiness",
+        &["RequestDownloadReadiness"],
+    );
+    row(deferred(), Event::TimePassed, &AWAY.later(100), "waiting", &[]);
+    row(deferred(), Event::TimePassed, &QUARANTINED.later(100), "waiting", &[]);
+    row(deferred(), Event::WokenUp, &THERE, "deferred", &[]);
+    row(deferred(), Event::CancelAsked { reason: text("why") }, &THERE, "cancelled", &[]);
+}
+
+#[test]
+fn steps_go_forward_only_and_a_later_one_implies_the_earlier_ones() {
+    use Operation::{Commit, Download, Install};
+    let stages =
+        [State::Downloading(execution()), State::Installing(execution()), State::Committing(execution())];
+    let after = |operation| stages.clone().map(|stage| step(stage, Event::StepReported(operation), &THERE));
+    let names = |transitions: [Transition; 3]| transitions.map(|transition| transition.state.name());
+    assert_eq!(names(after(Download)), ["installing", "installing", "committing"]);
+    assert_eq!(names(after(Install)), ["committing", "committing", "committing"]);
+    assert_eq!(names(after(Commit)), ["verifying", "verifying", "verifying"]);
+    for transition in after(Commit) {
+        let [Command::RequestVci { reason: VciReason::VerifyUpdate, .. }] = transition.commands[..] else {
+            panic!("{:?}", transition.commands);
+        };
+    }
+}
+
+#[test]
+fn rows_of_an_execution_that_does_not_end_well() {
+    use MessageType::StartDownload;
+    let stages =
+        [State::Downloading(execution()), State::Installing(execution()), State::Committing(execution())];
+    for stage in stages {
+        row(stage.clone(), Event::TimePassed, &THERE.later(999), stage.name(), &[]);
+        row(stage.clone(), Event::TimePassed, &THERE.later(1_000), "verifying", &["RequestVCI"]);
+        row(stage.clone(), Event::TimePassed, &AWAY.later(1_000), "verifying", &[]);
+        for code in [ErrorCode::ConsentDenied, ErrorCode::UpdateFailed, ErrorCode::Cancelled] {
+            row(stage.clone(), failed(StartDownload, &error(code)), &THERE, "verifying", &["RequestVCI"]);
+        }
+        let service = error(ErrorCode::ServiceRequired);
+        row(stage, failed(StartDownload, &service), &THERE, "verifying", &["RequestVCI", "alarm"]);
+    }
+    let refused = |plan, code| {
+        let execution = Execution { plan, ..execution() };
+        let transition = step(State::Downloading(execution), failed(StartDownload, &error(code)), &THERE);
+        (transition.state.name(), transition.commands.iter().map(command_name).collect::<Vec<_>>())
+    };
+    assert_eq!(refused(plan(), ErrorCode::Busy), ("deferred", vec![]));
+    assert_eq!(refused(plan(), ErrorCode::Expired), ("collecting_vci", vec!["RequestVCI"]));
+    assert_eq!(refused(plan(), ErrorCode::Unsupported), ("ineligible", vec![]));
+    assert_eq!(
+        refused(delta_plan(), ErrorCode::DeltaBaseMismatch),
+        ("checking_readiness", vec!["RequestDownloadReadiness"])
+    );
+    let busy = error(ErrorCode::Busy);
+    row(State::Installing(execution()), failed(StartDownload, &busy), &THERE, "verifying", &["RequestVCI"]);
+}
+
+#[test]
+fn rows_of_a_cancellation_under_way() {
+    use MessageType::CancelUpdate;
+    let ask = || Event::CancelAsked { reason: text("why") };
+    row(State::Downloading(execution()), ask(), &THERE, "downloading", &["CancelUpdate"]);
+    let asked = row(State::Installing(execution()), ask(), &THERE, "installing", &["CancelUpdate"]);
+    row(asked.clone(), ask(), &THERE, "installing", &[]);
+    row(State::Committing(execution()), ask(), &THERE, "committing", &[]);
+    row(asked.clone(), failed(CancelUpdate, &error(ErrorCode::Cancelled)), &THERE, "cancelled", &[]);
+    let goes_on =
+        row(asked, failed(CancelUpdate, &error(ErrorCode::CancelRefused)), &THERE, "installing", &[]);
+    row(goes_on, ask(), &THERE, "installing", &["CancelUpdate"]);
+    row(
+        State::Committing(cancel_asked()),
+        failed(CancelUpdate, &error(ErrorCode::Cancelled)),
+        &THERE,
+        "cancelled",
+        &[],
+    );
+}
+
+#[test]
+fn rows_of_verifying() {
+    let cause = || VerifyCause::DeadlinePassed;
+    let late = row(verifying(cause()), Event::VciReceived(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+    assert_eq!(late, State::Succeeded { plan: plan(), late: true });
+    let timely = verifying(VerifyCause::CommitReported);
+    let timely = row(timely, Event::VciReceived(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+    assert_eq!(timely, State::Succeeded { plan: plan(), late: false });
+    row(verifying(cause()), Event::VciReceived(&vci("HW", &["1", "1"])), &THERE, "rolled_back", &[]);
+    row(verifying(cause()), Event::VciReceived(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &[]);
+    row(verifying(cause()), Event::VciReceived(&vci("HW", &["2"])), &THERE, "inconsistent", &[]);
+    row(verifying(cause()), Event::TimePassed, &THERE.later(1_800), "unknown", &[]);
+    row(verifying(cause()), Event::TimePassed, &THERE.later(30), "verifying", &["RequestVCI"]);
+    row(verifying(cause()), Event::WokenUp, &THERE, "verifying", &[]);
+    let waits = row(verifying(cause()), Event::TimePassed, &AWAY.later(30), "verifying", &[]);
+    assert_eq!(waits.due_at(), Some(NOW.plus_seconds(1_800)));
+    row(waits, Event::WokenUp, &THERE.later(40), "verifying", &["RequestVCI"]);
+    let incomplete = error(ErrorCode::VciIncomplete);
+    let paused =
+        row(verifying(cause()), failed(MessageType::RequestVci, &incomplete), &THERE, "verifying", &[]);
+    row(paused, Event::TimePassed, &THERE.later(60), "verifying", &["RequestVCI"]);
+}
+
+#[test]
+fn rows_of_ended_updates() {
+    let cause = || VerifyCause::UpdateFailed { failed_ecus: vec![] };
+    let unknown = || State::Unknown { plan: plan(), cause: cause() };
+    row(unknown(), Event::WokenUp, &THERE, "verifying", &["RequestVCI"]);
+    row(unknown(), Event::OtherVciSeen(&vci("HW", &["1", "1"])), &THERE, "rolled_back", &[]);
+    row(unknown(), Event::OtherVciSeen(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &[]);
+    row(unknown(), Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+    let rolled_back = || State::RolledBack { plan: plan(), cause: cause() };
+    row(rolled_back(), Event::OtherVciSeen(&vci("HW", &["1", "2"])), &THERE, "rolled_back", &[]);
+    let late = row(rolled_back(), Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+    assert_eq!(late, State::Succeeded { plan: plan(), late: true });
+    let mixed = State::Inconsistent { plan: plan(), cause: cause(), found: vec![] };
+    row(mixed, Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+    let succeeded = || State::Succeeded { plan: plan(), late: false };
+    row(succeeded(), Event::RollbackAsked, &QUARANTINED, "succeeded", &[]);
+    let undone = row(succeeded(), Event::RollbackAsked, &THERE, "rolling_back", &["StartRollback"]);
+    row(undone.clone(), Event::StepReported(Operation::Rollback), &THERE, "verifying", &["RequestVCI"]);
+    row(undone.clone(), Event::TimePassed, &THERE.later(3_600), "verifying", &["RequestVCI"]);
+    let unavailable = error(ErrorCode::RollbackUnavailable);
+    let event = failed(MessageType::StartRollback, &unavailable);
+    let kept = row(undone, event, &THERE, "verifying", &["RequestVCI"]);
+    row(kept, Event::VciReceived(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
+}
+
+#[test]
+fn every_state_says_why_in_one_sentence() {
+    let sentences: Vec<_> = every_state().into_iter().map(|state| state.sentence(NOW)).collect();
+    for sentence in &sentences {
+        assert!(sentence.ends_with('.') && sentence.matches(". ").count() == 0, "{sentence}");
+    }
+    let deferred = State::Deferred {
+        plan: plan(),
+        why: DeferredBy::NotReady { reasons: vec![NotReadyReason::PowerLow, NotReadyReason::MemoryLow] },
+        retry_at: NOW.plus_seconds(1_850),
+        replans: 0,
+    };
+    assert_eq!(
+        deferred.sentence(NOW),
+        "The vehicle is not ready (POWER_LOW, MEMORY_LOW); it is asked again in 30 min 50 s."
+    );
+}
+
+#[test]
+fn names_on_the_wire_are_those_of_the_protocol() {
+    for code in [ErrorCode::VciIncomplete, ErrorCode::CancelRefused, ErrorCode::RollbackUnavailable] {
+        let state = State::Unknown { plan: plan(), cause: VerifyCause::ErrorReported { code } };
+        let wire = serde_json::to_value(code).unwrap();
+        assert!(state.sentence(NOW).contains(wire.as_str().unwrap()), "{}", state.sentence(NOW));
+    }
+}
+
+fn every_state() -> Vec<State> {
+    let cause = || VerifyCause::ConsentDenied;
+    vec![
+        State::selected(),
+        collecting(),
+        checking(delta_plan()),
+        deferred(),
+        State::Downloading(execution()),
+        State::Installing(cancel_asked()),
+        State::Committing(execution()),
+        verifying(cause()),
+        State::RollingBack { plan: plan(), deadline: NOW.plus_seconds(10) },
+        State::Cancelled { reason: text("why"), plan: None },
+        State::UpToDate,
+        State::Ineligible { reasons: vec![IneligibleReason::NoMatchingHardware] },
+        State::Succeeded { plan: plan(), late: false },
+        State::RolledBack { plan: plan(), cause: cause() },
+        State::Inconsistent { plan: plan(), cause: cause(), found: vec![] },
+        State::Unknown { plan: plan(), cause: cause() },
+    ]
+}
+
+#[test]
+fn the_stored_form_of_every_state_is_read_back_and_keeps_its_name() {
+    for state in every_state() {
+        let stored = serde_json::to_value(&state).unwrap();
+        assert_eq!(stored["state"], state.name());
+        assert_eq!(serde_json::from_value::<State>(stored).unwrap(), state);
+    }
+}
+
+#[derive(Debug, Clone)]
+enum AnyEvent {
+    LookedAt,
+    WokenUp,
+    Vci(bool, Vec<&'static str>),
+    Ready,
+    NotReady(u64),
+    Step(Operation),
+    Error(MessageType, ErrorCode, Option<u64>),
+    TimePassed,
+    Cancel,
+    Rollback,
+}
+
+fn any_event() -> impl Strategy<Value = AnyEvent> {
+    use ErrorCode as E;
+    use MessageType as K;
+    let kind = prop::sample::select(vec![
+        K::RequestVci,
+        K::RequestDownloadReadiness,
+        K::StartDownload,
+        K::StartRollback,
+        K::CancelUpdate,
+    ]);
+    let code = prop::sample::select(vec![
+        E::Expired,
+        E::Unsupported,
+        E::Busy,
+        E::VciIncomplete,
+        E::DeltaBaseMismatch,
+        E::ConsentDenied,
+        E::UpdateFailed,
+        E::ServiceRequired,
+        E::Cancelled,
+        E::CancelRefused,
+        E::RollbackUnavailable,
+    ]);
+    let operation = prop::sample::select(vec![
+        Operation::Download,
+        Operation::Install,
+        Operation::Commit,
+        Operation::Rollback,
+    ]);
+    let versions = prop::collection::vec(prop::sample::select(vec!["1", "2", "3"]), 1..3);
+    prop_oneof![
+        Just(AnyEvent::LookedAt),
+        Just(AnyEvent::WokenUp),
+        (any::<bool>(), versions).prop_map(|(own, versions)| AnyEvent::Vci(own, versions)),
+        Just(AnyEvent::Ready),
+        any::<u64>().prop_map(AnyEvent::NotReady),
+        operation.prop_map(AnyEvent::Step),
+        (kind, code, any::<Option<u64>>()).prop_map(|(k, c, r)| AnyEvent::Error(k, c, r)),
+        Just(AnyEvent::TimePassed),
+        Just(AnyEvent::TimePassed),
+        Just(AnyEvent::TimePassed),
+        Just(AnyEvent::Cancel),
+        Just(AnyEvent::Rollback),
+    ]
+}
+
+fn apply(state: State, event: &AnyEvent, surroundings: &Surroundings) -> Transition {
+    match event {
+        AnyEvent::LookedAt => step(state, Event::LookedAt, surroundings),
+        AnyEvent::WokenUp => step(state, Event::WokenUp, surroundings),
+        AnyEvent::Vci(true, versions) => step(state, Event::VciReceived(&vci("HW", versions)), surroundings),
+        AnyEvent::Vci(false, versions) => {
+            step(state, Event::OtherVciSeen(&vci("HW", versions)), surroundings)
+        }
+        AnyEvent::Ready => step(state, Event::Ready, surroundings),
+        AnyEvent::NotReady(retry_after_s) => {
+            let reasons = &[NotReadyReason::CpuHigh];
+            step(state, Event::NotReady { reasons, retry_after_s: *retry_after_s }, surroundings)
+        }
+        AnyEvent::Step(operation) => step(state, Event::StepReported(*operation), surroundings),
+        AnyEvent::Error(command, code, retry_after_s) => {
+            let error = ErrorResponse { retry_after_s: *retry_after_s, ..error(*code) };
+            step(state, Event::ErrorReported { command: *command, error: &error }, surroundings)
+        }
+        AnyEvent::TimePassed => step(state, Event::TimePassed, surroundings),
+        AnyEvent::Cancel => step(state, Event::CancelAsked { reason: text("why") }, surroundings),
+        AnyEvent::Rollback => step(state, Event::RollbackAsked, surroundings),
+    }
+}
+
+fn may_leave_a_final_state(from: &State, to: &State) -> bool {
+    let found_out = matches!(from, State::RolledBack { .. } | State::Inconsistent { .. })
+        && matches!(to, State::Succeeded { late: true, .. });
+    let undone = matches!(from, State::Succeeded { .. }) && matches!(to, State::RollingBack { .. });
+    matches!(from, State::Unknown { .. }) || found_out || undone
+}
+
+proptest! {
+    #[test]
+    fn whatever_happens_ended_updates_stay_ended_and_others_wait_for_something(
+        first in 0..16_usize,
+        events in prop::collection::vec((any_event(), any::<bool>(), any::<bool>(), 0..2_000_u64), 0..40),
+    ) {
+        let mut state = every_state().swap_remove(first);
+        let mut elapsed_s = 0_u64;
+        for (event, there, quarantined, passed_s) in events {
+            elapsed_s += passed_s;
+            let block = quarantined.then_some(Block::Quarantine);
+            let before = state.clone();
+            let transition = apply(state, &event, &Surroundings { after_s: elapsed_s, there, block });
+            state = transition.state;
+            if before.is_final() && state != before {
+                prop_assert!(may_leave_a_final_state(&before, &state), "{before:?} on {event:?} became {state:?}");
+            }
+            let waits = state.waiting_on();
+            prop_assert_eq!(waits.is_none(), state.is_final());
+            if !state.is_final() && state.due_at().is_none() {
+                let waits_for_an_event = matches!(
+                    waits,
+                    Some(WaitingOn::VehicleToConnect | WaitingOn::SilentVehicle | WaitingOn::VehicleClock
+                        | WaitingOn::OtherUpdate { .. } | WaitingOn::Quarantine)
+                );
+                prop_assert!(waits_for_an_event, "{state:?} waits for nothing");
+            }
+            if let AnyEvent::TimePassed = event {
+                let now = NOW.plus_seconds(elapsed_s);
+                prop_assert!(state.due_at().is_none_or(|due| due > now), "{state:?} is still due");
+            }
+            prop_assert!(!state.sentence(NOW).is_empty());
+        }
+    }
+}

@@ -1,0 +1,281 @@
+//! Why nothing happens, as data and in one sentence for people (design rule: why nothing happens is data).
+
+use farrier_protocol::{MessageType, Operation, UnixMillis};
+use serde::{Deserialize, Serialize};
+
+use super::{
+    Block, Cancel, DeferredBy, Execution, Hold, PauseReason, PursuitStep, State, VciPursuit, VerifyCause,
+};
+use crate::plan::{IneligibleReason, listed};
+
+/// What a vehicle update waits for.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[serde(rename_all = "snake_case", tag = "kind")]
+pub enum WaitingOn {
+    /// The next WakeUp: the vehicle is not connected.
+    VehicleToConnect,
+    /// The next WakeUp: the vehicle is connected, but does not answer.
+    SilentVehicle,
+    /// The next WakeUp: the vehicle calls commands expired that are not.
+    VehicleClock,
+    /// The end of another campaign's update of the same vehicle.
+    OtherUpdate {
+        /// That campaign.
+        campaign: String,
+    },
+    /// The end of the quarantine.
+    Quarantine,
+    /// An answer that the vehicle owes.
+    Answer(Answer),
+    /// The time at which the VCI is asked for again.
+    VciPause {
+        /// When.
+        until: UnixMillis,
+        /// Why not now.
+        why: PauseReason,
+    },
+    /// The time at which the vehicle is asked again whether it is ready.
+    ReadinessRetry {
+        /// When.
+        until: UnixMillis,
+        /// Why not now.
+        why: DeferredBy,
+    },
+    /// The vehicle to report a step.
+    Step {
+        /// The step.
+        step: Operation,
+        /// When the attempt ends.
+        until: UnixMillis,
+        /// Whether an operator asked to cancel, and no answer has come.
+        cancel_asked: bool,
+    },
+    /// The vehicle to connect, so that it can say what it runs.
+    VehicleToVerify {
+        /// When the server gives up.
+        until: UnixMillis,
+    },
+}
+
+/// An answer that a vehicle owes.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Answer {
+    /// The command.
+    pub to: MessageType,
+    /// When it expires.
+    pub until: UnixMillis,
+}
+
+impl WaitingOn {
+    /// What is waited for, in one sentence; times are told from `now`.
+    pub fn sentence(&self, now: UnixMillis) -> String {
+        match self {
+            Self::VehicleToConnect => {
+                "The vehicle is not connected; it goes on at its next WakeUp.".to_owned()
+            }
+            Self::SilentVehicle => {
+                "The vehicle is connected but did not answer; it is asked again at its next WakeUp."
+                    .to_owned()
+            }
+            Self::VehicleClock => {
+                "The vehicle calls commands expired that are not, so its clock may be wrong; \
+                 it is asked again at its next WakeUp."
+                    .to_owned()
+            }
+            Self::OtherUpdate { campaign } => {
+                format!("The vehicle is in an update of campaign {campaign}, which must end first.")
+            }
+            Self::Quarantine => "The vehicle is quarantined for a boot loop; it goes on when it stays up, \
+                 or when an operator releases it."
+                .to_owned(),
+            Self::Answer(answer) => format!(
+                "{} was sent; the answer is waited for until its deadline {}.",
+                answer.to.name(),
+                told(answer.until, now)
+            ),
+            Self::VciPause { until, why: PauseReason::Busy } => {
+                format!("The gateway is busy; its inventory is asked for again {}.", told(*until, now))
+            }
+            Self::VciPause { until, why: PauseReason::Incomplete { failed_ecus } } => format!(
+                "The gateway could not collect the whole inventory{}; it is asked again {}.",
+                parenthesised(&listed(failed_ecus)),
+                told(*until, now)
+            ),
+            Self::ReadinessRetry { until, why: DeferredBy::Busy } => {
+                format!("The gateway is busy; it is asked again {}.", told(*until, now))
+            }
+            Self::ReadinessRetry { until, why: DeferredBy::NotReady { reasons } } => {
+                let reasons: Vec<_> = reasons.iter().map(|reason| reason.name()).collect();
+                format!(
+                    "The vehicle is not ready ({}); it is asked again {}.",
+                    reasons.join(", "),
+                    told(*until, now)
+                )
+            }
+            Self::Step { step, until, cancel_asked } => {
+                let cancel = if *cancel_asked { "; a cancellation is under way" } else { "" };
+                format!(
+                    "The vehicle has to report its {}; the attempt ends {}{cancel}.",
+                    step,
+                    told(*until, now)
+                )
+            }
+            Self::VehicleToVerify { until } => format!(
+                "What the vehicle runs must be verified; it has to connect, the server gives up {}.",
+                told(*until, now)
+            ),
+        }
+    }
+}
+
+impl State {
+    /// What this state waits for; `None` for final states.
+    pub fn waiting_on(&self) -> Option<WaitingOn> {
+        match self {
+            Self::Waiting { hold } => Some(match hold {
+                Hold::VehicleAway => WaitingOn::VehicleToConnect,
+                Hold::VehicleSilent => WaitingOn::SilentVehicle,
+                Hold::VehicleClock => WaitingOn::VehicleClock,
+                Hold::Blocked(Block::OtherUpdate { campaign }) => {
+                    WaitingOn::OtherUpdate { campaign: campaign.to_string() }
+                }
+                Hold::Blocked(Block::Quarantine) => WaitingOn::Quarantine,
+            }),
+            Self::CollectingVci { pursuit, .. } => Some(pursued(pursuit, None)),
+            Self::CheckingReadiness { asked_until, .. } => Some(WaitingOn::Answer(Answer {
+                to: MessageType::RequestDownloadReadiness,
+                until: *asked_until,
+            })),
+            Self::Deferred { why, retry_at, .. } => {
+                Some(WaitingOn::ReadinessRetry { until: *retry_at, why: why.clone() })
+            }
+            Self::Downloading(execution) => Some(step(execution, Operation::Download)),
+            Self::Installing(execution) => Some(step(execution, Operation::Install)),
+            Self::Committing(execution) => Some(step(execution, Operation::Commit)),
+            Self::Verifying { pursuit, deadline, .. } => Some(pursued(pursuit, Some(*deadline))),
+            Self::RollingBack { deadline, .. } => {
+                Some(WaitingOn::Step { step: Operation::Rollback, until: *deadline, cancel_asked: false })
+            }
+            Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. } => None,
+        }
+    }
+
+    /// Why the update is where it is, in one sentence; times are told from `now`.
+    pub fn sentence(&self, now: UnixMillis) -> String {
+        if let Some(waiting_on) = self.waiting_on() {
+            return waiting_on.sentence(now);
+        }
+        match self {
+            Self::Cancelled { reason, .. } => {
+                format!("An operator cancelled the update before any ECU was switched: {reason}.")
+            }
+            Self::UpToDate => "Every ECU of the release's hardware runs the release already.".to_owned(),
+            Self::Ineligible { reasons } => {
+                let reasons: Vec<_> = reasons.iter().map(IneligibleReason::phrase).collect();
+                format!("The vehicle cannot get the release: {}.", reasons.join("; "))
+            }
+            Self::Succeeded { late: false, .. } => {
+                "The vehicle reported success, and its inventory shows the new versions on all ECUs.".to_owned()
+            }
+            Self::Succeeded { late: true, .. } => {
+                "The vehicle's inventory shows the new versions on all ECUs, though no success was reported in time."
+                    .to_owned()
+            }
+            Self::RolledBack { cause, .. } => {
+                format!("{}; its inventory shows the earlier versions on all ECUs.", caused(cause))
+            }
+            Self::Inconsistent { cause, found, .. } => {
+                let found: Vec<_> = found
+                    .iter()
+                    .map(|ecu| format!("{} {}", ecu.ecu_id, ecu.version.as_ref().map_or("unknown", AsRef::as_ref)))
+                    .collect();
+                format!(
+                    "{}; its inventory shows neither all new nor all earlier versions ({}).",
+                    caused(cause),
+                    found.join(", ")
+                )
+            }
+            Self::Unknown { cause, .. } => format!(
+                "{}; the vehicle did not say in time what it runs, it is asked again at its next WakeUp.",
+                caused(cause)
+            ),
+            // The states that wait have answered above.
+            Self::Waiting { .. }
+            | Self::CollectingVci { .. }
+            | Self::CheckingReadiness { .. }
+            | Self::Deferred { .. }
+            | Self::Downloading(_)
+            | Self::Installing(_)
+            | Self::Committing(_)
+            | Self::Verifying { .. }
+            | Self::RollingBack { .. } => String::new(),
+        }
+    }
+}
+
+fn pursued(pursuit: &VciPursuit, verifying_until: Option<UnixMillis>) -> WaitingOn {
+    match (&pursuit.step, verifying_until) {
+        (PursuitStep::Asked { until }, _) => {
+            WaitingOn::Answer(Answer { to: MessageType::RequestVci, until: *until })
+        }
+        (PursuitStep::Pausing { until, why }, _) => WaitingOn::VciPause { until: *until, why: why.clone() },
+        (PursuitStep::AwaitingWakeUp, Some(until)) => WaitingOn::VehicleToVerify { until },
+        (PursuitStep::AwaitingWakeUp, None) => WaitingOn::VehicleToConnect,
+    }
+}
+
+fn step(execution: &Execution, step: Operation) -> WaitingOn {
+    let cancel_asked = matches!(execution.cancel, Cancel::Asked { .. });
+    WaitingOn::Step { step, until: execution.deadline, cancel_asked }
+}
+
+fn caused(cause: &VerifyCause) -> String {
+    match cause {
+        VerifyCause::CommitReported => "The vehicle reported success".to_owned(),
+        VerifyCause::DeadlinePassed => "The vehicle did not report success by the deadline".to_owned(),
+        VerifyCause::UpdateFailed { failed_ecus } => {
+            format!("The vehicle reported that the update failed{}", parenthesised(&listed(failed_ecus)))
+        }
+        VerifyCause::ServiceRequired { failed_ecus } => {
+            format!("The vehicle reported that it needs service{}", parenthesised(&listed(failed_ecus)))
+        }
+        VerifyCause::ConsentDenied => "The driver did not consent".to_owned(),
+        VerifyCause::ErrorReported { code } => {
+            format!("The vehicle ended the update with {}", code)
+        }
+        VerifyCause::RollbackReported => {
+            "The vehicle reported the roll-back that an operator asked for".to_owned()
+        }
+        VerifyCause::RollbackDeadlinePassed => {
+            "The vehicle did not report the roll-back by its deadline".to_owned()
+        }
+        VerifyCause::RollbackRefused { code } => {
+            format!("The vehicle answered the roll-back with {}", code)
+        }
+    }
+}
+
+fn parenthesised(names: &str) -> String {
+    if names.is_empty() { String::new() } else { format!(" ({names})") }
+}
+
+/// `in 4 min 10 s`, or `now` for a time that has come.
+fn told(until: UnixMillis, now: UnixMillis) -> String {
+    let ms = until.0.saturating_sub(now.0);
+    if ms <= 0 {
+        return "now".to_owned();
+    }
+    let seconds = ms.saturating_add(999) / 1000;
+    let (hours, minutes, rest) = (seconds / 3600, seconds % 3600 / 60, seconds % 60);
+    match (hours, minutes) {
+        (0, 0) => format!("in {rest} s"),
+        (0, _) => format!("in {minutes} min {rest} s"),
+        (_, _) => format!("in {hours} h {minutes} min"),
+    }
+}
