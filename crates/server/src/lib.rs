@@ -1,4 +1,7 @@
 //! To be written.
 
 pub mod desk;
+pub mod files;
 pub mod mqtt;
+pub mod pki;
+pub mod tls;

@@ -65,6 +65,7 @@ struct Entry {
 #[derive(Debug, Default)]
 pub struct Connections {
     live: Mutex<HashMap<String, Entry>>,
+    closing: AtomicBool,
     left: Notify,
 }
 
@@ -95,19 +96,18 @@ impl Connections {
 
     /// Ends all connections because the server stops; resolves when the last has gone.
     /// Messages that are being taken are taken and acknowledged first.
+    /// Connections that come later are ended as well.
     pub async fn close_all(&self) {
+        self.closing.store(true, Ordering::Release);
+        for entry in locked(&self.live).values() {
+            entry.signal.end(Ending::ShuttingDown);
+        }
         loop {
             let left = self.left.notified();
             tokio::pin!(left);
             left.as_mut().enable();
-            {
-                let live = locked(&self.live);
-                if live.is_empty() {
-                    return;
-                }
-                for entry in live.values() {
-                    entry.signal.end(Ending::ShuttingDown);
-                }
+            if locked(&self.live).is_empty() {
+                return;
             }
             left.await;
         }
@@ -119,6 +119,9 @@ impl Connections {
         let entry = Entry { thumbprint: thumbprint.clone(), signal: Arc::clone(&signal) };
         if let Some(earlier) = locked(&self.live).insert(client_id.to_owned(), entry) {
             earlier.signal.end(Ending::TakenOver);
+        }
+        if self.closing.load(Ordering::Acquire) {
+            signal.end(Ending::ShuttingDown);
         }
         Registration { connections: Arc::clone(self), client_id: client_id.to_owned(), signal }
     }

@@ -1,0 +1,102 @@
+//! Cuts the byte stream into MQTT packets, before anything of them is believed.
+
+use bytes::{Bytes, BytesMut};
+
+/// One packet: its first octet, and what follows the length.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Frame {
+    pub(super) kind: u8,
+    pub(super) flags: u8,
+    pub(super) body: Bytes,
+}
+
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum FrameError {
+    /// Announces more octets than the limit; found before any of them is stored.
+    TooLarge,
+    /// The length does not end within four octets.
+    Malformed,
+}
+
+/// The octets that are not yet a packet. Holds no memory while there are none.
+#[derive(Debug, Default)]
+pub(super) struct FrameBuffer {
+    octets: BytesMut,
+}
+
+/// The longest fixed header: one octet, and four of length.
+const LONGEST_HEADER: usize = 5;
+
+impl FrameBuffer {
+    pub(super) fn extend(&mut self, octets: &[u8]) {
+        self.octets.extend_from_slice(octets);
+    }
+
+    /// The next whole packet, if it is there; `limit` counts its octets with the header.
+    pub(super) fn next(&mut self, limit: usize) -> Result<Option<Frame>, FrameError> {
+        let Some(&first) = self.octets.first() else { return Ok(None) };
+        let Some((header, remaining)) = self.lengths()? else { return Ok(None) };
+        let total = header.saturating_add(remaining);
+        if total > limit {
+            return Err(FrameError::TooLarge);
+        }
+        if self.octets.len() < total {
+            return Ok(None);
+        }
+        let body = self.octets.split_to(total).freeze().split_off(header);
+        if self.octets.is_empty() {
+            self.octets = BytesMut::new();
+        }
+        Ok(Some(Frame { kind: first >> 4, flags: first & 0x0f, body }))
+    }
+
+    /// The lengths of the header and of what follows it, once the header is there.
+    fn lengths(&self) -> Result<Option<(usize, usize)>, FrameError> {
+        let mut remaining = 0;
+        for (position, octet) in self.octets.iter().take(LONGEST_HEADER).skip(1).enumerate() {
+            remaining |= usize::from(octet & 0x7f) << (7 * position);
+            if octet & 0x80 == 0 {
+                return Ok(Some((position + 2, remaining)));
+            }
+        }
+        if self.octets.len() >= LONGEST_HEADER { Err(FrameError::Malformed) } else { Ok(None) }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn buffered(octets: &[u8]) -> FrameBuffer {
+        let mut buffer = FrameBuffer::default();
+        buffer.extend(octets);
+        buffer
+    }
+
+    #[test]
+    fn packets_come_out_whole_whatever_the_pieces() {
+        let stream = [0xc0, 0x00, 0x32, 0x03, 1, 2, 3, 0xe0, 0x00];
+        let mut buffer = FrameBuffer::default();
+        let mut frames = Vec::new();
+        for octet in stream {
+            buffer.extend(&[octet]);
+            while let Some(frame) = buffer.next(100).unwrap() {
+                frames.push((frame.kind, frame.flags, frame.body.to_vec()));
+            }
+        }
+        assert_eq!(frames, [(12, 0, vec![]), (3, 2, vec![1, 2, 3]), (14, 0, vec![])]);
+        assert_eq!(buffer.octets.capacity(), 0, "an idle connection keeps no buffer");
+    }
+
+    #[test]
+    fn a_packet_above_the_limit_is_refused_by_its_header_alone() {
+        assert_eq!(buffered(&[0x30, 0xff, 0xff, 0xff, 0x7f]).next(1000), Err(FrameError::TooLarge));
+        assert_eq!(buffered(&[0x30, 0x08]).next(10), Ok(None));
+        assert_eq!(buffered(&[0x30, 0x09]).next(10), Err(FrameError::TooLarge));
+    }
+
+    #[test]
+    fn a_length_without_end_is_malformed() {
+        assert_eq!(buffered(&[0x30, 0xff, 0xff, 0xff, 0xff]).next(usize::MAX), Err(FrameError::Malformed));
+    }
+}

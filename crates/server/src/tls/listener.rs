@@ -1,0 +1,89 @@
+//! Accepts vehicles: the TCP connection, the TLS handshake, the identity in the certificate.
+
+use std::sync::Arc;
+use std::time::Duration;
+
+use rustls::ServerConfig;
+use tokio::net::{TcpListener, TcpStream};
+use tokio::sync::Semaphore;
+use tokio::task::JoinSet;
+use tokio::time::{sleep, timeout};
+use tokio_rustls::TlsAcceptor;
+use tokio_rustls::server::TlsStream;
+use tokio_util::sync::CancellationToken;
+
+use super::peer_identity;
+use crate::desk::PeerIdentity;
+
+/// Out of file descriptors or the like: trying again at once would only burn the processor.
+const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+pub(crate) struct ListenerLimits {
+    /// Connections at a time, with those that are still in their handshake.
+    pub(crate) connections: usize,
+    pub(crate) handshake: Duration,
+}
+
+/// Accepts until `shutdown`; each connection gets a task. Gives back those that still run.
+/// Each handshake takes the TLS settings that are current at its time.
+pub(crate) async fn accept_vehicles<F, Served>(
+    listener: TcpListener,
+    config: impl Fn() -> Arc<ServerConfig>,
+    limits: ListenerLimits,
+    shutdown: &CancellationToken,
+    serve: F,
+) -> JoinSet<()>
+where
+    F: Fn(TlsStream<TcpStream>, PeerIdentity) -> Served + Clone + Send + 'static,
+    Served: Future<Output = ()> + Send,
+{
+    let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let mut tasks = JoinSet::new();
+    loop {
+        // Finished tasks are let go of as new connections come.
+        while tasks.try_join_next().is_some() {}
+        let accepted = tokio::select! {
+            () = shutdown.cancelled() => return tasks,
+            accepted = async {
+                let place = Arc::clone(&places).acquire_owned().await;
+                (listener.accept().await, place)
+            } => accepted,
+        };
+        let ((stream, address), place) = match accepted {
+            (Ok(connection), Ok(place)) => (connection, place),
+            (Err(error), _) => {
+                tracing::warn!(%error, "A connection could not be accepted.");
+                sleep(AFTER_FAILED_ACCEPT).await;
+                continue;
+            }
+            (Ok(_), Err(_)) => return tasks,
+        };
+        let (config, serve, handshake) = (config(), serve.clone(), limits.handshake);
+        tasks.spawn(async move {
+            let _place = place;
+            // Boxed, so that the handshake's memory is given back before the connection is served.
+            match Box::pin(timeout(handshake, shake_hands(stream, config))).await {
+                Ok(Ok((stream, peer))) => Box::pin(serve(stream, peer)).await,
+                Ok(Err(error)) => {
+                    tracing::info!(%address, %error, "A TLS handshake was refused.");
+                }
+                Err(_) => tracing::debug!(%address, "A TLS handshake took too long."),
+            }
+        });
+    }
+}
+
+async fn shake_hands(
+    stream: TcpStream,
+    config: Arc<ServerConfig>,
+) -> std::io::Result<(TlsStream<TcpStream>, PeerIdentity)> {
+    // Without it, each small packet could wait for the acknowledgement of the one before.
+    stream.set_nodelay(true)?;
+    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
+    let peer = match certificate {
+        Some(certificate) => peer_identity(certificate).map_err(std::io::Error::other)?,
+        None => return Err(std::io::Error::other("the peer has no certificate")),
+    };
+    Ok((stream, peer))
+}
