@@ -6,8 +6,8 @@ pub use simple_doip::LogicalAddress;
 pub use simple_doip::message_codec::{Frame, MessageCodec};
 pub use simple_doip::messages::{
     ActivationTypeCode, AliveCheckResponse, DiagnosticNackCode, FurtherActionRequired, Message, MessageError,
-    NackCode, OwnedMessage, OwnedPayload, RoutingActivationResponseCode, VehicleIdentificationResponse,
-    VinGidSyncStatus,
+    NackCode, OwnedDiagnosticMessage, OwnedMessage, OwnedPayload, Payload, RoutingActivationRequest,
+    RoutingActivationResponseCode, VehicleIdentificationResponse, VinGidSyncStatus,
 };
 use simple_doip::messages::{Encode, Header, PayloadType, ProtocolVersion};
 

@@ -190,7 +190,7 @@ mod tests {
                 trial: Trial::Confirmed
             })
         );
-        let empty_other_bank = [b"2.0".to_vec(), vec![0], vec![], vec![0]];
+        let empty_other_bank = [b"2.0".to_vec(), vec![0], vec![0], vec![0]];
         assert_eq!(Running::from_records(&empty_other_bank).unwrap().other_bank_version, None);
     }
 

@@ -436,6 +436,11 @@ impl Sequence {
         &self.records
     }
 
+    /// What was read, when nothing else is needed of the sequence.
+    pub fn into_records(self) -> Vec<Vec<u8>> {
+        self.records
+    }
+
     /// Bytes of the image that the ECU has acknowledged.
     pub fn bytes_written(&self) -> u64 {
         self.transfer.acknowledged_bytes()

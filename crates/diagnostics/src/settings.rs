@@ -8,8 +8,8 @@ use serde::Deserialize;
 /// Data identifiers and routine numbers.
 ///
 /// Names from ISO 14229-1 Annex C. By convention of this project: `active_bank` answers one byte (0 or 1),
-/// `other_bank_version` the version of the software in the bank that does not run (empty if that bank is
-/// not bootable), `trial_state` one byte (0 none, 1 on trial, 2 confirmed and the other bank still
+/// `other_bank_version` the version of the software in the bank that does not run (a single zero byte if
+/// that bank is not bootable), `trial_state` one byte (0 none, 1 on trial, 2 confirmed and the other bank still
 /// usable), and the fingerprint that is written before a download is the version of the software that
 /// follows, which the ECU reports as `sw_version` once it runs that bank (an image carries no version).
 #[derive(Debug, Clone, PartialEq, Eq, Deserialize)]

@@ -1,1 +1,4 @@
 //! To be written.
+
+pub mod ecu_link;
+pub mod topology;

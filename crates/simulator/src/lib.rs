@@ -1,1 +1,4 @@
-//! To be written.
+//! Simulated vehicles: ECUs with two banks behind DoIP entities, and faults on request.
+
+pub mod doip_entity;
+pub mod ecu;

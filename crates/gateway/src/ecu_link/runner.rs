@@ -1,0 +1,191 @@
+//! Carries out what a sequence asks for: sends, waits, reads blocks, keeps the session open.
+
+use std::time::Duration;
+
+use bytes::{Bytes, BytesMut};
+use farrier_diagnostics::doip::{DiagnosticNackCode, LogicalAddress};
+use farrier_diagnostics::uds::TESTER_PRESENT_WITHOUT_ANSWER;
+use farrier_diagnostics::{Failure, RestartCause, Sequence, Step};
+use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
+
+use super::EcuError;
+use super::connection::{ConnectError, ControllerLink, EcuChannel, FromEcu};
+use super::image::ImageReader;
+
+/// How often "tester present" is sent while a session is open: S3 is 5 s.
+const TESTER_PRESENT_EVERY: Duration = Duration::from_secs(2);
+
+/// One conversation with one ECU.
+pub(super) struct Conversation<'a, P> {
+    link: &'a ControllerLink,
+    ecu: LogicalAddress,
+    image: Option<&'a mut ImageReader>,
+    progress: P,
+    started: Instant,
+    tester_present: Interval,
+    channel: Option<EcuChannel>,
+    /// Why the last connection could not be made.
+    refused: Option<ConnectError>,
+    /// The last request, for repeats; its memory is used for the one after the next.
+    sent: Bytes,
+}
+
+/// What ends a wait.
+enum Event {
+    Answer(Vec<u8>),
+    Time,
+    Lost,
+}
+
+impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
+    pub(super) fn new(
+        link: &'a ControllerLink,
+        ecu: LogicalAddress,
+        image: Option<&'a mut ImageReader>,
+        progress: P,
+    ) -> Self {
+        let started = Instant::now();
+        let mut tester_present = interval_at(started + TESTER_PRESENT_EVERY, TESTER_PRESENT_EVERY);
+        tester_present.set_missed_tick_behavior(MissedTickBehavior::Delay);
+        Self {
+            link,
+            ecu,
+            image,
+            progress,
+            started,
+            tester_present,
+            channel: None,
+            refused: None,
+            sent: Bytes::new(),
+        }
+    }
+
+    /// Runs a sequence to its end.
+    pub(super) async fn run(mut self, sequence: &mut Sequence) -> Result<(), EcuError> {
+        let mut out = BytesMut::new();
+        let mut step = sequence.start(self.now(), &mut out);
+        loop {
+            step = match step {
+                Step::Send { answer_by } => {
+                    let before = std::mem::take(&mut self.sent);
+                    self.sent = out.freeze();
+                    out = before.try_into_mut().unwrap_or_default();
+                    out.clear();
+                    self.send_and_wait(sequence, answer_by, &mut out).await?
+                }
+                Step::Repeat { answer_by } => self.send_and_wait(sequence, answer_by, &mut out).await?,
+                Step::Await { answer_by } => self.wait_for_answer(sequence, answer_by, &mut out).await?,
+                Step::Pause { until } => {
+                    self.pause(sequence.session_is_open(), until).await;
+                    sequence.on_time(self.now(), &mut out)
+                }
+                Step::AppendBlock { offset, length } => {
+                    (self.progress)(sequence.bytes_written());
+                    if let Some(image) = self.image.as_mut() {
+                        image.append(offset, length, &mut out).await?;
+                    }
+                    sequence.on_block(self.now(), &out)
+                }
+                Step::Finished => {
+                    (self.progress)(sequence.bytes_written());
+                    return Ok(());
+                }
+                Step::Failed(failure) => return Err(self.explained(failure)),
+            };
+        }
+    }
+
+    fn now(&self) -> Duration {
+        self.started.elapsed()
+    }
+
+    /// A connection that never came is a better reason than the restarts that it caused.
+    fn explained(&mut self, failure: Failure) -> EcuError {
+        let lost = matches!(failure, Failure::GaveUp { cause: RestartCause::ConnectionLost, .. });
+        match self.refused.take().filter(|_| lost) {
+            Some(source) => EcuError::Connect { controller: self.link.name().to_owned(), source },
+            None => failure.into(),
+        }
+    }
+
+    async fn send_and_wait(
+        &mut self,
+        sequence: &mut Sequence,
+        answer_by: Duration,
+        out: &mut BytesMut,
+    ) -> Result<Step, EcuError> {
+        if self.channel.is_none() {
+            match self.link.channel(self.ecu).await {
+                Ok(channel) => self.channel = Some(channel),
+                Err(error) => {
+                    self.refused = Some(error);
+                    return Ok(sequence.on_connection_lost(self.now()));
+                }
+            }
+        }
+        send(self.channel.as_ref(), self.sent.clone()).await;
+        self.wait_for_answer(sequence, answer_by, out).await
+    }
+
+    async fn wait_for_answer(
+        &mut self,
+        sequence: &mut Sequence,
+        answer_by: Duration,
+        out: &mut BytesMut,
+    ) -> Result<Step, EcuError> {
+        let event = self.event(sequence.session_is_open(), answer_by).await?;
+        let now = self.now();
+        Ok(match event {
+            Event::Answer(answer) => sequence.on_answer(now, &answer, out),
+            Event::Time => sequence.on_time(now, out),
+            Event::Lost => {
+                self.channel = None;
+                self.refused = None;
+                sequence.on_connection_lost(now)
+            }
+        })
+    }
+
+    async fn event(&mut self, session_is_open: bool, until: Duration) -> Result<Event, EcuError> {
+        let until = self.started + until;
+        loop {
+            let Some(channel) = self.channel.as_mut() else { return Ok(Event::Lost) };
+            tokio::select! {
+                received = channel.receive() => match received {
+                    Some(FromEcu::Answer(answer)) => return Ok(Event::Answer(answer)),
+                    // The ECU may be back, and the queue shorter, when the request is repeated.
+                    Some(FromEcu::Refused(
+                        DiagnosticNackCode::OutOfMemory | DiagnosticNackCode::TargetUnreachable,
+                    )) => {}
+                    Some(FromEcu::Refused(code)) => {
+                        return Err(EcuError::NotRouted { controller: self.link.name().to_owned(), code });
+                    }
+                    None => return Ok(Event::Lost),
+                },
+                () = sleep_until(until) => return Ok(Event::Time),
+                _ = self.tester_present.tick(), if session_is_open => {
+                    send(self.channel.as_ref(), Bytes::from_static(&TESTER_PRESENT_WITHOUT_ANSWER)).await;
+                }
+            }
+        }
+    }
+
+    async fn pause(&mut self, session_is_open: bool, until: Duration) {
+        let until = self.started + until;
+        loop {
+            tokio::select! {
+                () = sleep_until(until) => return,
+                _ = self.tester_present.tick(), if session_is_open => {
+                    send(self.channel.as_ref(), Bytes::from_static(&TESTER_PRESENT_WITHOUT_ANSWER)).await;
+                }
+            }
+        }
+    }
+}
+
+/// Sends a message; if the connection is lost, the wait for its answer finds out.
+async fn send(channel: Option<&EcuChannel>, uds: Bytes) {
+    if let Some(channel) = channel {
+        channel.send(uds).await;
+    }
+}

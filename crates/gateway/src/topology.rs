@@ -1,0 +1,448 @@
+//! The topology file: which ECUs the vehicle has, behind which controllers, and how they are spoken to.
+//!
+//! Checked as a whole when it is read; past this module every address and name is good.
+
+use std::collections::HashSet;
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::time::Duration;
+use std::{fs, io};
+
+use farrier_diagnostics::doip::LogicalAddress;
+use farrier_diagnostics::{Identifiers, SecurityAlgorithm, Settings, Timers};
+use farrier_protocol::{CanId, EcuId, FunctionalGroup, IpAddress, MacAddress, Placement, Text, Zone};
+use serde::Deserialize;
+
+/// The most ECUs that an inventory holds (protocol.md §4.3).
+const MAX_ECUS: usize = 512;
+
+/// The vehicle behind the gateway.
+#[derive(Debug, Clone)]
+pub struct Topology {
+    /// The gateway's own logical address as a tester.
+    pub tester_address: LogicalAddress,
+    /// Identifiers, timers and security, the same for all ECUs.
+    pub settings: Settings,
+    /// How a restart is waited for.
+    pub reboot: Reboot,
+    /// The DoIP entities.
+    pub controllers: Vec<Controller>,
+    /// The ECUs, each behind one of the controllers.
+    pub ecus: Vec<EcuPlace>,
+}
+
+/// How a restart of an ECU is waited for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub struct Reboot {
+    /// Before it is asked for the first time.
+    pub wait: Duration,
+    /// Until it counts as not coming back.
+    pub timeout: Duration,
+}
+
+/// A zonal gateway or domain controller: one DoIP entity.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Controller {
+    /// Its name in this file.
+    pub name: String,
+    /// Where it listens.
+    pub address: SocketAddr,
+    /// Its own logical address.
+    pub logical_address: LogicalAddress,
+    /// How many ECUs behind it may be written at once.
+    pub parallel_writes: usize,
+}
+
+/// Where an ECU stands and what the inventory says of it that UDS does not.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct EcuPlace {
+    /// Its name.
+    pub ecu_id: EcuId,
+    /// Position of its controller in [`Topology::controllers`].
+    pub controller: usize,
+    /// Its logical address behind that controller.
+    pub logical_address: LogicalAddress,
+    /// Its domain or zone.
+    pub functional_group: FunctionalGroup,
+    /// Its Ethernet address, if it has one.
+    pub mac_address: Option<MacAddress>,
+    /// Its IP address, if it has one.
+    pub ip_address: Option<IpAddress>,
+    /// Its CAN identifier, if it has one.
+    pub can_id: Option<CanId>,
+}
+
+/// Why a topology file cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum TopologyError {
+    /// The file could not be read.
+    #[error("expected a topology file at {path}")]
+    Read {
+        /// The file.
+        path: PathBuf,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// It is not TOML, has an unknown key or a value of the wrong kind.
+    #[error("expected a topology file")]
+    Parse {
+        /// Where and what.
+        #[source]
+        source: Box<toml::de::Error>,
+    },
+    /// Its parts do not fit together.
+    #[error("expected {expected}, found {found}; correct the topology file")]
+    Contradiction {
+        /// The rule.
+        expected: &'static str,
+        /// What breaks it.
+        found: String,
+    },
+}
+
+fn contradiction(expected: &'static str, found: impl Into<String>) -> TopologyError {
+    TopologyError::Contradiction { expected, found: found.into() }
+}
+
+impl Topology {
+    /// Reads and checks a file.
+    ///
+    /// # Errors
+    /// A file that is not there, is no topology file, or contradicts itself.
+    pub fn load(path: &Path) -> Result<Self, TopologyError> {
+        let text = fs::read_to_string(path)
+            .map_err(|source| TopologyError::Read { path: path.to_owned(), source })?;
+        Self::from_toml(&text)
+    }
+
+    /// Checks the text of a topology file.
+    ///
+    /// # Errors
+    /// As [`Topology::load`].
+    pub fn from_toml(text: &str) -> Result<Self, TopologyError> {
+        let file: File =
+            toml::from_str(text).map_err(|source| TopologyError::Parse { source: Box::new(source) })?;
+        let tester_address = file.tester.logical_address.0;
+        if !(LogicalAddress::MIN_CLIENT_ADDRESS.0..=LogicalAddress::MAX_CLIENT_ADDRESS.0)
+            .contains(&tester_address.0)
+        {
+            let found = tester_address.to_string();
+            return Err(contradiction("a tester address from 0x0E00 to 0x0FFF", found));
+        }
+        let controllers = checked_controllers(file.controllers)?;
+        let ecus = checked_ecus(file.ecus, &controllers)?;
+        Ok(Self {
+            tester_address,
+            settings: Settings {
+                identifiers: file.identifiers,
+                timers: file.tester.timers(),
+                security: file.security_algorithm,
+            },
+            reboot: Reboot {
+                wait: Duration::from_millis(file.tester.reboot_wait_ms),
+                timeout: Duration::from_millis(file.tester.reboot_timeout_ms),
+            },
+            controllers,
+            ecus,
+        })
+    }
+
+    /// The place of an ECU, if the vehicle has it.
+    pub fn ecu(&self, ecu_id: &EcuId) -> Option<&EcuPlace> {
+        self.ecus.iter().find(|place| place.ecu_id == *ecu_id)
+    }
+}
+
+fn checked_controllers(entries: Vec<ControllerEntry>) -> Result<Vec<Controller>, TopologyError> {
+    let mut names = HashSet::new();
+    for entry in &entries {
+        if !names.insert(entry.name.clone()) {
+            return Err(contradiction("each controller name once", entry.name.as_str()));
+        }
+        if entry.parallel_writes == 0 {
+            return Err(contradiction("parallel_writes of at least 1", format!("0 at {}", entry.name)));
+        }
+    }
+    let controller = |entry: ControllerEntry| Controller {
+        name: entry.name,
+        address: entry.address,
+        logical_address: entry.logical_address.0,
+        parallel_writes: entry.parallel_writes,
+    };
+    Ok(entries.into_iter().map(controller).collect())
+}
+
+fn checked_ecus(entries: Vec<EcuEntry>, controllers: &[Controller]) -> Result<Vec<EcuPlace>, TopologyError> {
+    if !(1..=MAX_ECUS).contains(&entries.len()) {
+        return Err(contradiction("1 to 512 [[ecu]] entries", entries.len().to_string()));
+    }
+    let mut names = HashSet::new();
+    let mut addresses = HashSet::new();
+    let mut ecus = Vec::with_capacity(entries.len());
+    for entry in entries {
+        let Some(controller) = controllers.iter().position(|known| known.name == entry.controller) else {
+            let found = format!("{:?} at {}", entry.controller, entry.ecu_id);
+            return Err(contradiction("the name of a [[controller]]", found));
+        };
+        if !names.insert(entry.ecu_id.clone()) {
+            return Err(contradiction("each ecu_id once", entry.ecu_id.as_str()));
+        }
+        if !addresses.insert((controller, entry.logical_address.0)) {
+            let found = format!("{} at {}", entry.logical_address.0, entry.ecu_id);
+            return Err(contradiction("each logical address once behind a controller", found));
+        }
+        ecus.push(EcuPlace {
+            functional_group: entry.functional_group.checked(&entry.ecu_id)?,
+            ecu_id: entry.ecu_id,
+            controller,
+            logical_address: entry.logical_address.0,
+            mac_address: entry.mac_address,
+            ip_address: entry.ip_address,
+            can_id: entry.can_id,
+        });
+    }
+    Ok(ecus)
+}
+
+/// The file as it is written.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct File {
+    security_algorithm: SecurityAlgorithm,
+    #[serde(default)]
+    tester: TesterEntry,
+    #[serde(default)]
+    identifiers: Identifiers,
+    #[serde(rename = "controller")]
+    controllers: Vec<ControllerEntry>,
+    #[serde(rename = "ecu")]
+    ecus: Vec<EcuEntry>,
+}
+
+#[derive(Deserialize)]
+#[serde(default, deny_unknown_fields)]
+struct TesterEntry {
+    logical_address: Address,
+    p2_ms: u64,
+    p2_star_ms: u64,
+    network_allowance_ms: u64,
+    pending_cap_ms: u64,
+    erase_pending_cap_ms: u64,
+    conditions_wait_ms: u64,
+    security_delay_ms: u64,
+    reboot_wait_ms: u64,
+    reboot_timeout_ms: u64,
+    max_block_length: u16,
+}
+
+impl Default for TesterEntry {
+    fn default() -> Self {
+        Self {
+            logical_address: Address(LogicalAddress(0x0E80)),
+            p2_ms: 50,
+            p2_star_ms: 5_000,
+            network_allowance_ms: 2_000,
+            pending_cap_ms: 30_000,
+            erase_pending_cap_ms: 120_000,
+            conditions_wait_ms: 30_000,
+            security_delay_ms: 10_000,
+            reboot_wait_ms: 100,
+            reboot_timeout_ms: 60_000,
+            max_block_length: 0xFFFF,
+        }
+    }
+}
+
+impl TesterEntry {
+    fn timers(&self) -> Timers {
+        Timers {
+            p2: Duration::from_millis(self.p2_ms),
+            p2_star: Duration::from_millis(self.p2_star_ms),
+            network_allowance: Duration::from_millis(self.network_allowance_ms),
+            pending_cap: Duration::from_millis(self.pending_cap_ms),
+            erase_pending_cap: Duration::from_millis(self.erase_pending_cap_ms),
+            conditions_wait: Duration::from_millis(self.conditions_wait_ms),
+            security_delay: Duration::from_millis(self.security_delay_ms),
+            max_block_length: self.max_block_length,
+            ..Timers::default()
+        }
+    }
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ControllerEntry {
+    name: String,
+    address: SocketAddr,
+    logical_address: Address,
+    #[serde(default = "one")]
+    parallel_writes: usize,
+}
+
+fn one() -> usize {
+    1
+}
+
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct EcuEntry {
+    ecu_id: EcuId,
+    controller: String,
+    logical_address: Address,
+    functional_group: GroupEntry,
+    #[serde(default)]
+    mac_address: Option<MacAddress>,
+    #[serde(default)]
+    ip_address: Option<IpAddress>,
+    #[serde(default)]
+    can_id: Option<CanId>,
+}
+
+/// `{ domain = "powertrain", index = 1 }` or `{ zone = "front_left", index = 2 }`.
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct GroupEntry {
+    #[serde(default)]
+    domain: Option<Text>,
+    #[serde(default)]
+    zone: Option<Zone>,
+    #[serde(default)]
+    index: Option<u8>,
+}
+
+impl GroupEntry {
+    fn checked(self, ecu_id: &EcuId) -> Result<FunctionalGroup, TopologyError> {
+        let placement = match (self.domain, self.zone) {
+            (Some(domain), None) => Placement::Domain(domain),
+            (None, Some(zone)) => Placement::Zone(zone),
+            (Some(_), Some(_)) => {
+                return Err(contradiction("a domain or a zone", format!("both at {ecu_id}")));
+            }
+            (None, None) => return Err(contradiction("a domain or a zone", format!("neither at {ecu_id}"))),
+        };
+        Ok(FunctionalGroup { placement, index: self.index })
+    }
+}
+
+/// A logical address, as a number (`0x1010`) or as text (`"0x1010"`).
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(try_from = "AddressForm")]
+struct Address(LogicalAddress);
+
+#[derive(Deserialize)]
+#[serde(untagged)]
+enum AddressForm {
+    Number(u16),
+    Text(String),
+}
+
+impl TryFrom<AddressForm> for Address {
+    type Error = String;
+
+    fn try_from(form: AddressForm) -> Result<Self, String> {
+        let address = match &form {
+            AddressForm::Number(number) => Some(*number),
+            AddressForm::Text(text) => {
+                text.strip_prefix("0x").and_then(|hex| u16::from_str_radix(hex, 16).ok())
+            }
+        };
+        address
+            .map(|address| Self(LogicalAddress(address)))
+            .ok_or_else(|| "expected a logical address such as 0x1010 or \"0x1010\"".to_owned())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    const GOOD: &str = r#"
+        security_algorithm = "insecure-xor-a5-for-simulators-only"
+        [tester]
+        logical_address = "0x0E81"
+        pending_cap_ms = 1000
+        [identifiers]
+        active_bank = 0xF1B0
+        [[controller]]
+        name = "front"
+        address = "127.0.0.1:13400"
+        logical_address = 0x1000
+        parallel_writes = 4
+        [[ecu]]
+        ecu_id = "ecu_001"
+        controller = "front"
+        logical_address = 0x1010
+        functional_group = { zone = "front_left", index = 2 }
+        mac_address = "00:1A:2B:3C:4D:5E"
+    "#;
+
+    /// The error and all its sources.
+    fn refusal(text: &str) -> String {
+        let error = Topology::from_toml(text).unwrap_err();
+        let source = std::error::Error::source(&error).map(ToString::to_string).unwrap_or_default();
+        format!("{error}: {source}")
+    }
+
+    #[test]
+    fn a_good_file_gives_places_and_settings() {
+        let topology = Topology::from_toml(GOOD).unwrap();
+        assert_eq!(topology.tester_address, LogicalAddress(0x0E81));
+        assert_eq!(topology.settings.timers.pending_cap, Duration::from_secs(1));
+        assert_eq!(topology.settings.identifiers.active_bank, 0xF1B0);
+        assert_eq!(topology.settings.identifiers.sw_version, 0xF189);
+        let ecu = topology.ecu(&"ecu_001".parse().unwrap()).unwrap();
+        assert_eq!(ecu.logical_address, LogicalAddress(0x1010));
+        assert_eq!(ecu.functional_group.index, Some(2));
+        assert_eq!(topology.controllers[ecu.controller].parallel_writes, 4);
+    }
+
+    #[test]
+    fn defaults_are_the_same_as_those_of_the_sequences() {
+        assert_eq!(TesterEntry::default().timers(), Timers::default());
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_by_name() {
+        for (place, key) in [
+            ("pending_cap_ms", "pendingcap"),
+            ("active_bank", "aktive_bank"),
+            ("parallel_writes", "paralel"),
+            ("index", "indx"),
+            ("mac_address", "mac"),
+        ] {
+            let found = refusal(&GOOD.replacen(place, key, 1));
+            assert!(found.contains(key), "{found}");
+        }
+    }
+
+    #[test]
+    fn what_does_not_fit_together_is_refused_with_its_name() {
+        let second = "\n[[ecu]]\necu_id = \"ecu_002\"\ncontroller = \"front\"\nlogical_address = 0x1011\nfunctional_group = { zone = 1 }\n";
+        assert!(Topology::from_toml(&format!("{GOOD}{second}")).is_ok());
+        for (replaced, by, says) in [
+            ("ecu_002", "ecu_001", "each ecu_id once"),
+            ("0x1011", "0x1010", "each logical address once"),
+            ("\"front\"", "\"rear\"", "the name of a [[controller]]"),
+            ("{ zone = 1 }", "{ zone = 1, domain = \"body\" }", "a domain or a zone"),
+            ("{ zone = 1 }", "{ index = 1 }", "a domain or a zone"),
+        ] {
+            let found = refusal(&format!("{GOOD}{}", second.replace(replaced, by)));
+            assert!(found.contains(says), "{found}");
+        }
+        assert!(refusal(&GOOD.replace("0x0E81", "0x1E81")).contains("a tester address"));
+        assert!(refusal(&GOOD.replace("writes = 4", "writes = 0")).contains("parallel_writes"));
+    }
+
+    #[test]
+    fn insecure_security_is_never_a_default() {
+        let found = refusal(&GOOD.replace("security_algorithm", "# security_algorithm"));
+        assert!(found.contains("security_algorithm"), "{found}");
+    }
+
+    #[test]
+    fn a_missing_file_is_named() {
+        let error = Topology::load(Path::new("/nowhere/topology.toml")).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/topology.toml"));
+    }
+}
