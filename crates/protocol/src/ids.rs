@@ -205,20 +205,10 @@ checked_string!(
 
 impl LongText {
     /// The beginning of a text that may be too long, empty, or hold control characters.
-    pub(crate) fn beginning_of(text: &str) -> Self {
+    pub fn beginning_of(text: &str) -> Self {
         let shown = |c: char| if c.is_control() { '\u{fffd}' } else { c };
         let beginning: String = text.chars().take(512).map(shown).collect();
         Self(if beginning.is_empty() { "-".to_owned() } else { beginning })
-    }
-}
-
-impl LongText {
-    /// Any text made to fit, for details that only people read: control characters become spaces, what is
-    /// too long is cut, and nothing at all becomes `-`.
-    pub fn lossy(text: &str) -> Self {
-        let text: String =
-            text.chars().map(|c| if c.is_control() { ' ' } else { c }).take(512).collect();
-        Self(if text.is_empty() { "-".to_owned() } else { text })
     }
 }
 

@@ -69,18 +69,25 @@ fn required(schema: &Schema) -> Vec<Value> {
     schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default()
 }
 
-/// Closes every object, and takes away the nulls that `schemars` allows for optional fields: on this wire
-/// a field is left out or holds a value.
+/// Closes every object, bounds every integer, and takes away the nulls that `schemars` allows for optional
+/// fields: on this wire a field is left out or holds a value.
 fn tighten(schema: &mut Value) {
     match schema {
         Value::Object(members) => {
-            if members.get("type") == Some(&json!("object")) {
-                members.insert("additionalProperties".to_owned(), json!(false));
-            }
+            drop_null(members);
             if members.get("default") == Some(&Value::Null) {
                 members.remove("default");
             }
-            drop_null(members);
+            if members.get("type") == Some(&json!("object")) {
+                members.insert("additionalProperties".to_owned(), json!(false));
+            }
+            if members.get("format") == Some(&json!("uint64")) {
+                members.insert("maximum".to_owned(), json!(u64::MAX));
+            }
+            if members.get("format") == Some(&json!("int64")) {
+                members.insert("minimum".to_owned(), json!(i64::MIN));
+                members.insert("maximum".to_owned(), json!(i64::MAX));
+            }
             members.values_mut().for_each(tighten);
         }
         Value::Array(items) => items.iter_mut().for_each(tighten),

@@ -1,5 +1,10 @@
 //! Every vector under `tests/vectors` is judged as it says: `accepted` holds messages as they travel,
 //! `refused` holds descriptions of messages that no receiver may take.
+#![allow(
+    clippy::unwrap_used,
+    clippy::indexing_slicing,
+    reason = "a test states what it expects by unwrapping"
+)]
 
 use std::fs;
 use std::path::{Path, PathBuf};
