@@ -21,114 +21,21 @@
 //! An activation stops fault recording and normal communication; both come back with
 //! the reset that follows, or when the ECU leaves the session because its tester went away.
 
+mod call;
+mod failure;
 mod transfer;
 
 use std::time::Duration;
 
 use bytes::{BufMut, BytesMut};
 
+pub use self::call::{Call, Routine, WriteJob};
+use self::failure::unexpected;
+pub use self::failure::{Failure, RestartCause};
 use self::transfer::{Resynchronisation, Transfer};
 use crate::policy::{Decision, decide};
-use crate::settings::{Identifiers, Settings};
-use crate::uds::{
-    self, AddressAndLengthFormatIdentifier, Answer, CommunicationControlRequest, CommunicationControlType,
-    CommunicationType, ControlDtcSettingRequest, DataFormatIdentifier, DiagnosticSessionControlRequest,
-    DiagnosticSessionType, DtcSettingType, EcuResetRequest, Expected, NegativeResponseCode,
-    ReadDataByIdentifierRequest, Request, RequestDownloadRequest, RequestTransferExitRequest, ResetType,
-    Response, RoutineControlRequest, RoutineControlSubFunction, SecurityAccessLevel, SecurityAccessRequest,
-    SecurityAccessType, WriteDataByIdentifierRequest,
-};
-
-/// One request of a sequence.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Call {
-    /// `10`.
-    OpenSession(DiagnosticSessionType),
-    /// `22`, kept for the caller.
-    Read(u16),
-    /// `22` of the hardware part number, compared with the one the image is made for.
-    CheckHardware,
-    /// `27`, odd sub-function.
-    RequestSeed,
-    /// `27`, even sub-function.
-    SendKey,
-    /// `2E` of the fingerprint: the version that follows.
-    WriteFingerprint,
-    /// `31 01`.
-    StartRoutine(Routine),
-    /// `34`.
-    RequestDownload,
-    /// All the `36`.
-    TransferBlocks,
-    /// `37`.
-    TransferExit,
-    /// `85 02`.
-    StopFaultRecording,
-    /// `28 03`.
-    StopNormalCommunication,
-    /// `11 01`.
-    Reset,
-}
-
-/// A routine of an ECU; its number is a setting.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Routine {
-    /// Whether the ECU can be programmed now.
-    CheckPreconditions,
-    /// Erases the inactive bank.
-    Erase,
-    /// Compares what was written with the SHA-256 of the image.
-    CheckMemory,
-    /// Whether what was written can run here.
-    CheckDependencies,
-    /// Marks the inactive bank for the next boot.
-    Activate,
-    /// Ends the trial.
-    Confirm,
-    /// Marks the earlier bank for the next boot.
-    RollBack,
-}
-
-impl Routine {
-    fn number(self, identifiers: &Identifiers) -> u16 {
-        match self {
-            Self::CheckPreconditions => identifiers.check_preconditions_routine,
-            Self::Erase => identifiers.erase_routine,
-            Self::CheckMemory => identifiers.check_memory_routine,
-            Self::CheckDependencies => identifiers.check_dependencies_routine,
-            Self::Activate => identifiers.activate_routine,
-            Self::Confirm => identifiers.confirm_routine,
-            Self::RollBack => identifiers.roll_back_routine,
-        }
-    }
-}
-
-/// The image that goes into the inactive bank.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub struct WriteJob {
-    /// Length of the image in bytes, 1 to 4,294,967,295.
-    pub size: u64,
-    /// Its SHA-256.
-    pub sha256: [u8; 32],
-    /// Its version, up to 128 ASCII characters.
-    pub version: String,
-    /// The hardware it is made for: nothing is erased on an ECU that says otherwise.
-    pub hw_part_no: String,
-}
-
-impl WriteJob {
-    /// Why this cannot be written to any ECU, if so: found before anything is erased.
-    fn unusable(&self) -> Option<Failure> {
-        if !(1..=u64::from(u32::MAX)).contains(&self.size) {
-            return Some(Failure::ImageSize { size: self.size });
-        }
-        let printable = self.version.bytes().all(|byte| (0x20..0x7F).contains(&byte));
-        if !printable || !(1..=128).contains(&self.version.len()) {
-            return Some(Failure::VersionText { version: self.version.clone() });
-        }
-        None
-    }
-}
+use crate::settings::Settings;
+use crate::uds::{self, Answer, DiagnosticSessionType, Expected, NegativeResponseCode, Response};
 
 /// What the caller does next.
 #[derive(Debug)]
@@ -164,134 +71,6 @@ pub enum Step {
     Finished,
     /// Given up.
     Failed(Failure),
-}
-
-/// Why a sequence gave up.
-#[derive(Debug, thiserror::Error)]
-pub enum Failure {
-    /// The ECU refuses, and asking again would not help.
-    #[error(
-        "expected the ECU to accept {call:?}, it refused with {code:?} (0x{:02X}); see the ECU's fault memory",
-        .code.value()
-    )]
-    Refused {
-        /// The request.
-        call: Call,
-        /// Its refusal.
-        code: NegativeResponseCode,
-    },
-    /// The ECU's conditions stayed wrong.
-    #[error(
-        "expected the conditions for {call:?} within {}s, the ECU still says {code:?} (0x{:02X}); try again when the vehicle is ready",
-        .waited.as_secs(), .code.value()
-    )]
-    NotReady {
-        /// The request.
-        call: Call,
-        /// The last refusal.
-        code: NegativeResponseCode,
-        /// How long was waited.
-        waited: Duration,
-    },
-    /// No answer.
-    #[error("expected an answer to {call:?}, the ECU is silent; check its supply and its network")]
-    Silent {
-        /// The request.
-        call: Call,
-    },
-    /// "Response pending" without end.
-    #[error("expected {call:?} to end within {}s, the ECU still says response pending", .cap.as_secs())]
-    PendingTooLong {
-        /// The request.
-        call: Call,
-        /// The bound.
-        cap: Duration,
-    },
-    /// "Busy" without end.
-    #[error("expected {call:?} to be taken within {repeats} repeats, the ECU is still busy")]
-    Busy {
-        /// The request.
-        call: Call,
-        /// How often it was repeated.
-        repeats: u32,
-    },
-    /// The sequence was started again too often.
-    #[error("expected the sequence to get past {call:?} in {restarts} restarts; the last cause was {cause}")]
-    GaveUp {
-        /// The request at which it stopped.
-        call: Call,
-        /// How often it had started again.
-        restarts: u32,
-        /// Negative response or lost connection.
-        cause: RestartCause,
-    },
-    /// The image is for another hardware; nothing was erased.
-    #[error(
-        "expected hardware {expected}, found {found}; nothing was erased, send the image made for this hardware"
-    )]
-    HardwareMismatch {
-        /// Hardware that the image is made for.
-        expected: String,
-        /// Hardware that the ECU says it is.
-        found: String,
-    },
-    /// A routine ran and its result is not good.
-    #[error("expected {routine:?} to end well, its status is {status:02X?}")]
-    RoutineFailed {
-        /// The routine.
-        routine: Routine,
-        /// Its status record.
-        status: Vec<u8>,
-    },
-    /// An answer of the right service that this call cannot use.
-    #[error("expected a well-formed answer to {call:?}, found {found:02X?}")]
-    UnexpectedAnswer {
-        /// The request.
-        call: Call,
-        /// The first bytes of the answer.
-        found: Vec<u8>,
-    },
-    /// An image of a length that a download cannot have.
-    #[error("expected an image of 1 to 4294967295 bytes, found {size}; nothing was erased")]
-    ImageSize {
-        /// Its length in bytes.
-        size: u64,
-    },
-    /// A version that an ECU cannot report.
-    #[error(
-        "expected a version of 1 to 128 printable ASCII characters, found {version:?}; nothing was erased"
-    )]
-    VersionText {
-        /// The version.
-        version: String,
-    },
-    /// A request that UDS cannot carry: a setting is wrong.
-    #[error("expected {call:?} to be a request that UDS can carry; check the topology file")]
-    Unsendable {
-        /// The request.
-        call: Call,
-        /// Why not.
-        #[source]
-        source: uds::Error,
-    },
-}
-
-/// What made a sequence start again.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum RestartCause {
-    /// A negative response.
-    Refused(NegativeResponseCode),
-    /// The connection was lost.
-    ConnectionLost,
-}
-
-impl std::fmt::Display for RestartCause {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        match self {
-            Self::Refused(code) => write!(f, "{code:?} (0x{:02X})", code.value()),
-            Self::ConnectionLost => f.write_str("a lost connection"),
-        }
-    }
 }
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -566,7 +345,7 @@ impl Sequence {
             return self.next_block(now, out);
         }
         out.clear();
-        if let Err(source) = self.append_request(call, out) {
+        if let Err(source) = call.append_request(&self.settings, self.job.as_ref(), &self.seed, out) {
             return self.fail(Failure::Unsendable { call, source });
         }
         self.exchange.expected = Expected::for_request(out);
@@ -580,68 +359,6 @@ impl Sequence {
         out.put_slice(&[uds::UdsServiceType::TransferData.to_request_sid(), block.counter]);
         self.state = State::BlockWanted;
         Step::AppendBlock { offset: block.offset, length: block.length }
-    }
-
-    fn append_request(&self, call: Call, out: &mut BytesMut) -> Result<(), uds::Error> {
-        let identifiers = &self.settings.identifiers;
-        match call {
-            Call::OpenSession(session) => uds::append(
-                out,
-                &Request::DiagnosticSessionControl(DiagnosticSessionControlRequest::new(false, session)),
-            ),
-            Call::Read(identifier) => append_read(out, identifier),
-            Call::CheckHardware => append_read(out, identifiers.hw_part_no),
-            Call::RequestSeed => {
-                let level = SecurityAccessLevel::from_request_seed(identifiers.security_level)?;
-                append_security(out, SecurityAccessType::RequestSeed(level), &[])
-            }
-            Call::SendKey => {
-                let level = SecurityAccessLevel::from_request_seed(identifiers.security_level)?;
-                let key = self.settings.security.key(&self.seed);
-                append_security(out, SecurityAccessType::SendKey(level), &key)
-            }
-            Call::WriteFingerprint => {
-                let version = self.job.as_ref().map(|job| job.version.as_bytes()).unwrap_or_default();
-                let write = WriteDataByIdentifierRequest::new(identifiers.fingerprint, version)?;
-                uds::append(out, &Request::WriteDataByIdentifier(write))
-            }
-            Call::StartRoutine(routine) => {
-                let sha256 = self.job.as_ref().map(|job| job.sha256).unwrap_or_default();
-                let option: &[u8] = if routine == Routine::CheckMemory { &sha256 } else { &[] };
-                let start = RoutineControlSubFunction::StartRoutine;
-                let number = routine.number(identifiers);
-                let request = RoutineControlRequest::new(false, start, number, option);
-                uds::append(out, &Request::RoutineControl(request))
-            }
-            Call::RequestDownload => {
-                let size = self.job.as_ref().map(|job| job.size).unwrap_or_default();
-                let widths = AddressAndLengthFormatIdentifier::new(4, 4)?;
-                let address = u64::from(identifiers.memory_address);
-                let plain = DataFormatIdentifier::NONE;
-                let request = RequestDownloadRequest::new_with_alfid(plain, widths, address, size)?;
-                uds::append(out, &Request::RequestDownload(request))
-            }
-            // Blocks are appended by `next_block` and the caller.
-            Call::TransferBlocks => Ok(()),
-            Call::TransferExit => {
-                uds::append(out, &Request::RequestTransferExit(RequestTransferExitRequest::new(&[])))
-            }
-            Call::StopFaultRecording => {
-                let off = ControlDtcSettingRequest::new(false, DtcSettingType::Off);
-                uds::append(out, &Request::ControlDtcSetting(off))
-            }
-            Call::StopNormalCommunication => {
-                let request = CommunicationControlRequest::new(
-                    false,
-                    CommunicationControlType::DisableRxAndTx,
-                    CommunicationType::Normal,
-                )?;
-                uds::append(out, &Request::CommunicationControl(request))
-            }
-            Call::Reset => {
-                uds::append(out, &Request::EcuReset(EcuResetRequest::new(false, ResetType::HardReset)))
-            }
-        }
     }
 
     fn accepted(
@@ -852,22 +569,10 @@ impl Sequence {
     }
 }
 
-fn append_read(out: &mut BytesMut, identifier: u16) -> Result<(), uds::Error> {
-    uds::append(out, &Request::ReadDataByIdentifier(ReadDataByIdentifierRequest::new(&[identifier])))
-}
-
-fn append_security(out: &mut BytesMut, access: SecurityAccessType, data: &[u8]) -> Result<(), uds::Error> {
-    uds::append(out, &Request::SecurityAccess(SecurityAccessRequest::new(false, access, data)))
-}
-
 /// The data record of an answer to a single identifier.
 fn record_of<'a>(response: &Response<'a>) -> &'a [u8] {
     let Response::ReadDataByIdentifier(read) = response else { return &[] };
     read.records.get(2..).unwrap_or_default()
-}
-
-fn unexpected(call: Call, received: &[u8]) -> Failure {
-    Failure::UnexpectedAnswer { call, found: received.iter().take(16).copied().collect() }
 }
 
 #[cfg(test)]

@@ -306,16 +306,25 @@ struct GroupEntry {
     #[serde(default)]
     domain: Option<Text>,
     #[serde(default)]
-    zone: Option<Zone>,
+    zone: Option<ZoneEntry>,
     #[serde(default)]
     index: Option<u8>,
+}
+
+/// A zone by number or by name, as TOML has it.
+#[derive(Deserialize)]
+#[serde(untagged, expecting = "expected a zone by name or by a number up to 65535")]
+enum ZoneEntry {
+    Number(u16),
+    Name(Text),
 }
 
 impl GroupEntry {
     fn checked(self, ecu_id: &EcuId) -> Result<FunctionalGroup, TopologyError> {
         let placement = match (self.domain, self.zone) {
             (Some(domain), None) => Placement::Domain(domain),
-            (None, Some(zone)) => Placement::Zone(zone),
+            (None, Some(ZoneEntry::Number(number))) => Placement::Zone(Zone::Number(number)),
+            (None, Some(ZoneEntry::Name(name))) => Placement::Zone(Zone::Name(name)),
             (Some(_), Some(_)) => {
                 return Err(contradiction("a domain or a zone", format!("both at {ecu_id}")));
             }
@@ -331,7 +340,7 @@ impl GroupEntry {
 struct Address(LogicalAddress);
 
 #[derive(Deserialize)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected a logical address such as 0x1010 or \"0x1010\"")]
 enum AddressForm {
     Number(u16),
     Text(String),
@@ -398,6 +407,15 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_documentation_is_good_and_shows_the_defaults() {
+        let topology = Topology::from_toml(include_str!("../../../docs/topology.example.toml")).unwrap();
+        assert_eq!(topology.settings.timers, Timers::default());
+        assert_eq!(topology.settings.identifiers, Identifiers::default());
+        assert_eq!(topology.tester_address, TesterEntry::default().logical_address.0);
+        assert_eq!(topology.ecus.len(), 2);
+    }
+
+    #[test]
     fn defaults_are_the_same_as_those_of_the_sequences() {
         assert_eq!(TesterEntry::default().timers(), Timers::default());
     }
@@ -426,6 +444,8 @@ mod tests {
             ("\"front\"", "\"rear\"", "the name of a [[controller]]"),
             ("{ zone = 1 }", "{ zone = 1, domain = \"body\" }", "a domain or a zone"),
             ("{ zone = 1 }", "{ index = 1 }", "a domain or a zone"),
+            ("{ zone = 1 }", "{ zone = 70000 }", "a number up to 65535"),
+            ("0x1011", "0x11011", "a logical address"),
         ] {
             let found = refusal(&format!("{GOOD}{}", second.replace(replaced, by)));
             assert!(found.contains(says), "{found}");

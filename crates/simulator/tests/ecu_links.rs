@@ -472,6 +472,32 @@ async fn a_connection_without_activation_is_closed() {
 }
 
 #[tokio::test]
+async fn a_tester_too_many_is_let_go_and_the_others_stay() {
+    let folder = tempfile::tempdir().unwrap();
+    let config = EntityConfig { max_connections: 1, ..entity_config("127.0.0.1:0") };
+    let entity = DoipEntity::start(config, vec![ecu_config(0)], folder.path()).await.unwrap();
+    let mut first = RawTester::connect(&entity).await;
+    assert_eq!(first.activate(0x0E80).await, RoutingActivationResponseCode::RoutingSuccessfullyActivated);
+    assert_eq!(RawTester::connect(&entity).await.next().await, None);
+    first.diagnose(0x0E80, FIRST, &[0x3E, 0x00]).await;
+    assert!(matches!(first.next().await, Some(OwnedPayload::DiagnosticMessageAck(_))));
+}
+
+#[tokio::test]
+async fn the_entity_announces_its_vehicle_three_times() {
+    let folder = tempfile::tempdir().unwrap();
+    let tester = UdpSocket::bind("127.0.0.1:0").await.unwrap();
+    let announce_to = Some(tester.local_addr().unwrap());
+    let config = EntityConfig { announce_to, ..entity_config("127.0.0.1:0") };
+    let _entity = DoipEntity::start(config, vec![ecu_config(0)], folder.path()).await.unwrap();
+    for _ in 0..3 {
+        let mut datagram = [0; 100];
+        let length = tester.recv(&mut datagram).await.unwrap();
+        assert_eq!(datagram[..length][..8], [2, 0xFD, 0, 4, 0, 0, 0, 33]);
+    }
+}
+
+#[tokio::test]
 async fn the_vehicle_can_be_found_by_udp() {
     let car = Car::new(vec![ecu_config(0)]).await;
     let tester = UdpSocket::bind("127.0.0.1:0").await.unwrap();

@@ -1,5 +1,5 @@
 use super::*;
-use crate::settings::{SecurityAlgorithm, Timers};
+use crate::settings::{Identifiers, SecurityAlgorithm, Timers};
 use proptest::prelude::*;
 
 const SECOND: Duration = Duration::from_secs(1);
