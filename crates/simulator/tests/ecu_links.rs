@@ -293,9 +293,12 @@ async fn a_slow_ecu_does_not_hold_up_its_neighbours() {
     let car = Car::new(ecus).await;
     let content = content(200_000);
     let path = car.image("image", &content);
-    let slow = write(&car.links, 0, &path, job(&content));
+    let start = Instant::now();
+    let slow = async {
+        write(&car.links, 0, &path, job(&content)).await.unwrap();
+        start.elapsed()
+    };
     let others = async {
-        let start = Instant::now();
         let (a, b, c) = tokio::join!(
             write(&car.links, 1, &path, job(&content)),
             write(&car.links, 2, &path, job(&content)),
@@ -304,11 +307,8 @@ async fn a_slow_ecu_does_not_hold_up_its_neighbours() {
         a.and(b).and(c).unwrap();
         start.elapsed()
     };
-    let start = Instant::now();
     let (slow, others) = tokio::join!(slow, others);
-    slow.unwrap();
-    assert!(start.elapsed() >= Duration::from_secs(2));
-    assert!(others < Duration::from_secs(2), "{others:?}");
+    assert!(others < slow, "{others:?} and {slow:?}");
     for number in 0..4 {
         assert_eq!(car.bank(number, 1), content);
     }
