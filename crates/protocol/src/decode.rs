@@ -192,13 +192,10 @@ impl NodeDeserializer<'_> {
     fn integer<T: std::str::FromStr>(&self, least: i128, most: i128) -> Result<T, Fault> {
         let refused = || self.refuse(format!("an integer from {least} to {most}"));
         match &self.node.value {
-            Value::Number(text) if least < 0 || !text.starts_with('-') => text.parse().map_err(|_| refused()),
-            Value::Number(_)
-            | Value::Null
-            | Value::Bool(_)
-            | Value::String(_)
-            | Value::Array(_)
-            | Value::Object(_) => Err(refused()),
+            Value::Number(text) => text.parse().map_err(|_| refused()),
+            Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => {
+                Err(refused())
+            }
         }
     }
 

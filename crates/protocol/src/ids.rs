@@ -41,7 +41,6 @@ where
     D: Deserializer<'de>,
 {
     let text = String::deserialize(from)?;
-    // The value moves into the check and is needed again only where it fails.
     T::try_from(text)
         .map_err(|error| D::Error::invalid_value(Unexpected::Other(&error.found), &error.expected))
 }

@@ -241,3 +241,16 @@ fn header_fields_are_written_first() {
         assert!(String::from_utf8(written).unwrap().starts_with(start), "{name}");
     }
 }
+
+#[test]
+fn the_deepest_and_the_largest_message_are_read_on_a_small_stack() {
+    let deep = format!(r#"{{"proto_ver":"1.1","later":{}{}}}"#, "[".repeat(31), "]".repeat(31));
+    let largest = bytes(&with_ecus(512));
+    let command = bytes(&vector("start_download"));
+    let read = std::thread::Builder::new().stack_size(256 * 1024).spawn(move || {
+        assert_eq!(refused(RESULT, deep.as_bytes()).pointer, "/type");
+        assert!(matches!(check_message(VCI, &largest, None), Verdict::Accepted { .. }));
+        assert!(ServerMessage::parse(&command).is_ok());
+    });
+    read.unwrap().join().unwrap();
+}

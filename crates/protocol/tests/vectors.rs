@@ -74,3 +74,19 @@ fn every_refused_vector_is_refused_with_its_code_and_pointer() {
     }
     assert!(wrong.is_empty(), "{}", wrong.join("\n"));
 }
+
+#[test]
+fn every_example_of_the_documentation_is_accepted() {
+    let page =
+        fs::read_to_string(Path::new(env!("CARGO_MANIFEST_DIR")).join("../../docs/protocol.md")).unwrap();
+    let mut shown = Vec::new();
+    for example in page.split("```json\n").skip(1) {
+        let example = example.split("```").next().unwrap();
+        let named: Value = serde_json::from_str(example).unwrap();
+        let message_type: MessageType = named["type"].as_str().unwrap().parse().unwrap();
+        let verdict = check_message(message_type.direction(), example.as_bytes(), None);
+        assert_eq!(verdict, Verdict::Accepted { message_type }, "{example}");
+        shown.push(message_type);
+    }
+    assert_eq!(shown, MessageType::ALL.to_vec());
+}
