@@ -9,21 +9,20 @@ fn digest(payload: &[u8]) -> String {
     vci_digest(&vci).to_string()
 }
 
-fn vector(name: &str) -> Vec<u8> {
-    let folder = concat!(env!("CARGO_MANIFEST_DIR"), "/tests/vectors/accepted");
-    std::fs::read(format!("{folder}/{name}.json")).unwrap()
-}
+const SEED: &[u8] = include_bytes!("../../tests/vectors/accepted/send_vci_seed_1.json");
+const EDGES: &[u8] = include_bytes!("../../tests/vectors/accepted/send_vci_edges.json");
+const WITH_POWER: &[u8] = include_bytes!("../../tests/vectors/accepted/send_vci_with_power.json");
 
 /// Digests that Python computed: `hashlib.sha256` of `json.dumps(inventory, sort_keys=True,
 /// separators=(",", ":"), ensure_ascii=False)`, `ecu_inventory` sorted by `ecu_id` before.
 #[test]
 fn digests_are_those_of_an_independent_implementation() {
-    for (name, expected) in [
-        ("send_vci_seed_1", "52bc24e4d1c1bb7167c912a81a0b986f7affcb024d522acfcada37dc0c10f231"),
-        ("send_vci_edges", "d8889baaf963dfcc41120ec14779b17e12a868f67642375ab945cb1449f0242b"),
-        ("send_vci_with_power", "045c174c0431584fb82702f7a9fb1392881892d46447fc5c4c898d942998c844"),
+    for (vector, expected) in [
+        (SEED, "52bc24e4d1c1bb7167c912a81a0b986f7affcb024d522acfcada37dc0c10f231"),
+        (EDGES, "d8889baaf963dfcc41120ec14779b17e12a868f67642375ab945cb1449f0242b"),
+        (WITH_POWER, "045c174c0431584fb82702f7a9fb1392881892d46447fc5c4c898d942998c844"),
     ] {
-        assert_eq!(digest(&vector(name)), expected, "{name}");
+        assert_eq!(digest(vector), expected);
     }
 }
 
@@ -44,7 +43,7 @@ fn the_canonical_text_is_the_one_written_by_hand() {
 
 #[test]
 fn the_order_of_entries_and_the_power_snapshot_do_not_count_but_every_other_field_does() {
-    let seed: serde_json::Value = serde_json::from_slice(&vector("send_vci_seed_1")).unwrap();
+    let seed: serde_json::Value = serde_json::from_slice(SEED).unwrap();
     let of = |message: &serde_json::Value| digest(&serde_json::to_vec(message).unwrap());
     let mut turned = seed.clone();
     turned["ecu_inventory"].as_array_mut().unwrap().reverse();
