@@ -216,7 +216,8 @@ fn a_value_that_a_sensor_could_not_give_is_left_out() {
     report.requested_fields.bandwidth_mbps = Some(f64::INFINITY);
     assert!(!report.requested_fields.measured().contains(&Condition::TempCcu));
     let written: Value = serde_json::from_slice(&received.message.to_json()).unwrap();
-    let reported: Vec<&String> = written["requested_fields"].as_object().unwrap().keys().collect();
+    let mut reported: Vec<&String> = written["requested_fields"].as_object().unwrap().keys().collect();
+    reported.sort();
     assert_eq!(
         reported,
         ["cpu.usage_percent", "memory.available_mb", "power.battery_12v_v", "vehicle.speed_kmh"]
