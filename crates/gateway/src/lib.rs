@@ -1,4 +1,30 @@
-//! To be written.
+//! The agent on a vehicle's gateway (VMG): keeps the link to the server, asks the ECUs what they are, and
+//! carries out what `farrier_vehicle_update` decides. It decides nothing of an update itself.
 
+mod agent;
+mod backoff;
+mod clock;
+mod config;
+mod download;
 pub mod ecu_link;
+mod error_text;
+mod identity;
+mod inventory;
+mod journal;
+mod readiness;
+mod release_signature;
+mod server_link;
+mod status;
+mod tls;
 pub mod topology;
+
+pub use agent::{Gateway, GatewayFailure, RunningGateway, StartError};
+pub use config::{ConfigError, GatewayConfig};
+pub use download::SetUpError;
+pub use error_text::with_causes;
+pub use farrier_vehicle_update::{Bounds, Ending, Phase, ReadinessPolicy, VehicleSignals};
+pub use journal::JournalError;
+pub use readiness::{ReadinessSource, SignalsFile, SignalsUnavailable};
+pub use release_signature::ReleaseKeyError;
+pub use status::{EcuProgress, Status};
+pub use tls::TlsError;

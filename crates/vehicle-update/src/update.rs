@@ -788,7 +788,7 @@ fn error(command: &MsgId, code: ErrorCode, why: &Why) -> VehicleBody {
     VehicleBody::ErrorResponse(ErrorResponse {
         correlation_id: command.clone(),
         code,
-        detail: LongText::lossy(&why.detail),
+        detail: LongText::beginning_of(&why.detail),
         failed_ecus: (!why.failed_ecus.is_empty()).then(|| why.failed_ecus.clone()),
         pkg_ids: None,
         retry_after_s: None,

@@ -1,0 +1,321 @@
+//! The agent: takes commands from the link, answers them, and carries out the commands of
+//! `farrier_vehicle_update`. Everything that changes its state passes through one loop.
+
+mod commands;
+mod update;
+
+use std::path::PathBuf;
+use std::sync::Arc;
+use std::time::Instant;
+
+use farrier_protocol::{Binding, InvalidValue, MsgId, ServerMessage, VehicleBody};
+use farrier_vehicle_update::{DamagedRecords, Event, VehicleUpdate};
+use tokio::sync::{Notify, mpsc, watch};
+use tokio::task::{JoinHandle, JoinSet};
+use tokio_util::sync::CancellationToken;
+use uuid::Uuid;
+
+use crate::config::{ConfigError, GatewayConfig};
+use crate::download::{Downloader, SetUpError};
+use crate::ecu_link::EcuLinks;
+use crate::identity;
+use crate::journal::{Entry, Journal, JournalError};
+use crate::readiness::{ReadinessSource, SignalsFile};
+use crate::release_signature::{ReleaseKey, ReleaseKeyError};
+use crate::server_link::{Boot, Received, ServerLink};
+use crate::status::Status;
+use crate::tls::{Tls, TlsError};
+use crate::topology::{Topology, TopologyError};
+
+/// Commands that wait for the agent.
+const COMMAND_QUEUE: usize = 16;
+/// Results of ECU calls and downloads that wait for the agent.
+const EVENT_QUEUE: usize = 64;
+
+/// Starts gateways.
+#[derive(Debug)]
+pub struct Gateway;
+
+/// A gateway at work. Dropping it stops it at once, as a power cut would.
+#[derive(Debug)]
+pub struct RunningGateway {
+    status: watch::Receiver<Status>,
+    stop: CancellationToken,
+    /// Nothing once its result was told.
+    work: Option<JoinHandle<Result<(), GatewayFailure>>>,
+}
+
+/// Why a gateway does not start.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// The settings.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// Certificate, key or root.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The release key.
+    #[error(transparent)]
+    ReleaseKey(#[from] ReleaseKeyError),
+    /// The topology.
+    #[error("the topology file {path} cannot be used")]
+    Topology {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: TopologyError,
+    },
+    /// The state folder.
+    #[error("cannot make the folder {path}; name a folder on a writable disk as state_dir")]
+    StateDir {
+        /// The folder.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// The journal.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The downloader.
+    #[error(transparent)]
+    Download(#[from] SetUpError),
+    /// An identifier that could not be made.
+    #[error(transparent)]
+    Identifier(#[from] InvalidValue),
+}
+
+/// Why a running gateway stopped by itself: going on would not be safe.
+#[derive(Debug, thiserror::Error)]
+pub enum GatewayFailure {
+    /// The journal cannot be written or read.
+    #[error(transparent)]
+    Journal(#[from] JournalError),
+    /// The records of the update in it contradict each other.
+    #[error(transparent)]
+    Records(#[from] DamagedRecords),
+    /// An identifier that could not be made.
+    #[error(transparent)]
+    Identifier(#[from] InvalidValue),
+    /// A part of the gateway ended before the others.
+    #[error("a part of the gateway stopped unexpectedly; restart it")]
+    Stopped,
+}
+
+impl Gateway {
+    /// Starts a gateway on the present tokio runtime. It connects in its own time, again and again.
+    ///
+    /// # Errors
+    /// Settings or files that cannot be used; a journal that is damaged.
+    pub async fn start(config: GatewayConfig) -> Result<RunningGateway, StartError> {
+        let signals = SignalsFile::new(&config.readiness_signals);
+        Self::start_with(config, Arc::new(signals)).await
+    }
+
+    /// Starts a gateway that takes the vehicle's signals from `signals` rather than from the file of its
+    /// settings.
+    ///
+    /// # Errors
+    /// As [`Gateway::start`].
+    pub async fn start_with(
+        config: GatewayConfig,
+        signals: Arc<dyn ReadinessSource>,
+    ) -> Result<RunningGateway, StartError> {
+        config.check()?;
+        let tls = Tls::read(&config)?;
+        let release_key = ReleaseKey::read(&config.release_public_key)?;
+        let topology = Topology::load(&config.topology)
+            .map_err(|source| StartError::Topology { path: config.topology.clone(), source })?;
+        std::fs::create_dir_all(&config.state_dir)
+            .map_err(|source| StartError::StateDir { path: config.state_dir.clone(), source })?;
+        let journal = Journal::open(&config.state_dir)?;
+        let packages = config.state_dir.join("packages");
+        let downloader = Downloader::new(tls.https, packages, release_key, config.backoff())?;
+
+        let (status, status_receiver) = watch::channel(Status::default());
+        let (commands, command_receiver) = mpsc::channel(COMMAND_QUEUE);
+        let outgoing = Arc::new(Notify::new());
+        let stop = CancellationToken::new();
+        let link = ServerLink {
+            binding: config.binding(),
+            topics: config.topics()?,
+            server: config.server_address()?,
+            keep_alive_s: config.keep_alive_s,
+            tls: tls.mqtt,
+            thumbprint: tls.thumbprint,
+            boot: Boot {
+                boot_id: Uuid::now_v7().to_string().parse()?,
+                boot_seq: journal.count_boot().await?,
+                began: Instant::now(),
+            },
+            backoff: config.backoff(),
+            journal: journal.clone(),
+            outgoing: outgoing.clone(),
+            commands,
+            status: status.clone(),
+            stop: stop.clone(),
+        };
+        let (results, result_receiver) = mpsc::channel(EVENT_QUEUE);
+        let agent = Agent {
+            binding: config.binding(),
+            config: Arc::new(config),
+            journal,
+            links: EcuLinks::new(topology),
+            downloader,
+            signals,
+            outgoing,
+            status,
+            results,
+            update: None,
+            interrupt: CancellationToken::new(),
+            tasks: JoinSet::new(),
+        };
+        let work = tokio::spawn(run(agent, link, command_receiver, result_receiver, stop.clone()));
+        Ok(RunningGateway { status: status_receiver, stop, work: Some(work) })
+    }
+}
+
+impl RunningGateway {
+    /// What it is doing.
+    pub fn status(&self) -> watch::Receiver<Status> {
+        self.status.clone()
+    }
+
+    /// Resolves when the gateway stops by itself; afterwards at once.
+    ///
+    /// # Errors
+    /// Why it did.
+    pub async fn stopped(&mut self) -> Result<(), GatewayFailure> {
+        let Some(work) = &mut self.work else { return Ok(()) };
+        let result = work.await.unwrap_or(Err(GatewayFailure::Stopped));
+        self.work = None;
+        result
+    }
+
+    /// Takes its leave of the server and stops. An update under way goes on at the next start, as the
+    /// journal says.
+    ///
+    /// # Errors
+    /// Why it had stopped before.
+    pub async fn stop(mut self) -> Result<(), GatewayFailure> {
+        self.stop.cancel();
+        self.stopped().await
+    }
+}
+
+impl Drop for RunningGateway {
+    fn drop(&mut self) {
+        if let Some(work) = &self.work {
+            work.abort();
+        }
+    }
+}
+
+/// Agent and link live and end together.
+async fn run(
+    mut agent: Agent,
+    link: ServerLink,
+    commands: mpsc::Receiver<Received>,
+    results: mpsc::Receiver<TaskResult>,
+    stop: CancellationToken,
+) -> Result<(), GatewayFailure> {
+    let result = tokio::select! {
+        result = link.run() => result,
+        result = agent.run(commands, results) => result,
+    };
+    stop.cancel();
+    if let Err(failure) = &result {
+        tracing::error!(why = crate::with_causes(failure), "The gateway stops.");
+    }
+    result
+}
+
+/// What a task of the agent came to.
+#[derive(Debug)]
+enum TaskResult {
+    /// An event of the update that answers this command.
+    Update { command: MsgId, event: Event },
+    /// The answer to a command that took its time.
+    Answer(Box<Entry>, Vec<VehicleBody>),
+}
+
+struct Agent {
+    config: Arc<GatewayConfig>,
+    binding: Binding,
+    journal: Journal,
+    links: EcuLinks,
+    downloader: Downloader,
+    signals: Arc<dyn ReadinessSource>,
+    outgoing: Arc<Notify>,
+    status: watch::Sender<Status>,
+    results: mpsc::Sender<TaskResult>,
+    /// The update under way, or the last one.
+    update: Option<VehicleUpdate>,
+    /// Ends the download and the ECU calls that are under way.
+    interrupt: CancellationToken,
+    tasks: JoinSet<()>,
+}
+
+impl Agent {
+    /// Goes on with what the journal holds, then takes what comes.
+    async fn run(
+        &mut self,
+        mut commands: mpsc::Receiver<Received>,
+        mut results: mpsc::Receiver<TaskResult>,
+    ) -> Result<(), GatewayFailure> {
+        self.resume_update().await?;
+        for open in self.journal.open_commands().await? {
+            let message = ServerMessage::parse(&open.payload).map_err(|refused| {
+                self.journal.damaged(format!("a command that is none ({})", refused.refusal))
+            })?;
+            self.take(Received { message, received_at: open.received_at }).await?;
+        }
+        loop {
+            tokio::select! {
+                received = commands.recv() => {
+                    self.take(received.ok_or(GatewayFailure::Stopped)?).await?;
+                }
+                result = results.recv() => {
+                    self.finish(result.ok_or(GatewayFailure::Stopped)?).await?;
+                }
+                Some(ended) = self.tasks.join_next() => {
+                    if ended.is_err_and(|error| error.is_panic()) {
+                        return Err(GatewayFailure::Stopped);
+                    }
+                }
+            }
+        }
+    }
+
+    async fn finish(&mut self, result: TaskResult) -> Result<(), GatewayFailure> {
+        match result {
+            TaskResult::Answer(entry, bodies) => self.store(*entry, bodies).await,
+            TaskResult::Update { command, event } => {
+                let is_current = self.update.as_ref().is_some_and(|update| update.plan().command == command);
+                if is_current { self.update_event(event).await } else { Ok(()) }
+            }
+        }
+    }
+
+    /// Stores messages to send, and what belongs to them, in one transaction.
+    async fn store(&self, mut entry: Entry, bodies: Vec<VehicleBody>) -> Result<(), GatewayFailure> {
+        for body in bodies {
+            entry.messages.push(identity::message(&self.binding, body)?);
+        }
+        let sends = !entry.messages.is_empty();
+        self.journal.store(entry).await?;
+        if sends {
+            self.outgoing.notify_one();
+        }
+        Ok(())
+    }
+
+    async fn send(&self, body: VehicleBody) -> Result<(), GatewayFailure> {
+        self.store(Entry::default(), vec![body]).await
+    }
+
+    async fn close(&self, command: MsgId) -> Result<(), GatewayFailure> {
+        self.store(Entry { closes: vec![command], ..Entry::default() }, Vec::new()).await
+    }
+}

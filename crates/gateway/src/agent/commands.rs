@@ -1,0 +1,230 @@
+//! What each command of the server leads to.
+
+use std::time::Duration;
+
+use farrier_protocol::{
+    CancelUpdate, ErrorCode, ErrorResponse, LongText, MsgId, RequestDownloadReadiness, RequestVci,
+    ServerBody, StartDownload, StartRollback, UnixMillis, VehicleBody, vci_digest,
+};
+use farrier_vehicle_update::{Ending, Event, Phase, Plan, VehicleUpdate};
+
+use super::{Agent, GatewayFailure, TaskResult};
+use crate::clock;
+use crate::error_text::with_causes;
+use crate::inventory;
+use crate::journal::Entry;
+use crate::readiness;
+use crate::server_link::Received;
+
+/// When to ask again while an update is under way, in seconds.
+const BUSY_RETRY_S: u64 = 30;
+/// When to ask again after the signals could not be read, in seconds.
+const SIGNALS_RETRY_S: u64 = 60;
+/// How long ECUs may take for an inventory that has no deadline.
+const INVENTORY_PATIENCE: Duration = Duration::from_secs(30);
+
+impl Agent {
+    /// Carries out a command, or says why not.
+    pub(super) async fn take(&mut self, received: Received) -> Result<(), GatewayFailure> {
+        let Received { message, received_at } = received;
+        let command = message.msg_id.clone();
+        let expires_at = message.expires_at(received_at);
+        tracing::info!(%command, what = message.message_type().name(), "A command came in.");
+        if expires_at.is_some_and(|expires_at| clock::now() >= expires_at) {
+            let detail = "the command had expired when it was looked at";
+            return self.send(error(&command, ErrorCode::Expired, detail)).await;
+        }
+        match message.body {
+            ServerBody::RequestVci(request) => self.request_vci(command, request, expires_at).await,
+            ServerBody::RequestDownloadReadiness(request) => self.request_readiness(&command, &request).await,
+            ServerBody::StartDownload(start) => self.start_download(command, start).await,
+            ServerBody::StartRollback(rollback) => self.start_rollback(command, &rollback).await,
+            ServerBody::CancelUpdate(cancel) => self.cancel_update(command, &cancel).await,
+            ServerBody::MessageRejected(rejected) => {
+                tracing::error!(
+                    message = ?rejected.correlation_id, code = ?rejected.code, detail = %rejected.detail,
+                    "The server refused a message of this gateway."
+                );
+                self.close(command).await
+            }
+        }
+    }
+
+    async fn request_vci(
+        &mut self,
+        command: MsgId,
+        request: RequestVci,
+        expires_at: Option<UnixMillis>,
+    ) -> Result<(), GatewayFailure> {
+        if self.uses_ecus() {
+            return self.send(busy(&command, "ECUs are being written or restarted", BUSY_RETRY_S)).await;
+        }
+        let (links, config) = (self.links.clone(), self.config.clone());
+        let (signals, results) = (self.signals.clone(), self.results.clone());
+        let patience = patience(expires_at);
+        self.tasks.spawn(async move {
+            let measured = signals.measure();
+            let vci = inventory::collect(&links, &config, &command, &request, measured, patience).await;
+            let mut entry = Entry::default();
+            let body = match vci {
+                Ok(vci) => {
+                    entry.vci_digest = Some(vci_digest(&vci));
+                    VehicleBody::SendVci(vci)
+                }
+                Err(incomplete) => {
+                    tracing::warn!(why = incomplete.detail, "The inventory is not complete.");
+                    VehicleBody::ErrorResponse(ErrorResponse {
+                        correlation_id: command,
+                        code: ErrorCode::VciIncomplete,
+                        detail: LongText::beginning_of(&incomplete.detail),
+                        failed_ecus: Some(incomplete.failed_ecus),
+                        pkg_ids: None,
+                        retry_after_s: None,
+                    })
+                }
+            };
+            results.send(TaskResult::Answer(Box::new(entry), vec![body])).await.ok();
+        });
+        Ok(())
+    }
+
+    async fn request_readiness(
+        &mut self,
+        command: &MsgId,
+        request: &RequestDownloadReadiness,
+    ) -> Result<(), GatewayFailure> {
+        if self.is_updating() {
+            return self.send(busy(command, "an update is under way", BUSY_RETRY_S)).await;
+        }
+        let deltas = readiness::deltas(request);
+        if !deltas.is_empty() {
+            let detail = "this gateway applies no deltas; send full images";
+            let mut response = error_response(command, ErrorCode::DeltaBaseMismatch, detail);
+            response.pkg_ids = Some(deltas);
+            return self.send(VehicleBody::ErrorResponse(response)).await;
+        }
+        let body = match self.signals.measure() {
+            Ok(signals) => readiness::report(command, request, &signals, &self.config.readiness_policy),
+            Err(unavailable) => {
+                let why = with_causes(&unavailable);
+                tracing::error!(why, "The vehicle's signals cannot be read.");
+                busy(command, "the vehicle's signals cannot be read", SIGNALS_RETRY_S)
+            }
+        };
+        self.send(body).await
+    }
+
+    async fn start_download(&mut self, command: MsgId, start: StartDownload) -> Result<(), GatewayFailure> {
+        if let Some(update) = self.update.as_ref().filter(|_| self.is_updating()) {
+            // The same update told again goes on, and answers the command that began it.
+            return if update.plan().start.update_id == start.update_id {
+                self.close(command).await
+            } else {
+                self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await
+            };
+        }
+        match Plan::new(command.clone(), clock::now(), start) {
+            Ok(plan) => {
+                let (update, commands) = VehicleUpdate::begin(plan, self.config.update_bounds.clone());
+                self.begin_update(update);
+                self.carry_out(commands).await
+            }
+            Err(unacceptable) => {
+                let mut response = error_response(&command, unacceptable.code(), &unacceptable.to_string());
+                response.pkg_ids = unacceptable.pkg_ids();
+                self.send(VehicleBody::ErrorResponse(response)).await
+            }
+        }
+    }
+
+    async fn start_rollback(
+        &mut self,
+        command: MsgId,
+        rollback: &StartRollback,
+    ) -> Result<(), GatewayFailure> {
+        let undone = self
+            .update
+            .as_mut()
+            .filter(|update| update.plan().start.update_id == rollback.update_id)
+            .and_then(|update| update.undo(command.clone(), clock::now()));
+        match undone {
+            Some(commands) => self.carry_out(commands).await,
+            None => {
+                let detail = "this is not the committed update whose earlier software the ECUs still hold";
+                self.send(error(&command, ErrorCode::RollbackUnavailable, detail)).await
+            }
+        }
+    }
+
+    async fn cancel_update(&mut self, command: MsgId, cancel: &CancelUpdate) -> Result<(), GatewayFailure> {
+        let is_known =
+            self.update.as_ref().is_some_and(|update| update.plan().start.update_id == cancel.update_id);
+        if is_known {
+            return self.update_event(Event::CancelRequested { command }).await;
+        }
+        let detail = "this gateway does not work on that update";
+        self.send(error(&command, ErrorCode::Cancelled, detail)).await
+    }
+
+    /// Whether an update is under way in any phase.
+    pub(super) fn is_updating(&self) -> bool {
+        self.update.as_ref().is_some_and(|update| update.phase() != Phase::Ended)
+    }
+
+    /// Whether questions to the ECUs would come in the way of an update.
+    fn uses_ecus(&self) -> bool {
+        self.update.as_ref().is_some_and(|update| match update.phase() {
+            Phase::Processing
+            | Phase::Barrier
+            | Phase::Activating
+            | Phase::VehicleChecking
+            | Phase::Committing
+            | Phase::Finishing
+            | Phase::RollingBack => true,
+            Phase::Syncing | Phase::Transferring | Phase::CleaningUp | Phase::Ended => false,
+        })
+    }
+
+    /// One line about the end of an update, for the log.
+    pub(super) fn log_ending(update: &VehicleUpdate, ending: &Ending) {
+        let update_id = update.plan().update_id();
+        match ending {
+            Ending::Committed => tracing::info!(%update_id, "The update is committed on every ECU."),
+            Ending::Undone => tracing::info!(%update_id, "The update is undone on every ECU."),
+            Ending::Cancelled => tracing::info!(%update_id, "The update is cancelled."),
+            Ending::RolledBack(why) => {
+                tracing::warn!(%update_id, why = why.detail, "The update failed; every ECU runs its earlier software.");
+            }
+            Ending::ServiceRequired(why) => {
+                tracing::error!(%update_id, why = why.detail, "ECUs could not be brought to one state; service is required.");
+            }
+        }
+    }
+}
+
+/// Leaves a tenth of the time for the answer's own way.
+fn patience(expires_at: Option<UnixMillis>) -> Duration {
+    let Some(expires_at) = expires_at else { return INVENTORY_PATIENCE };
+    let left_ms = u64::try_from(expires_at.0.saturating_sub(clock::now().0)).unwrap_or(0);
+    Duration::from_millis(left_ms - left_ms / 10)
+}
+
+fn error_response(command: &MsgId, code: ErrorCode, detail: &str) -> ErrorResponse {
+    ErrorResponse {
+        correlation_id: command.clone(),
+        code,
+        detail: LongText::beginning_of(detail),
+        failed_ecus: None,
+        pkg_ids: None,
+        retry_after_s: None,
+    }
+}
+
+fn error(command: &MsgId, code: ErrorCode, detail: &str) -> VehicleBody {
+    VehicleBody::ErrorResponse(error_response(command, code, detail))
+}
+
+fn busy(command: &MsgId, detail: &str, retry_after_s: u64) -> VehicleBody {
+    let response = error_response(command, ErrorCode::Busy, detail);
+    VehicleBody::ErrorResponse(ErrorResponse { retry_after_s: Some(retry_after_s), ..response })
+}
