@@ -130,7 +130,7 @@ fn describe(found: Unexpected<'_>) -> String {
         Unexpected::Str(text) => shortened(text),
         Unexpected::Unsigned(number) => number.to_string(),
         Unexpected::Signed(number) => number.to_string(),
-        Unexpected::Float(number) => number.to_string(),
+        Unexpected::Float(number) => format!("{number:?}"),
         Unexpected::Unit => "null".to_owned(),
         Unexpected::Bool(value) => value.to_string(),
         Unexpected::Seq => "an array".to_owned(),

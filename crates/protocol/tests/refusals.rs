@@ -200,6 +200,17 @@ fn refusals_state_what_was_expected_and_what_was_found() {
 }
 
 #[test]
+fn a_number_is_shown_as_it_differs_from_what_was_expected() {
+    let mut message = vector("send_vci_can_only_integer_zone");
+    message["ecu_inventory"][0]["functional_group"]["zone"] = json!(2.0);
+    assert_eq!(refused(VCI, &bytes(&message)).found, "2.0");
+    message["ecu_inventory"][0]["functional_group"]["zone"] = json!(70_000);
+    let refusal = refused(VCI, &bytes(&message));
+    assert_eq!(refusal.found, "70000");
+    assert!(refusal.expected.ends_with("or an integer from 0 to 65535"), "{}", refusal.expected);
+}
+
+#[test]
 fn a_wake_up_answers_nothing_so_that_no_command_can_contradict_it() {
     let command = ServerMessage::parse(&bytes(&vector("request_vci"))).unwrap();
     let wake_up = bytes(&vector("wake_up"));
