@@ -64,6 +64,12 @@ impl de::Visitor<'_> for ZoneVisitor {
         let refused = |_| E::invalid_value(Unexpected::Unsigned(number), &self);
         u16::try_from(number).map(Zone::Number).map_err(refused)
     }
+
+    /// Formats other than JSON give every integer as a signed one, TOML among them.
+    fn visit_i64<E: de::Error>(self, number: i64) -> Result<Zone, E> {
+        let refused = |_| E::invalid_value(Unexpected::Signed(number), &self);
+        u16::try_from(number).map(Zone::Number).map_err(refused)
+    }
 }
 
 /// The wire form of `FunctionalGroup`. Which of `domain` and `zone` must and must not be there is

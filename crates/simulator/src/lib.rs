@@ -2,3 +2,4 @@
 
 pub mod doip_entity;
 pub mod ecu;
+pub mod vehicle;
