@@ -37,7 +37,7 @@ pub struct HttpsLimits {
     pub handshake: Duration,
     /// For a request's header.
     pub header: Duration,
-    /// For a vehicle to take the next octets of an answer.
+    /// For a vehicle to take the next octets of an answer, or to send any where none are due.
     pub stall: Duration,
     /// Requests at a time on one HTTP/2 connection.
     pub streams: u32,

@@ -519,3 +519,6 @@ fn random<const N: usize>() -> Result<[u8; N], PkiError> {
 fn hex(octets: &[u8]) -> String {
     octets.iter().map(|octet| format!("{octet:02x}")).collect()
 }
+
+#[cfg(test)]
+mod tests;

@@ -286,3 +286,8 @@ fn check_time(
 fn invalid(path: &Path, expected: &'static str, found: String) -> TlsError {
     TlsError::Invalid { path: path.to_owned(), expected, found }
 }
+
+#[cfg(test)]
+pub(crate) mod testbed;
+#[cfg(test)]
+mod tests;

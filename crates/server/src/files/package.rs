@@ -7,6 +7,7 @@ use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
+use axum::extract::rejection::PathRejection;
 use axum::extract::{Path as UrlPath, State};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
 use axum::response::{IntoResponse, Response};
@@ -36,15 +37,16 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 pub(super) async fn serve<D: PackageDesk>(
     State(desk): State<Arc<D>>,
     Extension(peer): Extension<PeerIdentity>,
-    UrlPath((pkg_id, file)): UrlPath<(String, String)>,
+    names: Result<UrlPath<(String, String)>, PathRejection>,
     method: Method,
     headers: HeaderMap,
 ) -> Result<Response, Problem> {
+    // What is no text, or no identifier, names no package.
+    let UrlPath((pkg_id, file)) = names.map_err(|_| Problem::NOT_FOUND)?;
     let (hash, signature) = match file.strip_suffix(".sig") {
         Some(hash) => (hash, true),
         None => (file.as_str(), false),
     };
-    // What is no identifier names no package.
     let pkg_id: PkgId = pkg_id.parse().map_err(|_| Problem::NOT_FOUND)?;
     let hash: Sha256 = hash.parse().map_err(|_| Problem::NOT_FOUND)?;
     let answer = if signature {
@@ -106,15 +108,13 @@ async fn serve_file<D: PackageDesk>(
             }
             Selection::Unsatisfiable => {
                 let range = format!("bytes */{size_bytes}");
-                ([(header::CONTENT_RANGE, range)], Problem::RANGE_NOT_SATISFIABLE).into_response()
+                return Ok(([(header::CONTENT_RANGE, range)], Problem::RANGE_NOT_SATISFIABLE).into_response());
             }
         }
     };
     let added = response.headers_mut();
     added.insert(header::ACCEPT_RANGES, HeaderValue::from_static("bytes"));
-    if !added.contains_key(header::CONTENT_TYPE) {
-        added.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
-    }
+    added.insert(header::CONTENT_TYPE, HeaderValue::from_static("application/octet-stream"));
     let digest = format!("sha-256=:{}:", STANDARD.encode(hash.as_bytes()));
     for (name, value) in [(header::ETAG, etag), (REPR_DIGEST, digest)] {
         added.insert(name, HeaderValue::try_from(value).map_err(|_| Problem::INTERNAL)?);

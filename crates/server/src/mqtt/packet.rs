@@ -67,6 +67,7 @@ pub(super) struct Publish {
 const CONNECT: u8 = 1;
 const PUBLISH: u8 = 3;
 const PUBACK: u8 = 4;
+const PUBREL: u8 = 6;
 const SUBSCRIBE: u8 = 8;
 const UNSUBSCRIBE: u8 = 10;
 const PINGREQ: u8 = 12;
@@ -137,7 +138,7 @@ pub(super) fn decode(version: Version, frame: &Frame) -> Result<Packet, Disconne
     let malformed = DisconnectReasonCode::MalformedPacket;
     let expected_flags = match frame.kind {
         PUBLISH => frame.flags,
-        SUBSCRIBE | UNSUBSCRIBE => 0b0010,
+        PUBREL | SUBSCRIBE | UNSUBSCRIBE => 0b0010,
         _ => 0,
     };
     if frame.flags != expected_flags {
