@@ -69,6 +69,8 @@ pub struct PendingCommand {
 /// Takes what vehicles publish, and holds what is to be sent to them.
 pub trait MessageDesk: Send + Sync + 'static {
     /// Takes a message; resolves once it and all that it changed are durably stored.
+    /// The calls of one connection begin in the order of arrival, and up to 32 run at a time.
+    /// Once begun they are let finish, also when the vehicle has gone, unless that takes too long.
     ///
     /// # Errors
     /// The store failed: the endpoint sends no PUBACK and closes the connection, so that the vehicle
