@@ -274,3 +274,28 @@ fn gateway_config(config: &VehicleConfig, state_dir: PathBuf, topology: PathBuf)
         update_bounds: Default::default(),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use farrier_gateway::{ReadinessPolicy, ReadinessSource, SignalsFile};
+    use farrier_protocol::Condition;
+
+    use super::*;
+
+    #[test]
+    fn a_new_vehicle_measures_every_condition_and_is_ready() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("signals.toml");
+        std::fs::write(&path, READY_SIGNALS).unwrap();
+        let signals = SignalsFile::new(&path).measure().unwrap();
+        assert_eq!(signals.conditions.measured(), Condition::ALL);
+        assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000).reasons, []);
+    }
+
+    #[test]
+    fn logical_addresses_stay_within_those_of_ecus() {
+        assert_eq!(controller_address(0).unwrap(), 0x1000);
+        assert_eq!(ecu_address(controller_address(95).unwrap(), 254).unwrap(), 0x6FFF);
+        assert!(controller_address(96).is_err() && ecu_address(0x1000, 255).is_err());
+    }
+}
