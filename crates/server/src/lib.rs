@@ -1,7 +1,22 @@
-//! To be written.
+//! Farrier's server: it speaks to vehicles by MQTT and HTTPS, to operators by an HTTP API, and remembers
+//! everything in one store. A shell: what is decided, the pure crates `protocol` and `campaign` decide.
 
+mod api;
+mod artifacts;
+mod config;
+mod conversation;
 pub mod desk;
 pub mod files;
 pub mod mqtt;
+mod own_certificate;
 pub mod pki;
+mod release_signature;
+mod runner;
+mod start;
+mod store;
 pub mod tls;
+
+pub use config::{ConfigError, Enroll, ServerConfig, TlsPaths};
+pub use release_signature::ReleaseKeyError;
+pub use start::{RunningServer, Server, StartError};
+pub use store::StoreError;

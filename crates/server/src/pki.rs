@@ -285,6 +285,16 @@ impl Pki {
         Ok(revoked)
     }
 
+    /// The thumbprints of all revoked certificates of vehicles and servers.
+    ///
+    /// # Errors
+    /// Files that cannot be read.
+    pub fn revoked(&self) -> Result<Vec<Thumbprint>, PkiError> {
+        let mut certificates = issued::read_all(&self.dir)?;
+        certificates.retain(|certificate| certificate.revoked_at_ms.is_some());
+        Ok(certificates.into_iter().map(|certificate| certificate.thumbprint).collect())
+    }
+
     /// Signs the list of revoked certificates anew, so that it is valid for longer.
     ///
     /// # Errors

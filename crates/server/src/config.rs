@@ -1,0 +1,265 @@
+//! What an operator can set about the server: one typed struct, checked before a socket opens.
+
+use std::net::{Ipv4Addr, SocketAddr};
+use std::path::{Path, PathBuf};
+
+use farrier_campaign::Settings;
+use farrier_protocol::{LongText, Topics};
+use figment::Figment;
+use figment::providers::{Format, Toml};
+use serde::Deserialize;
+
+/// The settings of a server. Every key may stand in the configuration file; unknown ones are refused.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct ServerConfig {
+    /// Where the store, the images and the operator's first token are kept.
+    pub data: PathBuf,
+    /// A folder made by `farrier pki init`, for one machine; else `tls` names files.
+    pub pki: Option<PathBuf>,
+    /// Certificates and keys of the vehicles' listeners, in place of `pki`.
+    pub tls: Option<TlsPaths>,
+    /// Private key that signs images that come without a signature; with `pki` that folder's.
+    pub release_key: Option<PathBuf>,
+    /// Public key by which signatures that come with images are checked; with `pki` that folder's.
+    pub release_public_key: Option<PathBuf>,
+    /// Where vehicles speak MQTT.
+    pub mqtt: SocketAddr,
+    /// Where vehicles fetch files.
+    pub https: SocketAddr,
+    /// Where operators speak to the API.
+    pub operator: SocketAddr,
+    /// What all topics begin with.
+    pub topic_prefix: String,
+    /// Who enrols vehicles.
+    pub enroll: Enroll,
+    /// What the paths of packages stand below; by default `https://localhost` and the HTTPS port.
+    pub base_url: Option<String>,
+    /// Also take key exchanges that a quantum computer could break, for gateways without ML-KEM.
+    pub allow_classical_key_exchange: bool,
+    /// Let operators come from other machines although their connection is not encrypted.
+    pub allow_plaintext_operator: bool,
+    /// Largest range, in KiB, that one GET of a vehicle asks for.
+    pub max_kb_per_msg: u64,
+    /// Whether vehicles are asked to report UPDATE_FAILED.
+    pub failure_report: bool,
+    /// Every deadline, pause and number of tries.
+    pub deadlines: Settings,
+}
+
+/// The PEM files of the vehicles' listeners.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct TlsPaths {
+    /// The server's certificate, then its intermediates.
+    pub certificate_chain: PathBuf,
+    /// The server's private key.
+    pub private_key: PathBuf,
+    /// The roots that vehicles' certificates must lead to.
+    pub client_roots: PathBuf,
+    /// The lists of revoked certificates.
+    pub revoked: PathBuf,
+}
+
+/// Who enrols vehicles.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Enroll {
+    /// Only operators.
+    Operator,
+    /// A vehicle with a certificate of our authority enrols itself by its first WakeUp.
+    Auto,
+}
+
+/// Why settings cannot be used.
+#[derive(Debug, thiserror::Error)]
+pub enum ConfigError {
+    /// The file is not there.
+    #[error("cannot read {path}: expected a configuration file; check the path")]
+    Unreadable {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file does not hold settings.
+    #[error("{path} cannot be used: {found}; mend the key or remove it")]
+    Invalid {
+        /// The file.
+        path: PathBuf,
+        /// What is wrong with which key.
+        found: String,
+    },
+    /// A setting is against its rule.
+    #[error("setting {key}: expected {expected}, found {found}")]
+    Refused {
+        /// The setting.
+        key: &'static str,
+        /// Its rule.
+        expected: String,
+        /// What was there.
+        found: String,
+    },
+}
+
+impl Default for ServerConfig {
+    fn default() -> Self {
+        let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
+        Self {
+            data: PathBuf::from("farrier-data"),
+            pki: None,
+            tls: None,
+            release_key: None,
+            release_public_key: None,
+            mqtt: loopback(8883),
+            https: loopback(8443),
+            operator: loopback(8080),
+            topic_prefix: "ota".to_owned(),
+            enroll: Enroll::Operator,
+            base_url: None,
+            allow_classical_key_exchange: false,
+            allow_plaintext_operator: false,
+            max_kb_per_msg: 1024,
+            failure_report: false,
+            deadlines: Settings::default(),
+        }
+    }
+}
+
+impl ServerConfig {
+    /// The settings for one machine with a folder made by `farrier pki init`.
+    pub fn for_one_machine(data: impl Into<PathBuf>, pki: impl Into<PathBuf>) -> Self {
+        Self { data: data.into(), pki: Some(pki.into()), ..Self::default() }
+    }
+
+    /// The defaults, overlaid by the file where one is given.
+    ///
+    /// # Errors
+    /// Names the file, the key, and what is wrong.
+    pub fn load(file: Option<&Path>) -> Result<Self, ConfigError> {
+        let Some(path) = file else { return Ok(Self::default()) };
+        if !path.is_file() {
+            return Err(ConfigError::Unreadable { path: path.to_owned() });
+        }
+        Figment::from(Toml::file_exact(path))
+            .extract()
+            .map_err(|error| ConfigError::Invalid { path: path.to_owned(), found: error.to_string() })
+    }
+
+    /// Checks what can be checked without opening anything.
+    ///
+    /// # Errors
+    /// Names the first setting that is against its rule.
+    pub fn check(&self) -> Result<Topics, ConfigError> {
+        let refused = |key, expected: &str, found: String| {
+            Err(ConfigError::Refused { key, expected: expected.to_owned(), found })
+        };
+        if self.pki.is_some() == self.tls.is_some() {
+            let found = if self.pki.is_some() { "both" } else { "neither" };
+            return refused("pki", "either a pki folder or tls files", found.to_owned());
+        }
+        if !self.operator.ip().is_loopback() && !self.allow_plaintext_operator {
+            let expected = "a loopback address, since the operator's listener is not encrypted \
+                            (--allow-plaintext-operator takes others)";
+            return refused("operator", expected, self.operator.to_string());
+        }
+        if self.max_kb_per_msg == 0 {
+            return refused("max_kb_per_msg", "at least 1", "0".to_owned());
+        }
+        if let Some(base_url) = &self.base_url {
+            let usable = base_url.starts_with("https://") && base_url.parse::<LongText>().is_ok();
+            if !usable || base_url.ends_with('/') {
+                let expected = "https:// and a host, at most 512 characters, no slash at the end";
+                return refused("base_url", expected, base_url.clone());
+            }
+        }
+        self.check_deadlines()?;
+        Topics::new(&self.topic_prefix).map_err(|error| ConfigError::Refused {
+            key: "topic_prefix",
+            expected: error.expected.to_owned(),
+            found: error.found,
+        })
+    }
+
+    fn check_deadlines(&self) -> Result<(), ConfigError> {
+        let settings = &self.deadlines;
+        let at_least_one = [
+            ("deadlines.vci_deadline_s", settings.vci_deadline_s),
+            ("deadlines.readiness_deadline_s", settings.readiness_deadline_s),
+            ("deadlines.update_deadline_s", settings.update_deadline_s),
+            ("deadlines.rollback_deadline_s", settings.rollback_deadline_s),
+            ("deadlines.verify_deadline_s", settings.verify_deadline_s),
+            ("deadlines.cancel_deadline_s", settings.cancel_deadline_s),
+            ("deadlines.question_tries", u64::from(settings.question_tries)),
+            ("deadlines.boot_loop.reboots", settings.boot_loop.reboots as u64),
+        ];
+        match at_least_one.into_iter().find(|(_, value)| *value == 0) {
+            Some((key, _)) => {
+                Err(ConfigError::Refused { key, expected: "at least 1".to_owned(), found: "0".to_owned() })
+            }
+            None => Ok(()),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn loaded(text: &str) -> Result<ServerConfig, ConfigError> {
+        let dir = tempfile::tempdir().unwrap();
+        let path = dir.path().join("server.toml");
+        std::fs::write(&path, text).unwrap();
+        ServerConfig::load(Some(&path))
+    }
+
+    #[test]
+    fn a_file_sets_what_it_names_and_leaves_the_rest() {
+        let config = loaded(
+            "pki = 'p'\nmqtt = '127.0.0.1:0'\nenroll = 'auto'\n[deadlines]\nvci_deadline_s = 5\n\
+             [deadlines.boot_loop]\nreboots = 3\n",
+        )
+        .unwrap();
+        assert_eq!((config.mqtt.port(), config.https.port()), (0, 8443));
+        assert_eq!(config.enroll, Enroll::Auto);
+        assert_eq!(config.deadlines.vci_deadline_s, 5);
+        assert_eq!(config.deadlines.readiness_deadline_s, 60);
+        assert_eq!(config.deadlines.boot_loop.reboots, 3);
+        config.check().unwrap();
+    }
+
+    #[test]
+    fn an_unknown_key_is_refused_and_named() {
+        for text in ["pik = 'p'\n", "[deadlines]\nvci_deadlines_s = 5\n"] {
+            let error = loaded(text).unwrap_err().to_string();
+            assert!(error.contains("pik") || error.contains("vci_deadlines_s"), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_file_that_is_missing_is_named() {
+        let error = ServerConfig::load(Some(Path::new("/nowhere/server.toml"))).unwrap_err();
+        assert!(error.to_string().contains("/nowhere/server.toml"));
+    }
+
+    #[test]
+    fn settings_against_their_rules_are_refused_before_anything_opens() {
+        let good = ServerConfig::for_one_machine("d", "p");
+        good.check().unwrap();
+        let refused = |change: fn(&mut ServerConfig)| {
+            let mut config = good.clone();
+            change(&mut config);
+            config.check().unwrap_err().to_string()
+        };
+        assert!(refused(|c| c.pki = None).contains("pki"));
+        assert!(
+            refused(|c| c.operator = "0.0.0.0:80".parse().unwrap()).contains("--allow-plaintext-operator")
+        );
+        assert!(refused(|c| c.max_kb_per_msg = 0).contains("max_kb_per_msg"));
+        assert!(refused(|c| c.base_url = Some("http://host".to_owned())).contains("base_url"));
+        assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
+        assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
+        let mut open = good.clone();
+        open.operator = "0.0.0.0:80".parse().unwrap();
+        open.allow_plaintext_operator = true;
+        open.check().unwrap();
+    }
+}

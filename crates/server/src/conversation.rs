@@ -1,0 +1,289 @@
+//! The conversation with vehicles: one received message is one transaction (protocol.md §1, §3, §7).
+//! Owns who may say what when and what follows; parsing is the protocol's, decisions about updates are the
+//! campaign's, remembering is the store's.
+
+mod advance;
+mod answers;
+mod desk;
+mod outgoing;
+mod wake_up;
+
+use std::sync::Arc;
+
+use farrier_campaign::Settings;
+use farrier_protocol::{
+    Binding, LongText, MsgId, ReceivedMessage, Refusal, RefusalCode, Refused, Sha256, UpTopic, VehicleBody,
+    VehicleMessage,
+};
+
+use crate::config::Enroll;
+use crate::desk::{Inbound, Receipt};
+use crate::store::vehicles::Vehicle;
+use crate::store::{StoreError, Tx, messages, vehicles};
+
+pub(crate) use advance::{advance, look_at_waiting, take_in, take_into_open_campaigns};
+pub(crate) use desk::ServerDesk;
+pub(crate) use wake_up::release_from_quarantine;
+
+/// What the conversation goes by; never changes while the server runs.
+pub(crate) struct Rules {
+    /// Deadlines, pauses, tries.
+    pub(crate) settings: Settings,
+    /// Who enrols vehicles.
+    pub(crate) enroll: Enroll,
+    /// What the paths of packages stand below.
+    pub(crate) base_url: LongText,
+    /// Largest range, in KiB, that one GET asks for.
+    pub(crate) max_kb_per_msg: u64,
+    /// Whether vehicles are asked to report UPDATE_FAILED.
+    pub(crate) failure_report: bool,
+    /// Whether a vehicle is connected.
+    pub(crate) is_connected: Arc<dyn Fn(&Binding) -> bool + Send + Sync>,
+}
+
+/// Takes a message: checks it, does what follows from it, or stores why it is refused.
+pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> Result<Receipt, StoreError> {
+    let vehicle = vehicles::by_id(tx, &inbound.binding.vehicle_id)?;
+    let parsed = ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding));
+    let msg_id = match &parsed {
+        Ok(received) => Some(received.message.msg_id.clone()),
+        Err(refused) => refused.msg_id.clone(),
+    };
+    let taken = match admitted(tx, rules, inbound, vehicle.as_ref(), parsed)? {
+        Ok(received) => take(tx, rules, inbound, vehicle, &received)?,
+        Err(refusal) => Err(refusal),
+    };
+    match taken {
+        Ok(()) => Ok(Receipt::Accepted),
+        Err(refusal) => {
+            refuse(tx, inbound, &refusal, msg_id.as_ref())?;
+            Ok(receipt(refusal.code))
+        }
+    }
+}
+
+/// The checks up to the fields, in the order of protocol.md §7: whether the sender is the vehicle's current
+/// binding stands between identity and fields, both of which the parser judges.
+fn admitted(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    inbound: &Inbound,
+    vehicle: Option<&Vehicle>,
+    parsed: Result<ReceivedMessage, Refused>,
+) -> Result<Result<ReceivedMessage, Refusal>, StoreError> {
+    if let Err(refused) = &parsed
+        && comes_before_the_binding(refused.refusal.code)
+    {
+        return Ok(Err(refused.refusal.clone()));
+    }
+    if let Err(refusal) = known_binding(tx, rules, inbound, vehicle)? {
+        return Ok(Err(refusal));
+    }
+    Ok(parsed.map_err(Refused::into_refusal).and_then(|received| {
+        match &received.message.body {
+            VehicleBody::WakeUp(wake_up) => wake_up::check_thumbprint(wake_up, inbound),
+            VehicleBody::SendVci(_)
+            | VehicleBody::ReadinessReport(_)
+            | VehicleBody::UpdateSuccessResult(_)
+            | VehicleBody::ErrorResponse(_) => Ok(()),
+        }?;
+        Ok(received)
+    }))
+}
+
+fn comes_before_the_binding(code: RefusalCode) -> bool {
+    matches!(
+        code,
+        RefusalCode::TooLarge
+            | RefusalCode::MalformedJson
+            | RefusalCode::UnsupportedVersion
+            | RefusalCode::UnknownType
+            | RefusalCode::WrongTopic
+            | RefusalCode::IdentityMismatch
+    )
+}
+
+/// Is the sender the vehicle's current binding, or a vehicle that may enrol itself?
+fn known_binding(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    inbound: &Inbound,
+    vehicle: Option<&Vehicle>,
+) -> Result<Result<(), Refusal>, StoreError> {
+    let refused = |pointer: &str, expected: &str, found: &str| {
+        Ok(Err(Refusal::new(RefusalCode::BindingMismatch, pointer, expected, found)))
+    };
+    let Some(vehicle) = vehicle else {
+        if rules.enroll != Enroll::Auto {
+            let expected = "a vehicle that an operator has enrolled";
+            return refused("/vehicle_id", expected, inbound.binding.vehicle_id.as_str());
+        }
+        if inbound.topic != UpTopic::Wakeup {
+            return refused("", "WakeUp, by which a vehicle is enrolled", "another message");
+        }
+        return match vehicles::by_client_id(tx, &inbound.binding.client_id())? {
+            Some(other) => refused(
+                "/vehicle_id",
+                &format!("{}, whose client id this is", other.binding),
+                "another binding",
+            ),
+            None => Ok(Ok(())),
+        };
+    };
+    if vehicle.binding != inbound.binding {
+        let expected = format!("{}, the vehicle's gateway", vehicle.binding.gateway_id);
+        return refused("/gateway_id", &expected, inbound.binding.gateway_id.as_str());
+    }
+    match &vehicle.thumbprint {
+        Some(thumbprint) if *thumbprint != inbound.peer.thumbprint => Ok(Err(Refusal::new(
+            RefusalCode::IdentityMismatch,
+            "",
+            format!("certificate {thumbprint}, which the vehicle is bound to"),
+            format!("certificate {}", inbound.peer.thumbprint),
+        ))),
+        Some(_) | None => Ok(Ok(())),
+    }
+}
+
+/// The checks from the duplicate on, and what follows from a message that passes them.
+fn take(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    inbound: &Inbound,
+    vehicle: Option<Vehicle>,
+    received: &ReceivedMessage,
+) -> Result<Result<(), Refusal>, StoreError> {
+    let message = &received.message;
+    let content = Sha256::of(&message.to_json());
+    match messages::content_of(tx, &inbound.binding, &message.msg_id)? {
+        Some(before) if before == content => return Ok(Ok(())),
+        Some(_) => {
+            let expected = "the content that came under this msg_id before, or a new msg_id";
+            let code = RefusalCode::DuplicateConflict;
+            return Ok(Err(Refusal::new(code, "/msg_id", expected, "other content")));
+        }
+        None => {}
+    }
+    let now = inbound.received_at;
+    let note = match &message.body {
+        VehicleBody::WakeUp(wake_up) => {
+            if let Err(refusal) = wake_up::check_boot(wake_up, vehicle.as_ref()) {
+                return Ok(Err(refusal));
+            }
+            let vehicle = match vehicle {
+                Some(vehicle) => vehicle,
+                None => wake_up::enrol(tx, &inbound.binding, now)?,
+            };
+            let inbound_wake_up =
+                wake_up::InboundWakeUp { wake_up, thumbprint: &inbound.peer.thumbprint, now };
+            wake_up::woken_up(tx, rules, &vehicle, &inbound_wake_up)?
+        }
+        VehicleBody::SendVci(_)
+        | VehicleBody::ReadinessReport(_)
+        | VehicleBody::UpdateSuccessResult(_)
+        | VehicleBody::ErrorResponse(_) => {
+            // Only a WakeUp gets past the check of the binding without a vehicle.
+            let Some(vehicle) = vehicle else { return Ok(Ok(())) };
+            match answers::answered(tx, rules, &vehicle, received, now)? {
+                Ok(note) => note,
+                Err(refusal) => return Ok(Err(refusal)),
+            }
+        }
+    };
+    let behind_ms = now.0.saturating_sub(message.ts.0);
+    vehicles::seen(tx, &message.vehicle_id, now, behind_ms)?;
+    messages::record_accepted(tx, message, content, now, note.as_deref())?;
+    log_accepted(message, behind_ms);
+    Ok(Ok(()))
+}
+
+fn log_accepted(message: &VehicleMessage, behind_ms: i64) {
+    tracing::debug!(
+        vehicle = %message.vehicle_id, msg_id = %message.msg_id, message = %message.message_type(), behind_ms,
+        "A vehicle's message was taken."
+    );
+}
+
+/// Stores a refused message, and tells the vehicle once if it is who it says it is.
+fn refuse(
+    tx: &Tx<'_>,
+    inbound: &Inbound,
+    refusal: &Refusal,
+    msg_id: Option<&MsgId>,
+) -> Result<(), StoreError> {
+    let now = inbound.received_at;
+    let refused = messages::Refused {
+        binding: &inbound.binding,
+        topic: inbound.topic.name(),
+        payload: &inbound.payload,
+        refusal,
+        msg_id,
+    };
+    if !messages::record_refused(tx, &refused, now)? {
+        return Ok(());
+    }
+    tracing::warn!(
+        vehicle = %inbound.binding.vehicle_id, code = %refusal.code, pointer = %refusal.pointer,
+        "A vehicle's message was refused."
+    );
+    if is_security_event(refusal.code) {
+        messages::record_security_event(
+            tx,
+            &inbound.binding,
+            refusal.code.name(),
+            &refusal.to_string(),
+            now,
+        )?;
+    }
+    if is_identity(refusal.code) {
+        return Ok(());
+    }
+    outgoing::queue_rejection(tx, &inbound.binding, refusal, msg_id, now)
+}
+
+fn is_identity(code: RefusalCode) -> bool {
+    matches!(code, RefusalCode::IdentityMismatch | RefusalCode::BindingMismatch)
+}
+
+fn is_security_event(code: RefusalCode) -> bool {
+    is_identity(code) || matches!(code, RefusalCode::DuplicateConflict | RefusalCode::BootSeqRegression)
+}
+
+/// How a refused message is acknowledged (protocol.md §7).
+fn receipt(code: RefusalCode) -> Receipt {
+    match code {
+        RefusalCode::MalformedJson
+        | RefusalCode::TooLarge
+        | RefusalCode::UnsupportedVersion
+        | RefusalCode::UnknownType
+        | RefusalCode::MissingField
+        | RefusalCode::InvalidField
+        | RefusalCode::UnknownField => Receipt::RefusedUnparsable,
+        RefusalCode::IdentityMismatch | RefusalCode::BindingMismatch => Receipt::RefusedIdentity,
+        RefusalCode::RateLimited => Receipt::RefusedRate,
+        RefusalCode::WrongTopic
+        | RefusalCode::UnknownCorrelation
+        | RefusalCode::CorrelationTypeMismatch
+        | RefusalCode::CorrelationClosed
+        | RefusalCode::CorrelationExpired
+        | RefusalCode::DuplicateConflict
+        | RefusalCode::BootSeqRegression
+        | RefusalCode::VciEmpty
+        | RefusalCode::VciDuplicateEcu
+        | RefusalCode::VciFieldNotRequested
+        | RefusalCode::VciFieldMissing
+        | RefusalCode::ReadinessFieldNotRequested
+        | RefusalCode::ReadinessInconsistent
+        | RefusalCode::EcuCountMismatch
+        | RefusalCode::IntegrityNotVerified
+        | RefusalCode::Quarantined => Receipt::Refused,
+    }
+}
+
+/// Whether a vehicle can be spoken to: it is connected, or has just spoken.
+fn is_there(rules: &Rules, binding: &Binding) -> bool {
+    (rules.is_connected)(binding)
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,154 @@
+//! Carries out what the campaign decides about vehicle updates: state, commands, what may be downloaded, and
+//! which update of a vehicle is next.
+
+use farrier_campaign::{Block, Context, Event, State};
+use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
+
+use super::{Rules, is_there, outgoing};
+use crate::store::campaigns::Campaign;
+use crate::store::updates::VehicleUpdate;
+use crate::store::vehicles::Vehicle;
+use crate::store::{StoreError, Tx, campaigns, commands, packages, releases, updates, vehicles};
+
+/// Tells a vehicle update what happened, and carries out what follows. `cause` is the vehicle's message.
+pub(crate) fn advance(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    mut update: VehicleUpdate,
+    event: Event<'_>,
+    cause: Option<&MsgId>,
+    vehicle_there: bool,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (vehicle, campaign, release) = surroundings(tx, &update)?;
+    let mut settings = rules.settings.clone();
+    settings.update_deadline_s = campaign.update_deadline_s.unwrap_or(settings.update_deadline_s);
+    let context = Context {
+        now,
+        settings: &settings,
+        release: &release.release,
+        vehicle_there,
+        block: block(tx, &vehicle, &update)?,
+    };
+    let before = update.state.clone();
+    let transition = before.clone().handle(event, &context);
+    if transition.state == before && transition.commands.is_empty() {
+        return Ok(());
+    }
+    update.state = transition.state;
+    update.ended_at = match (update.state.is_final(), before.is_final()) {
+        (true, true) => update.ended_at,
+        (true, false) => Some(now),
+        (false, _) => None,
+    };
+    close_superseded(tx, &update, &before, now)?;
+    for command in transition.commands {
+        outgoing::queue_command(tx, rules, &vehicle.binding, &mut update, command, cause, now)?;
+    }
+    grant_packages(tx, &update, &before, now)?;
+    updates::save(tx, &before, &update, now)?;
+    if before.name() != update.state.name() {
+        tracing::info!(
+            vehicle = %update.vehicle_id, campaign = %update.campaign, from = before.name(), to = update.state.name(),
+            "A vehicle update went on."
+        );
+    }
+    if before.is_active() && update.state.is_final() {
+        look_at_waiting(tx, rules, &vehicle.binding, now)?;
+    }
+    Ok(())
+}
+
+fn surroundings(
+    tx: &Tx<'_>,
+    update: &VehicleUpdate,
+) -> Result<(Vehicle, Campaign, releases::NamedRelease), StoreError> {
+    let absent = |expected| StoreError::Damaged { expected, found: format!("none for update {}", update.id) };
+    let vehicle = vehicles::by_id(tx, &update.vehicle_id)?.ok_or_else(|| absent("a vehicle"))?;
+    let campaign = campaigns::by_name(tx, &update.campaign)?.ok_or_else(|| absent("a campaign"))?;
+    let release = releases::by_name(tx, &campaign.release)?.ok_or_else(|| absent("a release"))?;
+    Ok((vehicle, campaign, release))
+}
+
+/// What the server itself puts before an update.
+fn block(tx: &Tx<'_>, vehicle: &Vehicle, update: &VehicleUpdate) -> Result<Option<Block>, StoreError> {
+    if let Some(campaign) = updates::other_active(tx, &update.vehicle_id, &update.id)? {
+        return Ok(Some(Block::OtherUpdate { campaign }));
+    }
+    Ok(vehicle.quarantined_at.map(|_| Block::Quarantine))
+}
+
+/// Closes the commands whose answers mean nothing any more. A question that is asked anew needs no closing:
+/// the one before it is answered or expired.
+fn close_superseded(
+    tx: &Tx<'_>,
+    update: &VehicleUpdate,
+    before: &State,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let still_meant = update.state.open_commands();
+    for command in before.open_commands().iter().filter(|command| !still_meant.contains(command)) {
+        commands::close_of_update(tx, &update.id, *command, now)?;
+    }
+    Ok(())
+}
+
+/// Packages can be fetched exactly as long as the StartDownload is open.
+fn grant_packages(
+    tx: &Tx<'_>,
+    update: &VehicleUpdate,
+    before: &State,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    match (before.may_download(), update.state.may_download()) {
+        (false, true) => match (update.state.plan(), update.state.due_at()) {
+            (Some(plan), Some(until)) => packages::open(tx, &update.id, &update.vehicle_id, plan, until),
+            (_, _) => Ok(()),
+        },
+        (true, false) => packages::close(tx, &update.id, now),
+        (false, false) | (true, true) => Ok(()),
+    }
+}
+
+/// Looks whether updates of a vehicle that wait can go on; the oldest comes first.
+pub(crate) fn look_at_waiting(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    binding: &Binding,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let there = is_there(rules, binding);
+    for update in updates::waiting_of_vehicle(tx, &binding.vehicle_id)? {
+        advance(tx, rules, update, Event::LookedAt, None, there, now)?;
+    }
+    Ok(())
+}
+
+/// A campaign takes in a vehicle, unless it has it already.
+pub(crate) fn take_in(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Text,
+    vehicle: &Vehicle,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    match updates::select(tx, campaign, &vehicle.binding.vehicle_id, now)? {
+        Some(update) => {
+            let there = is_there(rules, &vehicle.binding);
+            advance(tx, rules, update, Event::LookedAt, None, there, now)
+        }
+        None => Ok(()),
+    }
+}
+
+/// The running campaigns for every vehicle take in one that has just come.
+pub(crate) fn take_into_open_campaigns(
+    tx: &Tx<'_>,
+    vehicle: &Vehicle,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    for campaign in campaigns::open_to_all(tx)? {
+        updates::select(tx, &campaign.name, &vehicle.binding.vehicle_id, now)?;
+    }
+    Ok(())
+}

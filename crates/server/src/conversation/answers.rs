@@ -1,0 +1,269 @@
+//! Answers of vehicles to commands of this server: the checks from the correlation on, and what follows.
+
+use farrier_campaign::{Event, State};
+use farrier_protocol::{
+    ErrorCode, ErrorResponse, MessageType, MsgId, Operation, ReadinessReport, ReceivedMessage, Refusal,
+    RefusalCode, RetryOrigin, SendVci, ServerMessage, UnixMillis, VciReason, VehicleBody, VehicleMessage,
+    vci_digest,
+};
+
+use super::advance::advance;
+use super::{Rules, outgoing};
+use crate::store::commands::{self, SentCommand};
+use crate::store::updates::VehicleUpdate;
+use crate::store::vehicles::Vehicle;
+use crate::store::{StoreError, Tx, updates, vehicles};
+
+/// Checks an answer and does what follows; gives what is worth recording with it.
+pub(super) fn answered(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    received: &ReceivedMessage,
+    now: UnixMillis,
+) -> Result<Result<Option<String>, Refusal>, StoreError> {
+    let message = &received.message;
+    let Some(correlation_id) = message.correlation_id() else { return Ok(Ok(None)) };
+    let Some(command) = commands::sent(tx, &vehicle.binding, correlation_id)? else {
+        let expected = "the msg_id of a command that was sent to this vehicle";
+        return Ok(Err(correlation(RefusalCode::UnknownCorrelation, expected, correlation_id.as_str())));
+    };
+    if let Err(refusal) = check(vehicle, received, &command, now) {
+        if refusal.code == RefusalCode::CorrelationExpired {
+            ask_for_the_truth(tx, rules, vehicle, message, now)?;
+        }
+        return Ok(Err(refusal));
+    }
+    let answer = Answer { tx, rules, vehicle, command: &command, msg_id: &message.msg_id, now };
+    match &message.body {
+        VehicleBody::WakeUp(_) => Ok(Ok(None)),
+        VehicleBody::SendVci(vci) => answer.inventory(vci).map(Ok),
+        VehicleBody::ReadinessReport(report) => answer.readiness(report).map(Ok),
+        VehicleBody::UpdateSuccessResult(result) => answer.step(result.operation).map(Ok),
+        VehicleBody::ErrorResponse(error) => answer.error(error).map(Ok),
+    }
+}
+
+fn correlation(code: RefusalCode, expected: &str, found: &str) -> Refusal {
+    Refusal::new(code, "/correlation_id", expected, found)
+}
+
+/// Correlation and content, in the order of protocol.md §7.
+fn check(
+    vehicle: &Vehicle,
+    received: &ReceivedMessage,
+    command: &SentCommand,
+    now: UnixMillis,
+) -> Result<(), Refusal> {
+    received.check_correlation(&command.message)?;
+    let named = command.message.msg_id.as_str();
+    if command.is_closed && !is_late_step(&received.message) {
+        let expected = "a command that is not answered yet";
+        return Err(correlation(
+            RefusalCode::CorrelationClosed,
+            expected,
+            &format!("{named}, which is closed"),
+        ));
+    }
+    if now >= command.expires_at {
+        let expected = format!("an answer before {} ms since 1970", command.expires_at.0);
+        return Err(correlation(RefusalCode::CorrelationExpired, &expected, &format!("{} ms", now.0)));
+    }
+    received.check_content(Some(&command.message))?;
+    let is_report = matches!(received.message.body, VehicleBody::ReadinessReport(_));
+    if is_report && vehicle.quarantined_at.is_some() {
+        let expected = "a vehicle that is not quarantined";
+        return Err(Refusal::new(RefusalCode::Quarantined, "", expected, "one quarantined for a boot loop"));
+    }
+    Ok(())
+}
+
+/// An earlier step that comes after a later one is recorded and changes nothing (protocol.md §4.6), although
+/// `commit` has closed the command.
+fn is_late_step(message: &VehicleMessage) -> bool {
+    match &message.body {
+        VehicleBody::UpdateSuccessResult(result) => {
+            matches!(result.operation, Operation::Download | Operation::Install)
+        }
+        VehicleBody::WakeUp(_)
+        | VehicleBody::SendVci(_)
+        | VehicleBody::ReadinessReport(_)
+        | VehicleBody::ErrorResponse(_) => false,
+    }
+}
+
+/// A success that came too late is refused; what the vehicle runs now, its VCI says (protocol.md §8).
+fn ask_for_the_truth(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    message: &VehicleMessage,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let is_result = matches!(message.body, VehicleBody::UpdateSuccessResult(_));
+    if !is_result || commands::is_open(tx, &vehicle.binding.vehicle_id, MessageType::RequestVci, now)? {
+        return Ok(());
+    }
+    let question =
+        outgoing::InventoryQuestion { reason: VciReason::VerifyUpdate, try_number: 0, send_at: now };
+    outgoing::queue_inventory_question(tx, rules, &vehicle.binding, &question, now)
+}
+
+/// An answer that passed all checks.
+struct Answer<'a> {
+    tx: &'a Tx<'a>,
+    rules: &'a Rules,
+    vehicle: &'a Vehicle,
+    command: &'a SentCommand,
+    msg_id: &'a MsgId,
+    now: UnixMillis,
+}
+
+impl Answer<'_> {
+    fn command_message(&self) -> &ServerMessage {
+        &self.command.message
+    }
+
+    fn close_command(&self) -> Result<(), StoreError> {
+        commands::close(self.tx, &self.command_message().msg_id, self.now)
+    }
+
+    fn own_update(&self) -> Result<Option<VehicleUpdate>, StoreError> {
+        match &self.command.update_id {
+            Some(id) => updates::by_id(self.tx, id),
+            None => Ok(None),
+        }
+    }
+
+    fn advance_own(&self, event: Event<'_>) -> Result<(), StoreError> {
+        match self.own_update()? {
+            Some(update) => advance(self.tx, self.rules, update, event, Some(self.msg_id), true, self.now),
+            None => Ok(()),
+        }
+    }
+
+    fn inventory(&self, vci: &SendVci) -> Result<Option<String>, StoreError> {
+        self.close_command()?;
+        let vehicle_id = &self.vehicle.binding.vehicle_id;
+        vehicles::set_vci(self.tx, vehicle_id, vci, vci_digest(vci), self.now)?;
+        for update in self.updates_that_learn()? {
+            advance(
+                self.tx,
+                self.rules,
+                update,
+                Event::OtherVciSeen(vci),
+                Some(self.msg_id),
+                true,
+                self.now,
+            )?;
+        }
+        self.advance_own(Event::VciReceived(vci))?;
+        let absent: Vec<_> =
+            [("region", vci.region.is_none()), ("bootloader_ver", vci.bootloader_ver.is_none())]
+                .into_iter()
+                .filter_map(|(name, is_absent)| is_absent.then_some(name))
+                .collect();
+        Ok((!absent.is_empty()).then(|| format!("without recommended fields: {}", absent.join(", "))))
+    }
+
+    /// The ended updates about which a VCI tells something: those whose outcome nobody knows, and the newest
+    /// where no StartDownload has gone out since.
+    fn updates_that_learn(&self) -> Result<Vec<VehicleUpdate>, StoreError> {
+        let all = updates::of_vehicle(self.tx, &self.vehicle.binding.vehicle_id)?;
+        let newest_end = all.iter().filter_map(|update| update.ended_at).max();
+        let begun_since = all.iter().any(|update| !update.state.is_final() && update.started_at > newest_end);
+        let learns = |update: &VehicleUpdate| {
+            let is_newest = update.state.is_final() && update.ended_at == newest_end && !begun_since;
+            matches!(update.state, State::Unknown { .. }) || is_newest
+        };
+        Ok(all.into_iter().filter(learns).collect())
+    }
+
+    fn readiness(&self, report: &ReadinessReport) -> Result<Option<String>, StoreError> {
+        self.close_command()?;
+        if report.ready {
+            self.advance_own(Event::Ready)?;
+            return Ok(self.unmeasured(report));
+        }
+        let retry_after = report.retry_after();
+        let reasons = report.not_ready_reasons.as_deref().unwrap_or_default();
+        self.advance_own(Event::NotReady { reasons, retry_after_s: retry_after.seconds })?;
+        let retry = match retry_after.origin {
+            RetryOrigin::Sent => None,
+            RetryOrigin::Clamped { sent } => {
+                Some(format!("retry_after_s {sent} counts as {}", retry_after.seconds))
+            }
+            RetryOrigin::Default => Some(format!("no retry_after_s, {} taken", retry_after.seconds)),
+        };
+        let notes: Vec<_> = [retry, self.unmeasured(report)].into_iter().flatten().collect();
+        Ok((!notes.is_empty()).then(|| notes.join("; ")))
+    }
+
+    /// Which of the requested conditions the vehicle could not measure.
+    fn unmeasured(&self, report: &ReadinessReport) -> Option<String> {
+        let farrier_protocol::ServerBody::RequestDownloadReadiness(request) = &self.command_message().body
+        else {
+            return None;
+        };
+        let measured = report.requested_fields.measured();
+        let absent: Vec<_> = request
+            .readiness_requirements
+            .iter()
+            .filter(|condition| !measured.contains(condition))
+            .map(|condition| condition.name())
+            .collect();
+        (!absent.is_empty()).then(|| format!("not measured: {}", absent.join(", ")))
+    }
+
+    fn step(&self, operation: Operation) -> Result<Option<String>, StoreError> {
+        if self.command.is_closed {
+            return Ok(Some(format!("{operation} after a later step")));
+        }
+        match operation {
+            Operation::Commit | Operation::Rollback => self.close_command()?,
+            Operation::Download | Operation::Install => {}
+        }
+        self.advance_own(Event::StepReported(operation))?;
+        Ok(None)
+    }
+
+    fn error(&self, error: &ErrorResponse) -> Result<Option<String>, StoreError> {
+        self.close_command()?;
+        let command = self.command_message().message_type();
+        if self.command.update_id.is_some() {
+            self.advance_own(Event::ErrorReported { command, error })?;
+        } else if command == MessageType::RequestVci {
+            self.ask_inventory_again(error)?;
+        }
+        Ok(Some(format!("{}: {}", error.code, error.detail)))
+    }
+
+    /// Outside a vehicle update too, an inventory that cannot be had now is asked for again.
+    fn ask_inventory_again(&self, error: &ErrorResponse) -> Result<(), StoreError> {
+        let settings = &self.rules.settings;
+        let try_number = usize::try_from(self.command.try_number).unwrap_or(usize::MAX);
+        let (pause_s, try_number) = match error.code {
+            ErrorCode::VciIncomplete => match settings.vci_incomplete_pauses_s.get(try_number) {
+                Some(pause_s) => (*pause_s, self.command.try_number.saturating_add(1)),
+                None => return Ok(()),
+            },
+            ErrorCode::Busy => {
+                let pause_s = error.retry_after_s.unwrap_or(settings.busy_pause_s).clamp(1, 7_200);
+                (pause_s, self.command.try_number)
+            }
+            // The vehicle is asked again at its next WakeUp.
+            ErrorCode::Expired
+            | ErrorCode::Unsupported
+            | ErrorCode::DeltaBaseMismatch
+            | ErrorCode::ConsentDenied
+            | ErrorCode::UpdateFailed
+            | ErrorCode::ServiceRequired
+            | ErrorCode::Cancelled
+            | ErrorCode::CancelRefused
+            | ErrorCode::RollbackUnavailable => return Ok(()),
+        };
+        let send_at = self.now.plus_seconds(pause_s);
+        let question = outgoing::InventoryQuestion { reason: VciReason::Wakeup, try_number, send_at };
+        outgoing::queue_inventory_question(self.tx, self.rules, &self.vehicle.binding, &question, self.now)
+    }
+}

@@ -1,0 +1,161 @@
+//! WakeUp: who woke up, whether it rebooted, whether it is in a boot loop, what it is asked next (protocol.md §4.1).
+
+use farrier_campaign::{Event, Reboot, quarantine_ends_at};
+use farrier_protocol::{
+    Binding, MessageType, Refusal, RefusalCode, Thumbprint, UnixMillis, VciReason, WakeUp,
+};
+
+use super::advance::{advance, look_at_waiting, take_into_open_campaigns};
+use super::{Rules, outgoing};
+use crate::desk::Inbound;
+use crate::store::vehicles::{Boot, EnrolledBy, Vehicle};
+use crate::store::{StoreError, Tx, commands, messages, updates, vehicles};
+
+/// A WakeUp with how and when it came.
+pub(super) struct InboundWakeUp<'a> {
+    pub(super) wake_up: &'a WakeUp,
+    pub(super) thumbprint: &'a Thumbprint,
+    pub(super) now: UnixMillis,
+}
+
+/// The certificate that the vehicle speaks of is the one of its connection.
+pub(super) fn check_thumbprint(wake_up: &WakeUp, inbound: &Inbound) -> Result<(), Refusal> {
+    if wake_up.client_cert_thumbprint == inbound.peer.thumbprint {
+        return Ok(());
+    }
+    Err(Refusal::new(
+        RefusalCode::IdentityMismatch,
+        "/client_cert_thumbprint",
+        format!("{}, the certificate of the connection", inbound.peer.thumbprint),
+        wake_up.client_cert_thumbprint.as_str(),
+    ))
+}
+
+/// The boot counter never goes back, and stands still only within one boot.
+pub(super) fn check_boot(wake_up: &WakeUp, vehicle: Option<&Vehicle>) -> Result<(), Refusal> {
+    let Some(boot) = vehicle.and_then(|vehicle| vehicle.boot.as_ref()) else { return Ok(()) };
+    let same_boot = boot.boot_seq == wake_up.boot_seq && boot.boot_id == wake_up.boot_id;
+    if same_boot || wake_up.boot_seq > boot.boot_seq {
+        return Ok(());
+    }
+    let expected = format!("more than {}, or the same boot_id with it", boot.boot_seq);
+    let found = wake_up.boot_seq.to_string();
+    Err(Refusal::new(RefusalCode::BootSeqRegression, "/boot_seq", expected, found))
+}
+
+/// Enrols a vehicle by its WakeUp; running campaigns take it in.
+pub(super) fn enrol(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<Vehicle, StoreError> {
+    vehicles::enrol(tx, binding, EnrolledBy::ItsWakeUp, now)?;
+    tracing::info!(vehicle = %binding.vehicle_id, gateway = %binding.gateway_id, "A vehicle enrolled itself.");
+    vehicles::by_id(tx, &binding.vehicle_id)?
+        .ok_or(StoreError::Damaged { expected: "the vehicle just enrolled", found: binding.to_string() })
+}
+
+/// What follows from a WakeUp; gives what is worth recording with it.
+pub(super) fn woken_up(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    inbound: &InboundWakeUp<'_>,
+) -> Result<Option<String>, StoreError> {
+    let (wake_up, now) = (inbound.wake_up, inbound.now);
+    if vehicle.thumbprint.is_none() {
+        vehicles::set_thumbprint(tx, &vehicle.binding.vehicle_id, Some(inbound.thumbprint))?;
+    }
+    let note = note_boot(tx, rules, vehicle, wake_up, now)?;
+    take_into_open_campaigns(tx, vehicle, now)?;
+    for update in updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)? {
+        advance(tx, rules, update, Event::WokenUp, None, true, now)?;
+    }
+    ask_for_inventory(tx, vehicle, wake_up, rules, now)?;
+    Ok(note)
+}
+
+/// Tells a reboot from a reconnect, and quarantines a vehicle that reboots again and again.
+fn note_boot(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    wake_up: &WakeUp,
+    now: UnixMillis,
+) -> Result<Option<String>, StoreError> {
+    let settings = &rules.settings.boot_loop;
+    let vehicle_id = &vehicle.binding.vehicle_id;
+    let boot = Boot { boot_id: wake_up.boot_id.clone(), boot_seq: wake_up.boot_seq };
+    let ends_at = quarantine_ends_at(now, wake_up.uptime_ms, settings);
+    if vehicle.boot.as_ref() == Some(&boot) {
+        match vehicle.quarantined_at {
+            Some(_) if ends_at <= now => end_quarantine(tx, vehicle)?,
+            Some(since) => vehicles::quarantine(tx, vehicle_id, since, ends_at)?,
+            None => {}
+        }
+        return Ok(None);
+    }
+    let mut reboots = vehicle.recent_reboots.clone();
+    let is_reboot = vehicle.boot.is_some();
+    if is_reboot {
+        reboots.add(Reboot { seen_at: now, uptime_ms: wake_up.uptime_ms }, settings);
+    }
+    vehicles::set_boot(tx, vehicle_id, &boot, &reboots)?;
+    match vehicle.quarantined_at {
+        Some(since) => vehicles::quarantine(tx, vehicle_id, since, ends_at)?,
+        None if reboots.are_a_loop(settings) => begin_quarantine(tx, vehicle, ends_at, now)?,
+        None => {}
+    }
+    Ok(is_reboot.then(|| "reboot".to_owned()))
+}
+
+fn begin_quarantine(
+    tx: &Tx<'_>,
+    vehicle: &Vehicle,
+    ends_at: UnixMillis,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    vehicles::quarantine(tx, &vehicle.binding.vehicle_id, now, ends_at)?;
+    let detail =
+        "The vehicle reboots again and again; it gets no update command until it stays up or is released.";
+    messages::record_security_event(tx, &vehicle.binding, "BOOT_LOOP", detail, now)?;
+    tracing::warn!(vehicle = %vehicle.binding.vehicle_id, "A vehicle was quarantined for a boot loop.");
+    Ok(())
+}
+
+fn end_quarantine(tx: &Tx<'_>, vehicle: &Vehicle) -> Result<(), StoreError> {
+    tracing::info!(vehicle = %vehicle.binding.vehicle_id, "A vehicle's quarantine is over.");
+    vehicles::release(tx, &vehicle.binding.vehicle_id)
+}
+
+/// Ends a quarantine outside a WakeUp; its updates go on.
+pub(crate) fn release_from_quarantine(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    end_quarantine(tx, vehicle)?;
+    look_at_waiting(tx, rules, &vehicle.binding, now)
+}
+
+/// Asks for the VCI where the server does not hold what the vehicle last sent, unless the vehicle is in the
+/// middle of an update or has been asked already.
+fn ask_for_inventory(
+    tx: &Tx<'_>,
+    vehicle: &Vehicle,
+    wake_up: &WakeUp,
+    rules: &Rules,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let is_known = vehicle.vci_digest.is_some() && vehicle.vci_digest == wake_up.vci_digest;
+    let vehicle_id = &vehicle.binding.vehicle_id;
+    if is_known || commands::is_open(tx, vehicle_id, MessageType::RequestVci, now)? {
+        return Ok(());
+    }
+    let is_being_updated = [MessageType::StartDownload, MessageType::StartRollback]
+        .into_iter()
+        .map(|command| commands::is_open(tx, vehicle_id, command, now))
+        .collect::<Result<Vec<_>, _>>()?;
+    if is_being_updated.contains(&true) {
+        return Ok(());
+    }
+    let question = outgoing::InventoryQuestion { reason: VciReason::Wakeup, try_number: 0, send_at: now };
+    outgoing::queue_inventory_question(tx, rules, &vehicle.binding, &question, now)
+}

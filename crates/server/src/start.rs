@@ -1,0 +1,387 @@
+//! Starting and stopping: everything that can be wrong is found before the first vehicle comes, and nothing is
+//! lost when the server goes.
+
+use std::fs::{File, OpenOptions, TryLockError};
+use std::io::{self, Write};
+use std::net::SocketAddr;
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+use std::time::{Duration, SystemTime, UNIX_EPOCH};
+
+use data_encoding::HEXLOWER;
+use farrier_protocol::{Binding, LongText, Sha256, UnixMillis};
+use tokio::net::TcpListener;
+use tokio::sync::Notify;
+use tokio::task::JoinHandle;
+use tokio_util::sync::{CancellationToken, DropGuard};
+
+use crate::api::{self, Api};
+use crate::artifacts::Artifacts;
+use crate::config::{ConfigError, ServerConfig};
+use crate::conversation::{Rules, ServerDesk};
+use crate::desk::WallClock;
+use crate::files::{self, HttpsLimits};
+use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
+use crate::own_certificate::{self, RevocationWatch};
+use crate::pki::PkiError;
+use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
+use crate::runner::Runner;
+use crate::store::{Committed, Store, StoreError, tokens};
+use crate::tls::{TlsError, VehicleTls};
+
+/// For operators' requests under way, once the server stops.
+const OPERATOR_DRAIN: Duration = Duration::from_secs(10);
+
+/// Why the server did not start. Then no socket is open.
+#[derive(Debug, thiserror::Error)]
+pub enum StartError {
+    /// A setting.
+    #[error(transparent)]
+    Config(#[from] ConfigError),
+    /// The folder of the authority.
+    #[error(transparent)]
+    Pki(#[from] PkiError),
+    /// The files of the vehicles' listeners.
+    #[error(transparent)]
+    Tls(#[from] TlsError),
+    /// The release key.
+    #[error(transparent)]
+    ReleaseKey(#[from] ReleaseKeyError),
+    /// The store.
+    #[error(transparent)]
+    Store(#[from] StoreError),
+    /// Another server works on the same folder.
+    #[error(
+        "{path} is in use by another server: expected one server per data folder; stop the other one, or choose another folder"
+    )]
+    InUse {
+        /// The folder.
+        path: PathBuf,
+    },
+    /// A file or folder of the data folder.
+    #[error(
+        "cannot write {path}: check that its folder exists, has room, and that this user may write there"
+    )]
+    Data {
+        /// The file or folder.
+        path: PathBuf,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// An address.
+    #[error(
+        "cannot listen on {address} ({listener}): expected a free address of this machine; stop what uses it, or choose another one"
+    )]
+    Listen {
+        /// Which listener.
+        listener: &'static str,
+        /// The address.
+        address: SocketAddr,
+        /// What the system said.
+        #[source]
+        source: io::Error,
+    },
+    /// The system gave no random numbers.
+    #[error("the system gave no random numbers for the operator's token")]
+    Random,
+}
+
+/// The server.
+#[derive(Debug, Clone, Copy)]
+pub struct Server;
+
+/// A server that listens. Dropping it stops it too, but does not wait until nothing is under way.
+pub struct RunningServer {
+    /// Where vehicles speak MQTT.
+    pub mqtt: SocketAddr,
+    /// Where vehicles fetch files.
+    pub https: SocketAddr,
+    /// Where operators speak to the API.
+    pub operator: SocketAddr,
+    /// The file with the first operator's token.
+    pub operator_token: PathBuf,
+    shutdown: CancellationToken,
+    runner_shutdown: CancellationToken,
+    endpoints: Vec<JoinHandle<()>>,
+    runner: JoinHandle<()>,
+    store: Store,
+    listening: PathBuf,
+    _cancel_on_drop: (DropGuard, DropGuard),
+    _lock: File,
+}
+
+/// The three sockets.
+struct Listeners {
+    mqtt: (TcpListener, SocketAddr),
+    https: (TcpListener, SocketAddr),
+    operator: (TcpListener, SocketAddr),
+}
+
+impl Server {
+    /// Starts a server; it listens when this resolves.
+    ///
+    /// # Errors
+    /// Names the setting, file or address, what was expected of it, and what to do.
+    pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
+        let clock: WallClock = Arc::new(wall_clock);
+        let topics = config.check()?;
+        let lock = lock_data(&config.data)?;
+        let listening = config.data.join("listening.json");
+        remove_if_there(&listening)?;
+        let own = own_certificate::prepare(&config, clock())?;
+        let tls = Arc::new(VehicleTls::load(&own.files, clock())?);
+        let signature = Arc::new(release_signature(&config, own.pki.as_ref())?);
+        let artifacts_dir = config.data.join("images");
+        let artifacts = Artifacts::open(&artifacts_dir)
+            .map_err(|source| StartError::Data { path: artifacts_dir, source })?;
+        let listeners = Listeners::bind(&config).await?;
+
+        let connections = Arc::new(Connections::new());
+        let due_changed = Arc::new(Notify::new());
+        let store = open_store(&config.data, &connections, &due_changed)?;
+        let operator_token = config.data.join("operator.token");
+        let tokens = Arc::new(operator_tokens(&store, &operator_token, clock()).await?);
+        let rules = Arc::new(rules(&config, &listeners, &connections)?);
+
+        let desk = Arc::new(ServerDesk {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            artifacts: artifacts.clone(),
+            clock: Arc::clone(&clock),
+        });
+        let api = Api {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            artifacts,
+            signature,
+            clock: Arc::clone(&clock),
+            tokens,
+        };
+        let watch = RevocationWatch {
+            own,
+            tls: Arc::clone(&tls),
+            connections: Arc::clone(&connections),
+            clock: Arc::clone(&clock),
+        };
+        let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
+
+        let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let Listeners { mqtt, https, operator } = listeners;
+        write_listening(&listening, mqtt.1, https.1, operator.1)
+            .map_err(|source| StartError::Data { path: listening.clone(), source })?;
+        let endpoint = MqttEndpoint {
+            desk: Arc::clone(&desk),
+            connections,
+            topics,
+            clock,
+            limits: MqttLimits::default(),
+        };
+        let endpoints = vec![
+            tokio::spawn(mqtt::serve(mqtt.0, Arc::clone(&tls), endpoint, shutdown.clone())),
+            tokio::spawn(files::serve(https.0, tls, desk, HttpsLimits::default(), shutdown.clone())),
+            tokio::spawn(serve_operators(operator.0, api, shutdown.clone())),
+            tokio::spawn(watch.run(shutdown.clone())),
+        ];
+        let runner = tokio::spawn(runner.run(runner_shutdown.clone()));
+        tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = %operator.1, "The server listens.");
+        Ok(RunningServer {
+            mqtt: mqtt.1,
+            https: https.1,
+            operator: operator.1,
+            operator_token,
+            _cancel_on_drop: (shutdown.clone().drop_guard(), runner_shutdown.clone().drop_guard()),
+            shutdown,
+            runner_shutdown,
+            endpoints,
+            runner,
+            store,
+            listening,
+            _lock: lock,
+        })
+    }
+}
+
+impl RunningServer {
+    /// Stops: no new connections, what is under way is finished within its time, the store is closed last.
+    pub async fn stop(self) {
+        // Whoever looks for the server shall not find it any more.
+        if let Err(error) = std::fs::remove_file(&self.listening) {
+            tracing::warn!(%error, "listening.json could not be removed.");
+        }
+        self.shutdown.cancel();
+        for endpoint in self.endpoints {
+            log_panic(endpoint.await);
+        }
+        self.runner_shutdown.cancel();
+        log_panic(self.runner.await);
+        self.store.close().await;
+        tracing::info!("The server has stopped.");
+    }
+}
+
+fn log_panic(ended: Result<(), tokio::task::JoinError>) {
+    if let Err(error) = ended {
+        tracing::error!(%error, "A part of the server ended by a panic.");
+    }
+}
+
+fn wall_clock() -> UnixMillis {
+    let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
+    UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Makes the data folder, for this user alone, and keeps other servers out of it.
+fn lock_data(data: &Path) -> Result<File, StartError> {
+    let refused = |path: &Path| {
+        let path = path.to_owned();
+        move |source| StartError::Data { path, source }
+    };
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(data).map_err(refused(data))?;
+    let path = data.join("lock");
+    let lock = OpenOptions::new()
+        .create(true)
+        .truncate(false)
+        .write(true)
+        .mode(0o600)
+        .open(&path)
+        .map_err(refused(&path))?;
+    match lock.try_lock() {
+        Ok(()) => Ok(lock),
+        Err(TryLockError::WouldBlock) => Err(StartError::InUse { path: data.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(StartError::Data { path, source }),
+    }
+}
+
+fn remove_if_there(path: &Path) -> Result<(), StartError> {
+    match std::fs::remove_file(path) {
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            Err(StartError::Data { path: path.to_owned(), source })
+        }
+        Ok(()) | Err(_) => Ok(()),
+    }
+}
+
+fn release_signature(
+    config: &ServerConfig,
+    pki: Option<&crate::pki::Pki>,
+) -> Result<ReleaseSignature, StartError> {
+    let private = config.release_key.clone().or_else(|| pki.map(crate::pki::Pki::release_key));
+    let public = config.release_public_key.clone().or_else(|| pki.map(crate::pki::Pki::release_public_key));
+    let public = public.ok_or_else(|| ConfigError::Refused {
+        key: "release_public_key",
+        expected: "the public key by which images' signatures are checked, since there is no pki folder"
+            .to_owned(),
+        found: "nothing".to_owned(),
+    })?;
+    // In a pki folder whose private release key is kept elsewhere, images come signed.
+    let private = private.filter(|path| config.release_key.is_some() || path.is_file());
+    Ok(ReleaseSignature::load(private.as_deref(), &public)?)
+}
+
+impl Listeners {
+    async fn bind(config: &ServerConfig) -> Result<Self, StartError> {
+        Ok(Self {
+            mqtt: bind("mqtt", config.mqtt).await?,
+            https: bind("https", config.https).await?,
+            operator: bind("operator", config.operator).await?,
+        })
+    }
+}
+
+async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListener, SocketAddr), StartError> {
+    let refused = |source| StartError::Listen { listener, address, source };
+    let socket = TcpListener::bind(address).await.map_err(refused)?;
+    let bound = socket.local_addr().map_err(refused)?;
+    Ok((socket, bound))
+}
+
+fn open_store(
+    data: &Path,
+    connections: &Arc<Connections>,
+    due_changed: &Arc<Notify>,
+) -> Result<Store, StoreError> {
+    let (connections, due_changed) = (Arc::clone(connections), Arc::clone(due_changed));
+    let on_commit = move |committed: Committed| {
+        committed.wake.iter().for_each(|binding| connections.wake(binding));
+        if committed.due_changed {
+            due_changed.notify_one();
+        }
+    };
+    Store::open(&data.join("farrier.db"), Box::new(on_commit))
+}
+
+fn rules(
+    config: &ServerConfig,
+    listeners: &Listeners,
+    connections: &Arc<Connections>,
+) -> Result<Rules, ConfigError> {
+    let base_url =
+        config.base_url.clone().unwrap_or_else(|| format!("https://localhost:{}", listeners.https.1.port()));
+    let base_url: LongText = base_url.parse().map_err(|error| ConfigError::Refused {
+        key: "base_url",
+        expected: "at most 512 characters".to_owned(),
+        found: format!("{error}"),
+    })?;
+    let connections = Arc::clone(connections);
+    Ok(Rules {
+        settings: config.deadlines.clone(),
+        enroll: config.enroll,
+        base_url,
+        max_kb_per_msg: config.max_kb_per_msg,
+        failure_report: config.failure_report,
+        is_connected: Arc::new(move |binding: &Binding| connections.is_connected(binding)),
+    })
+}
+
+/// The digests of the operators' tokens; makes the first one where there is none.
+async fn operator_tokens(store: &Store, path: &Path, now: UnixMillis) -> Result<Vec<Sha256>, StartError> {
+    let known = store.read(tokens::all).await?;
+    if !known.is_empty() {
+        return Ok(known);
+    }
+    let mut octets = [0_u8; 32];
+    aws_lc_rs::rand::fill(&mut octets).map_err(|_| StartError::Random)?;
+    let token = HEXLOWER.encode(&octets);
+    // The file first: a token that nobody can read would lock everybody out.
+    write_private(path, &token).map_err(|source| StartError::Data { path: path.to_owned(), source })?;
+    let digest = Sha256::of(token.as_bytes());
+    store.write(move |tx| tokens::add(tx, &digest, "first", now)).await?;
+    Ok(vec![digest])
+}
+
+/// Writes a file that only this user may read, whole or not at all.
+fn write_private(path: &Path, content: &str) -> io::Result<()> {
+    let beside = path.with_extension("new");
+    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
+    file.write_all(content.as_bytes())?;
+    file.write_all(b"\n")?;
+    file.sync_all()?;
+    std::fs::rename(beside, path)
+}
+
+fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: SocketAddr) -> io::Result<()> {
+    let addresses = serde_json::json!({
+        "mqtt": mqtt.to_string(), "https": https.to_string(), "operator": operator.to_string(),
+    });
+    write_private(path, &addresses.to_string())
+}
+
+async fn serve_operators(listener: TcpListener, api: Api, shutdown: CancellationToken) {
+    let app = api::router(api).layer(tower_http::catch_panic::CatchPanicLayer::new());
+    let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let drained = async {
+        shutdown.cancelled().await;
+        tokio::time::sleep(OPERATOR_DRAIN).await;
+    };
+    tokio::select! {
+        ended = serving => if let Err(error) = ended {
+            tracing::error!(%error, "The operators' listener ended.");
+        },
+        () = drained => tracing::warn!("Some operators' requests did not end in time and are cut."),
+    }
+}
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,211 @@
+//! What vehicles sent: accepted messages (to know duplicates), refused ones with their reason, security events.
+
+use farrier_protocol::{Binding, MsgId, Refusal, RefusalCode, Sha256, UnixMillis, VehicleId, VehicleMessage};
+
+use super::vehicles::binding;
+use super::{Row, StoreError, Tx};
+
+/// Octets of a refused message that are kept for people.
+const KEPT_PAYLOAD: usize = 16 * 1024;
+
+/// The digest of the content that came under this id before.
+pub(crate) fn content_of(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    msg_id: &MsgId,
+) -> Result<Option<Sha256>, StoreError> {
+    tx.row(
+        "SELECT content_sha256 FROM inbound_message WHERE vehicle_id = $1 AND gateway_id = $2 AND msg_id = $3",
+        &[binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into(), msg_id.as_str().into()],
+        |row| row.parsed(0, "a digest"),
+    )
+}
+
+/// Remembers an accepted message, with what is worth knowing about it.
+pub(crate) fn record_accepted(
+    tx: &Tx<'_>,
+    message: &VehicleMessage,
+    content: Sha256,
+    now: UnixMillis,
+    note: Option<&str>,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO inbound_message \
+         (vehicle_id, gateway_id, msg_id, content_sha256, message_type, correlation_id, received_at, note) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        &[
+            message.vehicle_id.as_str().into(),
+            message.gateway_id.as_str().into(),
+            message.msg_id.as_str().into(),
+            (&content.to_string()).into(),
+            message.message_type().name().into(),
+            message.correlation_id().map(MsgId::as_str).into(),
+            now.into(),
+            note.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Forgets messages that came before `before`, unless their command is still open; at most 1,000 at a time.
+pub(crate) fn forget_accepted(tx: &Tx<'_>, before: UnixMillis, now: UnixMillis) -> Result<usize, StoreError> {
+    tx.exec(
+        "DELETE FROM inbound_message WHERE (vehicle_id, gateway_id, msg_id) IN \
+         (SELECT vehicle_id, gateway_id, msg_id FROM inbound_message m WHERE received_at < $1 AND NOT EXISTS \
+          (SELECT 1 FROM command c WHERE c.msg_id = m.correlation_id AND c.closed_at IS NULL AND c.expires_at > $2) \
+          ORDER BY received_at LIMIT 1000)",
+        &[before.into(), now.into()],
+    )
+}
+
+/// A message that was refused, with its reason.
+#[derive(Debug, Clone)]
+pub(crate) struct RefusedMessage {
+    pub(crate) binding: Binding,
+    pub(crate) topic: String,
+    pub(crate) refusal: Refusal,
+    pub(crate) msg_id: Option<String>,
+    pub(crate) payload: String,
+    pub(crate) first_at: UnixMillis,
+    pub(crate) last_at: UnixMillis,
+    pub(crate) times: u64,
+}
+
+/// What is known of a message that is being refused.
+pub(crate) struct Refused<'a> {
+    pub(crate) binding: &'a Binding,
+    pub(crate) topic: &'a str,
+    pub(crate) payload: &'a [u8],
+    pub(crate) refusal: &'a Refusal,
+    pub(crate) msg_id: Option<&'a MsgId>,
+}
+
+/// Stores a refused message, or counts it where the same came before; says whether it is new.
+pub(crate) fn record_refused(
+    tx: &Tx<'_>,
+    refused: &Refused<'_>,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let digest = Sha256::of(refused.payload).to_string();
+    let key = [
+        refused.binding.vehicle_id.as_str().into(),
+        refused.binding.gateway_id.as_str().into(),
+        refused.topic.into(),
+        (&digest).into(),
+        refused.refusal.code.name().into(),
+        now.into(),
+    ];
+    let counted = tx.exec(
+        "UPDATE refused_message SET last_at = $6, times = times + 1 \
+         WHERE vehicle_id = $1 AND gateway_id = $2 AND topic = $3 AND payload_sha256 = $4 AND code = $5",
+        &key,
+    )?;
+    if counted > 0 {
+        return Ok(false);
+    }
+    let kept = refused.payload.get(..KEPT_PAYLOAD).unwrap_or(refused.payload);
+    let [vehicle_id, gateway_id, topic, digest, code, at] = key;
+    tx.exec(
+        "INSERT INTO refused_message (id, vehicle_id, gateway_id, topic, payload_sha256, code, first_at, last_at, \
+         pointer, expected, found, msg_id, payload, times) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8, $9, $10, $11, $12, 1)",
+        &[
+            (&super::new_id()).into(),
+            vehicle_id,
+            gateway_id,
+            topic,
+            digest,
+            code,
+            at,
+            (&refused.refusal.pointer).into(),
+            (&refused.refusal.expected).into(),
+            (&refused.refusal.found).into(),
+            refused.msg_id.map(MsgId::as_str).into(),
+            (&String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")).into(),
+        ],
+    )?;
+    Ok(true)
+}
+
+macro_rules! select_refused {
+    ($rest:literal) => {
+        concat!(
+            "SELECT vehicle_id, gateway_id, topic, code, pointer, expected, found, msg_id, payload, first_at, \
+             last_at, times FROM refused_message ",
+            $rest
+        )
+    };
+}
+
+fn read_refused(row: &Row<'_>) -> Result<RefusedMessage, StoreError> {
+    let code: RefusalCode = row.parsed(3, "a refusal code")?;
+    Ok(RefusedMessage {
+        binding: binding(row, 0)?,
+        topic: row.text(2)?,
+        refusal: Refusal::new(code, row.text(4)?, row.text(5)?, row.text(6)?),
+        msg_id: row.optional_text(7)?,
+        payload: row.text(8)?,
+        first_at: row.time(9)?,
+        last_at: row.time(10)?,
+        times: row.count(11)?,
+    })
+}
+
+/// The newest refused messages.
+pub(crate) fn refused(tx: &Tx<'_>, limit: u32) -> Result<Vec<RefusedMessage>, StoreError> {
+    tx.rows(select_refused!("ORDER BY last_at DESC LIMIT $1"), &[i64::from(limit).into()], read_refused)
+}
+
+/// The newest refused messages of one vehicle.
+pub(crate) fn refused_of(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    limit: u32,
+) -> Result<Vec<RefusedMessage>, StoreError> {
+    tx.rows(
+        select_refused!("WHERE vehicle_id = $1 ORDER BY last_at DESC LIMIT $2"),
+        &[vehicle_id.as_str().into(), i64::from(limit).into()],
+        read_refused,
+    )
+}
+
+/// Something that operators must know about a vehicle's trustworthiness or health.
+#[derive(Debug, Clone)]
+pub(crate) struct SecurityEvent {
+    pub(crate) kind: String,
+    pub(crate) detail: String,
+    pub(crate) at: UnixMillis,
+}
+
+pub(crate) fn record_security_event(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    kind: &str,
+    detail: &str,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO security_event (id, vehicle_id, gateway_id, kind, detail, at) VALUES ($1, $2, $3, $4, $5, $6)",
+        &[
+            (&super::new_id()).into(),
+            binding.vehicle_id.as_str().into(),
+            binding.gateway_id.as_str().into(),
+            kind.into(),
+            detail.into(),
+            now.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn security_events_of(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    limit: u32,
+) -> Result<Vec<SecurityEvent>, StoreError> {
+    tx.rows(
+        "SELECT kind, detail, at FROM security_event WHERE vehicle_id = $1 ORDER BY at DESC, id DESC LIMIT $2",
+        &[vehicle_id.as_str().into(), i64::from(limit).into()],
+        |row| Ok(SecurityEvent { kind: row.text(0)?, detail: row.text(1)?, at: row.time(2)? }),
+    )
+}

@@ -1,0 +1,115 @@
+//! Which vehicle may fetch which package until when, and how far it got.
+
+use farrier_campaign::Plan;
+use farrier_protocol::{PkgId, Sha256, UnixMillis, VehicleId};
+
+use super::{StoreError, Tx};
+
+/// What a vehicle may do with a package.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Grant {
+    /// Fetch it.
+    Open {
+        /// Its length.
+        size_bytes: u64,
+    },
+    /// It could, until the update ended or expired.
+    Over,
+    /// Only other vehicles have it.
+    OfOthers,
+    /// Nobody has it.
+    Unknown,
+}
+
+/// Lets a vehicle fetch the packages of its plan until the deadline.
+pub(crate) fn open(
+    tx: &Tx<'_>,
+    update_id: &str,
+    vehicle_id: &VehicleId,
+    plan: &Plan,
+    until: UnixMillis,
+) -> Result<(), StoreError> {
+    for package in &plan.packages {
+        tx.exec(
+            "INSERT INTO package_grant \
+             (vehicle_update_id, vehicle_id, pkg_id, sha256, size_bytes, open_until, served_bytes) \
+             VALUES ($1, $2, $3, $4, $5, $6, 0) ON CONFLICT (vehicle_update_id, pkg_id) DO UPDATE SET \
+             sha256 = excluded.sha256, size_bytes = excluded.size_bytes, open_until = excluded.open_until, \
+             served_bytes = 0",
+            &[
+                update_id.into(),
+                vehicle_id.as_str().into(),
+                package.pkg_id.as_str().into(),
+                (&package.sha256.to_string()).into(),
+                i64::try_from(package.size_bytes).unwrap_or(i64::MAX).into(),
+                until.into(),
+            ],
+        )?;
+    }
+    Ok(())
+}
+
+/// Ends what a vehicle may fetch for an update.
+pub(crate) fn close(tx: &Tx<'_>, update_id: &str, now: UnixMillis) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE package_grant SET open_until = $2 WHERE vehicle_update_id = $1 AND open_until > $2",
+        &[update_id.into(), now.into()],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn grant(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    pkg_id: &PkgId,
+    sha256: &Sha256,
+    now: UnixMillis,
+) -> Result<Grant, StoreError> {
+    let digest = sha256.to_string();
+    let own = tx.row(
+        "SELECT open_until, size_bytes FROM package_grant \
+         WHERE vehicle_id = $1 AND pkg_id = $2 AND sha256 = $3 ORDER BY open_until DESC LIMIT 1",
+        &[vehicle_id.as_str().into(), pkg_id.as_str().into(), (&digest).into()],
+        |row| Ok((row.time(0)?, row.count(1)?)),
+    )?;
+    if let Some((open_until, size_bytes)) = own {
+        return Ok(if open_until > now { Grant::Open { size_bytes } } else { Grant::Over });
+    }
+    let of_others = tx.row(
+        "SELECT 1 FROM package_grant WHERE pkg_id = $1 AND sha256 = $2 LIMIT 1",
+        &[pkg_id.as_str().into(), (&digest).into()],
+        |row| row.integer(0),
+    )?;
+    Ok(if of_others.is_some() { Grant::OfOthers } else { Grant::Unknown })
+}
+
+/// Notes how far a vehicle has fetched a package; a shorter way than before changes nothing.
+pub(crate) fn served(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    pkg_id: &PkgId,
+    up_to_byte: u64,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE package_grant SET served_bytes = $3 \
+         WHERE vehicle_id = $1 AND pkg_id = $2 AND open_until > $4 AND served_bytes < $3",
+        &[
+            vehicle_id.as_str().into(),
+            pkg_id.as_str().into(),
+            i64::try_from(up_to_byte).unwrap_or(i64::MAX).into(),
+            now.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Bytes of all packages of an update that the vehicle has fetched.
+pub(crate) fn served_bytes(tx: &Tx<'_>, update_id: &str) -> Result<u64, StoreError> {
+    let sum = tx.row(
+        "SELECT COALESCE(SUM(served_bytes), 0) FROM package_grant WHERE vehicle_update_id = $1",
+        &[update_id.into()],
+        |row| row.count(0),
+    )?;
+    Ok(sum.unwrap_or(0))
+}

@@ -1,0 +1,223 @@
+//! Vehicle updates: where each stands, what is due, and the steps it took.
+
+use farrier_campaign::State;
+use farrier_protocol::{Text, UnixMillis, VehicleId};
+
+use super::tx::stored_json;
+use super::{Row, StoreError, Tx};
+
+/// One vehicle in one campaign.
+#[derive(Debug, Clone)]
+pub(crate) struct VehicleUpdate {
+    pub(crate) id: String,
+    pub(crate) campaign: Text,
+    pub(crate) vehicle_id: VehicleId,
+    /// Names the StartDownload under way, or the last one: the wire's `update_id`.
+    pub(crate) attempt_id: Option<Text>,
+    pub(crate) state: State,
+    pub(crate) created_at: UnixMillis,
+    /// When its StartDownload was first queued.
+    pub(crate) started_at: Option<UnixMillis>,
+    pub(crate) updated_at: UnixMillis,
+    pub(crate) ended_at: Option<UnixMillis>,
+}
+
+/// A state as the store has it: its name for indexes, and name and data as JSON.
+struct StoredState {
+    name: &'static str,
+    data: String,
+    phase: &'static str,
+    due_at: Option<UnixMillis>,
+}
+
+impl TryFrom<&State> for StoredState {
+    type Error = StoreError;
+
+    fn try_from(state: &State) -> Result<Self, StoreError> {
+        let phase = match (state.is_final(), state.is_active()) {
+            (true, _) => "ended",
+            (false, true) => "active",
+            (false, false) => "waiting",
+        };
+        Ok(Self { name: state.name(), data: stored_json(state)?, phase, due_at: state.due_at() })
+    }
+}
+
+macro_rules! select_update {
+    ($rest:literal) => {
+        concat!(
+            "SELECT id, campaign_name, vehicle_id, attempt_id, data, created_at, started_at, updated_at, ended_at \
+             FROM vehicle_update ",
+            $rest
+        )
+    };
+}
+
+fn read(row: &Row<'_>) -> Result<VehicleUpdate, StoreError> {
+    Ok(VehicleUpdate {
+        id: row.text(0)?,
+        campaign: row.parsed(1, "a campaign name")?,
+        vehicle_id: row.parsed(2, "a vehicle id")?,
+        attempt_id: row.optional_parsed(3, "an attempt id")?,
+        state: row.json(4, "the state of a vehicle update")?,
+        created_at: row.time(5)?,
+        started_at: row.optional_time(6)?,
+        updated_at: row.time(7)?,
+        ended_at: row.optional_time(8)?,
+    })
+}
+
+/// Selects a vehicle for a campaign; `None` where it is selected already.
+pub(crate) fn select(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    vehicle_id: &VehicleId,
+    now: UnixMillis,
+) -> Result<Option<VehicleUpdate>, StoreError> {
+    let (id, state) = (super::new_id(), State::selected());
+    let stored = StoredState::try_from(&state)?;
+    let inserted = tx.exec(
+        "INSERT INTO vehicle_update (id, campaign_name, vehicle_id, state, data, phase, created_at, updated_at) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT (campaign_name, vehicle_id) DO NOTHING",
+        &[
+            (&id).into(),
+            campaign.as_str().into(),
+            vehicle_id.as_str().into(),
+            stored.name.into(),
+            (&stored.data).into(),
+            stored.phase.into(),
+            now.into(),
+        ],
+    )?;
+    if inserted == 0 {
+        return Ok(None);
+    }
+    by_id(tx, &id)
+}
+
+pub(crate) fn by_id(tx: &Tx<'_>, id: &str) -> Result<Option<VehicleUpdate>, StoreError> {
+    tx.row(select_update!("WHERE id = $1"), &[id.into()], read)
+}
+
+pub(crate) fn of_vehicle_in(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    vehicle_id: &VehicleId,
+) -> Result<Option<VehicleUpdate>, StoreError> {
+    tx.row(
+        select_update!("WHERE campaign_name = $1 AND vehicle_id = $2"),
+        &[campaign.as_str().into(), vehicle_id.as_str().into()],
+        read,
+    )
+}
+
+/// All updates of a vehicle, oldest first.
+pub(crate) fn of_vehicle(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(select_update!("WHERE vehicle_id = $1 ORDER BY id"), &[vehicle_id.as_str().into()], read)
+}
+
+/// The updates of a vehicle that its WakeUp concerns, oldest first: all that are not over, and those whose
+/// outcome nobody knows.
+pub(crate) fn open_of_vehicle(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!(
+            "WHERE vehicle_id = $1 AND (phase IN ('waiting', 'active') OR state = 'unknown') ORDER BY id"
+        ),
+        &[vehicle_id.as_str().into()],
+        read,
+    )
+}
+
+/// The updates of a vehicle that wait for something of the server's or the vehicle's, oldest first.
+pub(crate) fn waiting_of_vehicle(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!("WHERE vehicle_id = $1 AND phase = 'waiting' ORDER BY id"),
+        &[vehicle_id.as_str().into()],
+        read,
+    )
+}
+
+/// The campaign of another update of this vehicle that is under way.
+pub(crate) fn other_active(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    except_id: &str,
+) -> Result<Option<Text>, StoreError> {
+    tx.row(
+        "SELECT campaign_name FROM vehicle_update WHERE vehicle_id = $1 AND phase = 'active' AND id <> $2 LIMIT 1",
+        &[vehicle_id.as_str().into(), except_id.into()],
+        |row| row.parsed(0, "a campaign name"),
+    )
+}
+
+pub(crate) fn of_campaign(tx: &Tx<'_>, campaign: &Text) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(select_update!("WHERE campaign_name = $1 ORDER BY vehicle_id"), &[campaign.as_str().into()], read)
+}
+
+/// Writes a changed update, and the step where its state has another name than before.
+pub(crate) fn save(
+    tx: &Tx<'_>,
+    before: &State,
+    update: &VehicleUpdate,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let stored = StoredState::try_from(&update.state)?;
+    tx.exec(
+        "UPDATE vehicle_update SET attempt_id = $2, state = $3, data = $4, phase = $5, due_at = $6, \
+         started_at = $7, updated_at = $8, ended_at = $9 WHERE id = $1",
+        &[
+            (&update.id).into(),
+            update.attempt_id.as_ref().map(Text::as_str).into(),
+            stored.name.into(),
+            (&stored.data).into(),
+            stored.phase.into(),
+            stored.due_at.into(),
+            update.started_at.into(),
+            now.into(),
+            update.ended_at.into(),
+        ],
+    )?;
+    if before.name() != stored.name {
+        tx.exec(
+            "INSERT INTO vehicle_update_step (id, vehicle_update_id, from_state, to_state, at) \
+             VALUES ($1, $2, $3, $4, $5)",
+            &[
+                (&super::new_id()).into(),
+                (&update.id).into(),
+                before.name().into(),
+                stored.name.into(),
+                now.into(),
+            ],
+        )?;
+    }
+    if before.due_at() != stored.due_at {
+        tx.due_changed();
+    }
+    Ok(())
+}
+
+/// The names of the states that an update went through, oldest first, with the time of each.
+pub(crate) fn steps(tx: &Tx<'_>, update_id: &str) -> Result<Vec<(String, UnixMillis)>, StoreError> {
+    tx.rows(
+        "SELECT to_state, at FROM vehicle_update_step WHERE vehicle_update_id = $1 ORDER BY id",
+        &[update_id.into()],
+        |row| Ok((row.text(0)?, row.time(1)?)),
+    )
+}
+
+/// Updates whose time has come, the longest overdue first.
+pub(crate) fn due(tx: &Tx<'_>, now: UnixMillis, limit: u32) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!("WHERE due_at <= $1 ORDER BY due_at LIMIT $2"),
+        &[now.into(), i64::from(limit).into()],
+        read,
+    )
+}
+
+pub(crate) fn next_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, StoreError> {
+    let sql = "SELECT due_at FROM vehicle_update WHERE due_at IS NOT NULL ORDER BY due_at LIMIT 1";
+    tx.row(sql, &[], |row| row.time(0))
+}

@@ -1,0 +1,234 @@
+//! Vehicles: binding, certificate, boots, quarantine, current VCI.
+
+use farrier_campaign::RecentReboots;
+use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
+
+use super::tx::stored_json;
+use super::{Row, StoreError, Tx};
+
+/// An enrolled vehicle.
+#[derive(Debug, Clone)]
+pub(crate) struct Vehicle {
+    pub(crate) binding: Binding,
+    /// Of the certificate that it first woke up with.
+    pub(crate) thumbprint: Option<Thumbprint>,
+    pub(crate) enrolled_at: UnixMillis,
+    pub(crate) enrolled_by: EnrolledBy,
+    pub(crate) last_seen_at: Option<UnixMillis>,
+    /// By how much its clock is behind the server's, at the last message.
+    pub(crate) clock_skew_ms: Option<i64>,
+    pub(crate) boot: Option<Boot>,
+    pub(crate) recent_reboots: RecentReboots,
+    pub(crate) quarantined_at: Option<UnixMillis>,
+    pub(crate) vci_digest: Option<Sha256>,
+    pub(crate) vci_received_at: Option<UnixMillis>,
+}
+
+/// The boot that a vehicle last reported.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Boot {
+    pub(crate) boot_id: Text,
+    pub(crate) boot_seq: u64,
+}
+
+/// Who enrolled a vehicle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum EnrolledBy {
+    Operator,
+    ItsWakeUp,
+}
+
+impl EnrolledBy {
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::Operator => "operator",
+            Self::ItsWakeUp => "wakeup",
+        }
+    }
+}
+
+impl std::str::FromStr for EnrolledBy {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        [Self::Operator, Self::ItsWakeUp].into_iter().find(|by| by.name() == name).ok_or(())
+    }
+}
+
+macro_rules! select_vehicle {
+    ($rest:literal) => {
+        concat!(
+            "SELECT vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
+             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at FROM vehicle ",
+            $rest
+        )
+    };
+}
+
+fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
+    let boot_id: Option<Text> = row.optional_parsed(7, "a boot id")?;
+    let boot_seq: Option<u64> = row.optional_parsed(8, "a boot counter")?;
+    Ok(Vehicle {
+        binding: binding(row, 0)?,
+        thumbprint: row.optional_parsed(2, "a thumbprint")?,
+        enrolled_at: row.time(3)?,
+        enrolled_by: row.parsed(4, "who enrolled the vehicle")?,
+        last_seen_at: row.optional_time(5)?,
+        clock_skew_ms: row.optional_integer(6)?,
+        boot: boot_id.zip(boot_seq).map(|(boot_id, boot_seq)| Boot { boot_id, boot_seq }),
+        recent_reboots: row.json(9, "recent reboots")?,
+        quarantined_at: row.optional_time(10)?,
+        vci_digest: row.optional_parsed(11, "a VCI digest")?,
+        vci_received_at: row.optional_time(12)?,
+    })
+}
+
+/// Reads a binding from two neighbouring columns.
+pub(super) fn binding(row: &Row<'_>, first: usize) -> Result<Binding, StoreError> {
+    let vehicle_id: VehicleId = row.parsed(first, "a vehicle id")?;
+    let gateway_id: GatewayId = row.parsed(first.saturating_add(1), "a gateway id")?;
+    Ok(Binding { vehicle_id, gateway_id })
+}
+
+pub(crate) fn by_id(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Option<Vehicle>, StoreError> {
+    tx.row(select_vehicle!("WHERE vehicle_id = $1"), &[vehicle_id.as_str().into()], read)
+}
+
+pub(crate) fn by_client_id(tx: &Tx<'_>, client_id: &str) -> Result<Option<Vehicle>, StoreError> {
+    tx.row(select_vehicle!("WHERE client_id = $1"), &[client_id.into()], read)
+}
+
+pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Vehicle>, StoreError> {
+    tx.rows(select_vehicle!("ORDER BY vehicle_id"), &[], read)
+}
+
+/// Enrols a vehicle that is not enrolled and whose client id is free.
+pub(crate) fn enrol(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    by: EnrolledBy,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO vehicle (vehicle_id, gateway_id, client_id, enrolled_at, enrolled_by, recent_reboots) \
+         VALUES ($1, $2, $3, $4, $5, '[]')",
+        &[
+            binding.vehicle_id.as_str().into(),
+            binding.gateway_id.as_str().into(),
+            (&binding.client_id()).into(),
+            now.into(),
+            by.name().into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Records that an authenticated message came.
+pub(crate) fn seen(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    now: UnixMillis,
+    clock_skew_ms: i64,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET last_seen_at = $2, clock_skew_ms = $3 WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into(), now.into(), clock_skew_ms.into()],
+    )?;
+    Ok(())
+}
+
+/// Ties the vehicle to a certificate, or lets its next WakeUp do so.
+pub(crate) fn set_thumbprint(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    thumbprint: Option<&Thumbprint>,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET thumbprint = $2 WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into(), thumbprint.map(Thumbprint::as_str).into()],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn set_boot(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    boot: &Boot,
+    recent_reboots: &RecentReboots,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET boot_id = $2, boot_seq = $3, recent_reboots = $4 WHERE vehicle_id = $1",
+        &[
+            vehicle_id.as_str().into(),
+            boot.boot_id.as_str().into(),
+            (&boot.boot_seq.to_string()).into(),
+            (&stored_json(recent_reboots)?).into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Puts a vehicle in quarantine; `check_at` is when it may have been up long enough.
+pub(crate) fn quarantine(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    since: UnixMillis,
+    check_at: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET quarantined_at = $2, quarantine_check_at = $3 WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into(), since.into(), check_at.into()],
+    )?;
+    tx.due_changed();
+    Ok(())
+}
+
+/// Nothing is due for a quarantined vehicle until it wakes up again.
+pub(crate) fn await_wake_up_in_quarantine(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET quarantine_check_at = NULL WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into()],
+    )?;
+    Ok(())
+}
+
+/// Ends a quarantine; the reboots that led to it are forgotten.
+pub(crate) fn release(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET quarantined_at = NULL, quarantine_check_at = NULL, recent_reboots = '[]' \
+         WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into()],
+    )?;
+    Ok(())
+}
+
+/// Vehicles whose quarantine may be over.
+pub(crate) fn quarantine_due(tx: &Tx<'_>, now: UnixMillis) -> Result<Vec<Vehicle>, StoreError> {
+    tx.rows(select_vehicle!("WHERE quarantine_check_at <= $1 LIMIT 256"), &[now.into()], read)
+}
+
+pub(crate) fn next_quarantine_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, StoreError> {
+    let sql = "SELECT quarantine_check_at FROM vehicle WHERE quarantine_check_at IS NOT NULL \
+               ORDER BY quarantine_check_at LIMIT 1";
+    tx.row(sql, &[], |row| row.time(0))
+}
+
+pub(crate) fn set_vci(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    vci: &SendVci,
+    digest: Sha256,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET vci = $2, vci_digest = $3, vci_received_at = $4 WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into(), (&stored_json(vci)?).into(), (&digest.to_string()).into(), now.into()],
+    )?;
+    Ok(())
+}
+
+/// The current VCI, where the vehicle has sent one.
+pub(crate) fn vci(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Option<SendVci>, StoreError> {
+    let sql = "SELECT vci FROM vehicle WHERE vehicle_id = $1 AND vci IS NOT NULL";
+    tx.row(sql, &[vehicle_id.as_str().into()], |row| row.json(0, "a VCI"))
+}
