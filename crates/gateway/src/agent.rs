@@ -193,7 +193,7 @@ impl RunningGateway {
         result
     }
 
-    /// Takes its leave of the server and stops. An update under way goes on at the next start, as the
+    /// Takes its leave of the server, closes the journal and stops. An update under way goes on at the next start, as the
     /// journal says.
     ///
     /// # Errors
@@ -225,6 +225,8 @@ async fn run(
         result = agent.run(commands, results) => result,
     };
     stop.cancel();
+    agent.tasks.shutdown().await;
+    agent.journal.close().await;
     if let Err(failure) = &result {
         tracing::error!(why = crate::with_causes(failure), "The gateway stops.");
     }

@@ -243,6 +243,22 @@ mod tests {
     }
 
     #[test]
+    fn the_example_in_the_documentation_is_good_and_shows_the_defaults() {
+        let example = read(include_str!("../../../docs/gateway.example.toml")).unwrap();
+        let minimal = read(MINIMAL).unwrap();
+        assert_eq!(example.readiness_policy, minimal.readiness_policy);
+        assert_eq!(example.update_bounds, minimal.update_bounds);
+        assert_eq!(
+            (example.topic_prefix, example.keep_alive_s, example.allow_classical_key_exchange),
+            (minimal.topic_prefix, minimal.keep_alive_s, minimal.allow_classical_key_exchange)
+        );
+        assert_eq!(
+            (example.backoff_min_ms, example.backoff_max_ms),
+            (minimal.backoff_min_ms, minimal.backoff_max_ms)
+        );
+    }
+
+    #[test]
     fn an_unknown_key_is_refused_by_name() {
         let error = read(&format!("{MINIMAL}\nbandwith = 3")).unwrap_err();
         assert!(whole_text(&error).contains("bandwith"), "{}", whole_text(&error));

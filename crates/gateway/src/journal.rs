@@ -3,6 +3,7 @@
 //!
 //! A write that fails is an error that stops the gateway: it must not act on what it could not store.
 
+use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -62,9 +63,26 @@ pub enum JournalError {
         /// Its layout.
         found: i64,
     },
-    /// The thread that wrote did not return.
-    #[error("a journal write did not finish; restart the gateway")]
-    Abandoned,
+    /// Another gateway works with it.
+    #[error(
+        "expected the journal {path} for this gateway alone, found another at work; stop that one or name another state_dir"
+    )]
+    InUse {
+        /// The file.
+        path: PathBuf,
+    },
+    /// The file cannot be locked.
+    #[error("cannot lock {path}; name a folder on a writable disk as state_dir")]
+    Lock {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
+    /// It is closed already, or the thread that wrote did not return.
+    #[error("the journal is closed; restart the gateway")]
+    Closed,
 }
 
 /// What is stored in one transaction.
@@ -111,15 +129,33 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 struct File {
     path: PathBuf,
-    connection: Mutex<Connection>,
+    /// Nothing once it is closed.
+    open: Mutex<Option<Open>>,
+}
+
+#[derive(Debug)]
+struct Open {
+    connection: Connection,
+    /// Two gateways with one journal would each undo what the other does.
+    _lock: std::fs::File,
 }
 
 impl Journal {
     /// Opens or makes the journal in a folder, and checks that it is sound.
     pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
         let path = folder.join("journal.sqlite3");
-        let connection = prepare(&path)?;
-        Ok(Self { file: Arc::new(File { path, connection: Mutex::new(connection) }) })
+        let lock = lock(&path)?;
+        let open = Open { connection: prepare(&path)?, _lock: lock };
+        Ok(Self { file: Arc::new(File { path, open: Mutex::new(Some(open)) }) })
+    }
+
+    /// Lets what is being written finish, and closes the file.
+    pub(crate) async fn close(&self) {
+        let file = self.file.clone();
+        let closed = tokio::task::spawn_blocking(move || {
+            file.open.lock().unwrap_or_else(PoisonError::into_inner).take();
+        });
+        closed.await.ok();
     }
 
     /// Counts this boot; the first is 1.
@@ -240,19 +276,31 @@ impl Journal {
         let file = self.file.clone();
         let done = tokio::task::spawn_blocking(move || {
             let failed = |source| JournalError::Database { path: file.path.clone(), source };
-            let mut connection = file.connection.lock().unwrap_or_else(PoisonError::into_inner);
-            let transaction = connection.transaction().map_err(failed)?;
+            let mut open = file.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let Some(open) = open.as_mut() else { return Err(JournalError::Closed) };
+            let transaction = open.connection.transaction().map_err(failed)?;
             let value = work(&file, &transaction).map_err(failed)?;
             transaction.commit().map_err(failed)?;
             Ok(value)
         });
-        done.await.map_err(|_| JournalError::Abandoned)?
+        done.await.map_err(|_| JournalError::Closed)?
     }
 }
 
 impl File {
     fn damaged(&self, found: String) -> JournalError {
         JournalError::Damaged { path: self.path.clone(), found }
+    }
+}
+
+fn lock(journal: &Path) -> Result<std::fs::File, JournalError> {
+    let path = journal.with_extension("lock");
+    let failed = |source| JournalError::Lock { path: path.clone(), source };
+    let file = std::fs::File::create(&path).map_err(failed)?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(TryLockError::WouldBlock) => Err(JournalError::InUse { path: journal.to_owned() }),
+        Err(TryLockError::Error(source)) => Err(failed(source)),
     }
 }
 
@@ -431,6 +479,16 @@ mod tests {
     }
 
     #[tokio::test]
+    async fn a_journal_belongs_to_one_gateway_until_it_is_closed() {
+        let folder = tempfile::tempdir().unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert!(matches!(Journal::open(folder.path()), Err(JournalError::InUse { .. })));
+        journal.close().await;
+        assert!(matches!(journal.records().await, Err(JournalError::Closed)));
+        Journal::open(folder.path()).unwrap();
+    }
+
+    #[tokio::test]
     async fn a_damaged_journal_is_reported_and_not_replaced() {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("journal.sqlite3");
@@ -446,6 +504,7 @@ mod tests {
         assert!(matches!(journal.records().await, Err(JournalError::Damaged { .. })));
 
         other.execute_batch("PRAGMA user_version = 9").unwrap();
+        journal.close().await;
         assert!(matches!(Journal::open(folder.path()), Err(JournalError::Layout { found: 9, .. })));
     }
 }

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farrier_protocol::{
-    Binding, ProtoVer, ServerMessage, Text, Thumbprint, Topics, UnixMillis, UpTopic, VehicleBody,
-    VehicleMessage, WakeUp,
+    Binding, ErrorCode, ErrorResponse, LongText, MsgId, ServerMessage, Text, Thumbprint, Topics, UnixMillis,
+    UpTopic, VehicleBody, VehicleMessage, WakeUp,
 };
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{Packet, PubAckReason, Publish};
@@ -24,16 +24,18 @@ use crate::agent::GatewayFailure;
 use crate::backoff::{Backoff, random_u64};
 use crate::clock;
 use crate::error_text::with_causes;
-use crate::identity::new_msg_id;
-use crate::journal::{Journal, Outgoing, TakenIn};
+use crate::identity;
+use crate::journal::{Entry, Journal, Outgoing, TakenIn};
 use crate::status::Status;
 
 /// Commands that may be under way to us without acknowledgement.
 const RECEIVE_MAXIMUM: u16 = 16;
 /// The largest packet taken: 256 KiB of payload (protocol.md §2), the topic and the header.
 const MAX_PACKET_BYTES: u32 = 260 * 1024;
-/// How long the server may take to answer SUBSCRIBE or PUBLISH.
+/// How long the server may take to acknowledge a message.
 const ANSWER_TIMEOUT: Duration = Duration::from_secs(30);
+/// How long TCP, TLS, CONNECT and SUBSCRIBE may take together.
+const CONNECT_TIMEOUT: Duration = Duration::from_secs(60);
 /// How long a clean stop may take to say goodbye.
 const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 
@@ -81,7 +83,7 @@ enum Ended {
     NotSubscribed(#[source] rumqttc::SubscribeNoticeError),
     #[error("the server did not take a message")]
     NotPublished(#[source] PublishNoticeError),
-    #[error("the server did not answer within {}s", ANSWER_TIMEOUT.as_secs())]
+    #[error("the server did not answer in time")]
     NoAnswer,
     #[error("the server sent more commands at once than it may")]
     TooManyCommands,
@@ -156,8 +158,8 @@ impl ServerLink {
 
     async fn try_to_talk(&self, client: &AsyncClient) -> Result<std::convert::Infallible, Ended> {
         let notice = client.subscribe_tracked(self.topics.down(&self.binding), QoS::AtLeastOnce).await?;
-        // The first answer waits for TCP, TLS and CONNECT too; those have the client's own timeouts.
-        notice.wait_completion_async().await.map_err(Ended::NotSubscribed)?;
+        let subscribed = tokio::time::timeout(CONNECT_TIMEOUT, notice.wait_completion_async()).await;
+        subscribed.map_err(|_| Ended::NoAnswer)?.map_err(Ended::NotSubscribed)?;
         self.publish(client, UpTopic::Wakeup.name(), self.wake_up().await?.to_json()).await?;
         self.status.send_modify(|status| status.connected = true);
         tracing::info!(server = %self.server.0, "The gateway is connected.");
@@ -179,20 +181,14 @@ impl ServerLink {
     async fn wake_up(&self) -> Result<VehicleMessage, Ended> {
         let vci_digest = self.journal.vci_digest().await.map_err(GatewayFailure::from)?;
         let uptime_ms = u64::try_from(self.boot.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        Ok(VehicleMessage {
-            msg_id: new_msg_id().map_err(GatewayFailure::from)?,
-            proto_ver: ProtoVer::CURRENT,
-            vehicle_id: self.binding.vehicle_id.clone(),
-            gateway_id: self.binding.gateway_id.clone(),
-            ts: clock::now(),
-            body: VehicleBody::WakeUp(WakeUp {
-                boot_id: self.boot.boot_id.clone(),
-                boot_seq: self.boot.boot_seq,
-                uptime_ms,
-                client_cert_thumbprint: self.thumbprint.clone(),
-                vci_digest,
-            }),
-        })
+        let body = VehicleBody::WakeUp(WakeUp {
+            boot_id: self.boot.boot_id.clone(),
+            boot_seq: self.boot.boot_seq,
+            uptime_ms,
+            client_cert_thumbprint: self.thumbprint.clone(),
+            vci_digest,
+        });
+        Ok(identity::message(&self.binding, body).map_err(GatewayFailure::from)?)
     }
 
     /// Publishes and waits for the acknowledgement; one that the server refuses for good counts as taken.
@@ -277,24 +273,24 @@ impl ServerLink {
     /// Answers a command that cannot be read with UNSUPPORTED, once.
     async fn refuse(
         &self,
-        msg_id: farrier_protocol::MsgId,
+        msg_id: MsgId,
         payload: Vec<u8>,
         received_at: UnixMillis,
-        detail: farrier_protocol::LongText,
+        detail: LongText,
     ) -> Result<(), GatewayFailure> {
         if self.journal.take_in(msg_id.clone(), payload, received_at).await? == TakenIn::Known {
             return Ok(());
         }
-        let body = VehicleBody::ErrorResponse(farrier_protocol::ErrorResponse {
+        let body = VehicleBody::ErrorResponse(ErrorResponse {
             correlation_id: msg_id,
-            code: farrier_protocol::ErrorCode::Unsupported,
+            code: ErrorCode::Unsupported,
             detail,
             failed_ecus: None,
             pkg_ids: None,
             retry_after_s: None,
         });
-        let message = crate::identity::message(&self.binding, body)?;
-        let entry = crate::journal::Entry { messages: vec![message], ..Default::default() };
+        let message = identity::message(&self.binding, body)?;
+        let entry = Entry { messages: vec![message], ..Entry::default() };
         self.journal.store(entry).await?;
         self.outgoing.notify_one();
         Ok(())

@@ -273,10 +273,10 @@ impl VehicleUpdate {
         Ok((update, commands))
     }
 
-    /// Undoes a committed update that has ended. Commands come back only if it has, and is committed.
+    /// Undoes an update that has ended committed; nothing if it has not.
     pub fn undo(&mut self, command: MsgId, now: UnixMillis) -> Option<Vec<Command>> {
         let committed = matches!(self.last, Record::Ended(Ending::Committed));
-        if !committed || !matches!(self.state, State::Ended) {
+        if !committed || !matches!(self.state, State::CleaningUp | State::Ended) {
             return None;
         }
         Some(self.work(Goal::OfferEarlier, Some((command, now)), now))

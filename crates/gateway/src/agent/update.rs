@@ -27,7 +27,8 @@ impl Agent {
         }
         let bounds = self.config.update_bounds.clone();
         let (update, commands) = VehicleUpdate::resume(records, bounds, clock::now())?;
-        tracing::info!(update_id = %update.plan().update_id(), phase = %update.phase(), "The gateway goes on with an update.");
+        let (update_id, phase) = (update.plan().update_id(), update.phase());
+        tracing::info!(%update_id, %phase, "The journal holds an update.");
         self.begin_update(update);
         self.carry_out(commands).await
     }

@@ -446,6 +446,19 @@ fn a_committed_update_is_undone_while_the_other_banks_hold_the_earlier_software(
 }
 
 #[test]
+fn a_committed_update_can_be_undone_while_it_still_cleans_up() {
+    let mut run = Run::begin(&[1]);
+    run.advance_to_finishing();
+    run.all(EcuCall::AskWhatRuns, &new(Trial::Confirmed));
+    run.persist();
+    assert_eq!(run.update.phase(), Phase::CleaningUp);
+    run.commands = run.update.undo("SRV_R".parse().unwrap(), NOW).unwrap();
+    run.update.handle(Event::PackagesDeleted, NOW);
+    run.all(EcuCall::AskWhatRuns, &new(Trial::Confirmed));
+    assert_eq!(run.persist(), "undo");
+}
+
+#[test]
 fn a_committed_update_whose_earlier_software_is_gone_cannot_be_undone() {
     let mut run = Run::begin(&[1]);
     run.advance_to_ended_committed();

@@ -1,0 +1,87 @@
+//! The farrier-gateway program: what it says and how it ends.
+
+#![allow(clippy::unwrap_used, reason = "tests: a panic is how they say what is wrong")]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Command, Output, Stdio};
+
+use farrier_protocol::{Binding, UnixMillis};
+use farrier_server::pki::{LEAF_VALIDITY, Pki};
+
+fn gateway(config: &Path) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier-gateway"));
+    command.arg("--config").arg(config).stderr(Stdio::piped());
+    command
+}
+
+fn fails(config: &Path) -> String {
+    let Output { status, stderr, .. } = gateway(config).output().unwrap();
+    assert_eq!(status.code(), Some(1));
+    String::from_utf8(stderr).unwrap()
+}
+
+/// A folder with all that a gateway needs, and its settings.
+fn folder() -> tempfile::TempDir {
+    let folder = tempfile::tempdir().unwrap();
+    let path = |name: &str| folder.path().join(name);
+    let now = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
+    let now = UnixMillis(now.as_millis().try_into().unwrap());
+    let pki = Pki::init(&path("pki"), false, now).unwrap();
+    let binding = Binding { vehicle_id: "VEH_001".parse().unwrap(), gateway_id: "CCU_001".parse().unwrap() };
+    pki.issue_vehicle(&binding, &path("own"), LEAF_VALIDITY, false, now).unwrap();
+    std::fs::write(path("topology.toml"), include_str!("../../../docs/topology.example.toml")).unwrap();
+    let config = r#"
+        vehicle_id = "VEH_001"
+        gateway_id = "CCU_001"
+        fw_sw_version = "2.6.1"
+        server = "localhost:1"
+        certificate = "own/cert.pem"
+        private_key = "own/key.pem"
+        server_ca = "own/ca.pem"
+        release_public_key = "pki/release.pub.pem"
+        state_dir = "state"
+        topology = "topology.toml"
+        readiness_signals = "signals.toml"
+    "#;
+    std::fs::write(path("gateway.toml"), config).unwrap();
+    folder
+}
+
+#[test]
+fn whatever_is_missing_or_wrong_is_named_and_nothing_is_started() {
+    let folder = folder();
+    let config = folder.path().join("gateway.toml");
+    assert!(fails(Path::new("no/such/gateway.toml")).contains("no/such/gateway.toml"));
+    let good = std::fs::read_to_string(&config).unwrap();
+    for (from, to, named) in [
+        ("fw_sw_version", "fw_version", "fw_version"),
+        ("own/cert.pem", "own/other.pem", "own/other.pem"),
+        ("own/key.pem", "own/cert.pem", "a private key"),
+        ("own/key.pem", "pki/root.key.pem", "belong together"),
+        ("pki/release.pub.pem", "own/cert.pem", "P-256 public key"),
+        ("\"topology.toml\"", "\"signals.toml\"", "signals.toml"),
+        ("\"state\"", "\"gateway.toml\"", "state_dir"),
+    ] {
+        std::fs::write(&config, good.replacen(from, to, 1)).unwrap();
+        let said = fails(&config);
+        assert!(said.contains(named), "{from} -> {to}: {said}");
+        assert!(!folder.path().join("state").exists(), "{from} -> {to}");
+    }
+}
+
+#[test]
+fn sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
+    let folder = folder();
+    let config = folder.path().join("gateway.toml");
+    let mut first = gateway(&config).spawn().unwrap();
+    let lines = BufReader::new(first.stderr.take().unwrap()).lines();
+    // The server is not there: the gateway says so once it is at work.
+    let mut connects_again = lines.map_while(Result::ok).filter(|line| line.contains("connects again"));
+    assert!(connects_again.next().is_some());
+    assert!(fails(&config).contains("for this gateway alone"));
+    let pid = first.id().to_string();
+    assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    while connects_again.next().is_some() {}
+    assert_eq!(first.wait().unwrap().code(), Some(0));
+}
