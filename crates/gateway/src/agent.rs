@@ -8,7 +8,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use farrier_protocol::{Binding, InvalidValue, MsgId, ServerMessage, VehicleBody};
+use farrier_protocol::{Binding, InvalidValue, MsgId, VehicleBody};
 use farrier_vehicle_update::{DamagedRecords, Event, VehicleUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -268,10 +268,9 @@ impl Agent {
     ) -> Result<(), GatewayFailure> {
         self.resume_update().await?;
         for open in self.journal.open_commands().await? {
-            let message = ServerMessage::parse(&open.payload).map_err(|refused| {
-                self.journal.damaged(format!("a command that is none ({})", refused.refusal))
-            })?;
-            self.take(Received { message, received_at: open.received_at }).await?;
+            if let Some(command) = Received::read(&open.payload, open.received_at, &self.binding) {
+                self.take(command).await?;
+            }
         }
         loop {
             tokio::select! {

@@ -262,11 +262,6 @@ impl Journal {
             .collect()
     }
 
-    /// The error for content that no gateway wrote.
-    pub(crate) fn damaged(&self, found: String) -> JournalError {
-        self.file.damaged(found)
-    }
-
     /// Does blocking work in a transaction, away from the threads that serve sockets.
     async fn run<T, F>(&self, work: F) -> Result<T, JournalError>
     where

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farrier_protocol::{
-    Binding, ErrorCode, ErrorResponse, LongText, MsgId, ServerMessage, Text, Thumbprint, Topics, UnixMillis,
-    UpTopic, VehicleBody, VehicleMessage, WakeUp,
+    Binding, MsgId, Refusal, ServerMessage, Text, Thumbprint, Topics, UnixMillis, UpTopic, VehicleBody,
+    VehicleMessage, WakeUp,
 };
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{Packet, PubAckReason, Publish};
@@ -25,7 +25,7 @@ use crate::backoff::{Backoff, random_u64};
 use crate::clock;
 use crate::error_text::with_causes;
 use crate::identity;
-use crate::journal::{Entry, Journal, Outgoing, TakenIn};
+use crate::journal::{Journal, Outgoing, TakenIn};
 use crate::status::Status;
 
 /// Commands that may be under way to us without acknowledgement.
@@ -42,7 +42,9 @@ const GOODBYE_TIMEOUT: Duration = Duration::from_secs(1);
 /// A command as it came in.
 #[derive(Debug)]
 pub(crate) struct Received {
-    pub message: ServerMessage,
+    pub msg_id: MsgId,
+    /// What it says, or why it cannot be read.
+    pub message: Result<ServerMessage, Refusal>,
     pub received_at: UnixMillis,
 }
 
@@ -246,54 +248,32 @@ impl ServerLink {
 
     async fn take_one_in(&self, client: &AsyncClient, publish: &Publish) -> Result<(), Ended> {
         let received_at = clock::now();
-        match ServerMessage::parse(&publish.payload) {
-            Ok(message) if message.binding() != self.binding => {
-                tracing::error!(found = %message.binding(), "A command for another vehicle came in.");
-            }
-            Ok(message) => {
-                let payload = publish.payload.to_vec();
-                let taken = self.journal.take_in(message.msg_id.clone(), payload, received_at).await;
-                if taken.map_err(GatewayFailure::from)? == TakenIn::New {
-                    let received = Received { message, received_at };
-                    self.commands.send(received).await.map_err(|_| GatewayFailure::Stopped)?;
-                }
-            }
-            Err(refused) => {
-                tracing::warn!(msg_id = ?refused.msg_id, why = %refused.refusal, "A command is not understood.");
-                if let Some(msg_id) = refused.msg_id {
-                    let detail = refused.refusal.detail();
-                    self.refuse(msg_id, publish.payload.to_vec(), received_at, detail).await?;
-                }
+        let payload = publish.payload.to_vec();
+        if let Some(command) = Received::read(&payload, received_at, &self.binding) {
+            let taken = self.journal.take_in(command.msg_id.clone(), payload, received_at).await;
+            if taken.map_err(GatewayFailure::from)? == TakenIn::New {
+                self.commands.send(command).await.map_err(|_| GatewayFailure::Stopped)?;
             }
         }
         client.ack(publish).await?;
         Ok(())
     }
+}
 
-    /// Answers a command that cannot be read with UNSUPPORTED, once.
-    async fn refuse(
-        &self,
-        msg_id: MsgId,
-        payload: Vec<u8>,
-        received_at: UnixMillis,
-        detail: LongText,
-    ) -> Result<(), GatewayFailure> {
-        if self.journal.take_in(msg_id.clone(), payload, received_at).await? == TakenIn::Known {
-            return Ok(());
+impl Received {
+    /// Reads a command; nothing if it cannot be answered, since it is another's or names no `msg_id`.
+    pub(crate) fn read(payload: &[u8], received_at: UnixMillis, binding: &Binding) -> Option<Self> {
+        match ServerMessage::parse(payload) {
+            Ok(message) if message.binding() != *binding => {
+                tracing::error!(found = %message.binding(), "A command for another vehicle came in.");
+                None
+            }
+            Ok(message) => Some(Self { msg_id: message.msg_id.clone(), message: Ok(message), received_at }),
+            Err(refused) => {
+                tracing::warn!(msg_id = ?refused.msg_id, why = %refused.refusal, "A command is not understood.");
+                refused.msg_id.map(|msg_id| Self { msg_id, message: Err(refused.refusal), received_at })
+            }
         }
-        let body = VehicleBody::ErrorResponse(ErrorResponse {
-            correlation_id: msg_id,
-            code: ErrorCode::Unsupported,
-            detail,
-            failed_ecus: None,
-            pkg_ids: None,
-            retry_after_s: None,
-        });
-        let message = identity::message(&self.binding, body)?;
-        let entry = Entry { messages: vec![message], ..Entry::default() };
-        self.journal.store(entry).await?;
-        self.outgoing.notify_one();
-        Ok(())
     }
 }
 

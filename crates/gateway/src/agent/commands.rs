@@ -26,8 +26,13 @@ const INVENTORY_PATIENCE: Duration = Duration::from_secs(30);
 impl Agent {
     /// Carries out a command, or says why not.
     pub(super) async fn take(&mut self, received: Received) -> Result<(), GatewayFailure> {
-        let Received { message, received_at } = received;
-        let command = message.msg_id.clone();
+        let Received { msg_id: command, message, received_at } = received;
+        let message = match message {
+            Ok(message) => message,
+            Err(refusal) => {
+                return self.send(error(&command, ErrorCode::Unsupported, &refusal.to_string())).await;
+            }
+        };
         let expires_at = message.expires_at(received_at);
         tracing::info!(%command, what = message.message_type().name(), "A command came in.");
         if expires_at.is_some_and(|expires_at| clock::now() >= expires_at) {

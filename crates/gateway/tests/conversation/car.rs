@@ -31,6 +31,7 @@ fn ecu(number: usize, fault: EcuFault) -> EcuConfig {
         silent: fault == EcuFault::Silent,
         wrong_checksum: fault == EcuFault::WrongChecksum,
         boots_into_old_bank: fault == EcuFault::BootsOldBank,
+        ..Faults::default()
     };
     let block_ms = if fault == EcuFault::SlowWrite { 300 } else { 0 };
     let timing =
