@@ -18,7 +18,7 @@ use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
 
 use self::connection::TesterHandle;
-use crate::ecu::{Ecu, EcuConfig, EcuRequest, StateError};
+use crate::ecu::{Ecu, EcuConfig, EcuHandle, EcuRequest, StateError};
 
 /// A DoIP entity as a configuration file describes it.
 #[derive(Debug, Clone, Deserialize)]
@@ -135,6 +135,7 @@ impl Entity {
 pub struct DoipEntity {
     tcp_address: SocketAddr,
     udp_address: SocketAddr,
+    handles: HashMap<String, EcuHandle>,
     tasks: JoinSet<()>,
 }
 
@@ -159,11 +160,11 @@ impl DoipEntity {
         let udp_address = socket.local_addr().map_err(listen_error)?;
 
         let mut tasks = JoinSet::new();
-        let ecus = power_up(&config, ecus, state_folder, &mut tasks)?;
+        let PoweredEcus { requests: ecus, handles } = power_up(&config, ecus, state_folder, &mut tasks)?;
         let entity = Arc::new(Entity { config, vin, ecus, testers: Mutex::default() });
         tasks.spawn(discovery::answer(Arc::clone(&entity), socket));
         tasks.spawn(accept(entity, listener));
-        Ok(Self { tcp_address, udp_address, tasks })
+        Ok(Self { tcp_address, udp_address, handles, tasks })
     }
 
     /// Where testers connect.
@@ -176,7 +177,12 @@ impl DoipEntity {
         self.udp_address
     }
 
-    /// Cuts the power: all tasks end here, what was not saved is lost.
+    /// The faults and the power of one of its ECUs.
+    pub fn ecu(&self, ecu_id: &str) -> Option<EcuHandle> {
+        self.handles.get(ecu_id).cloned()
+    }
+
+    /// Cuts the power of all: all tasks end here, what was not saved is lost.
     pub async fn stop(mut self) {
         self.tasks.shutdown().await;
     }
@@ -198,25 +204,34 @@ async fn listen(config: &EntityConfig) -> Result<(TcpListener, UdpSocket), Entit
     Ok((listener, socket))
 }
 
+/// ECUs that run: where their requests go, by logical address, and their handles, by name.
+#[derive(Debug, Default)]
+struct PoweredEcus {
+    requests: HashMap<u16, mpsc::Sender<EcuRequest>>,
+    handles: HashMap<String, EcuHandle>,
+}
+
 fn power_up(
     entity: &EntityConfig,
     configs: Vec<EcuConfig>,
     state_folder: &Path,
     tasks: &mut JoinSet<()>,
-) -> Result<HashMap<u16, mpsc::Sender<EcuRequest>>, EntityError> {
-    let mut ecus = HashMap::new();
+) -> Result<PoweredEcus, EntityError> {
+    let mut powered = PoweredEcus::default();
     for config in configs {
         let (address, ecu_id) = (config.logical_address, config.ecu_id.clone());
-        if address == entity.logical_address || ecus.contains_key(&address) {
+        if address == entity.logical_address || powered.requests.contains_key(&address) {
             return Err(EntityError::AddressTwice { name: entity.name.clone(), address });
         }
         let folder = state_folder.join(&ecu_id);
-        let ecu = Ecu::power_up(config, &folder).map_err(|source| EntityError::Ecu { ecu_id, source })?;
-        let (requests, task) = ecu.run();
+        let ecu = Ecu::power_up(config, &folder)
+            .map_err(|source| EntityError::Ecu { ecu_id: ecu_id.clone(), source })?;
+        let (requests, handle, task) = ecu.run();
         tasks.spawn(task);
-        ecus.insert(address, requests);
+        powered.requests.insert(address, requests);
+        powered.handles.insert(ecu_id, handle);
     }
-    Ok(ecus)
+    Ok(powered)
 }
 
 async fn accept(entity: Arc<Entity>, listener: TcpListener) {

@@ -5,6 +5,7 @@
 //! `22 F189` reports it once that bank runs. Security access is no protection here: key = seed XOR 0xA5.
 
 mod banks;
+mod handle;
 mod services;
 
 use std::path::{Path, PathBuf};
@@ -20,6 +21,8 @@ use tokio::sync::mpsc;
 use tokio::time::{Instant, sleep_until};
 
 pub use self::banks::{Bank, Banks, Phase, StateError};
+pub use self::handle::EcuHandle;
+use self::handle::{SharedFaults, Supply};
 use self::services::Download;
 
 /// P2 as the ECU tells it, in milliseconds: work that takes longer says "response pending" first.
@@ -106,6 +109,41 @@ pub struct Faults {
     pub wrong_checksum: bool,
     /// Does not boot the bank that was activated.
     pub boots_into_old_bank: bool,
+    /// Works so much longer on each request, in milliseconds; says "response pending" meanwhile.
+    pub slow_ms: u64,
+    /// So many requests from now on are answered "busy, repeat request".
+    pub busy_answers: u32,
+    /// So many roll-backs from now on are refused with "general programming failure".
+    pub refuses_roll_back: u32,
+    /// Once, the block of this number (from 1) is written and its answer lost.
+    pub loses_answer_to_block: Option<u32>,
+    /// Once, the power fails in the middle of the block of this number (from 1), and comes back at once.
+    pub loses_power_at_block: Option<u32>,
+    /// Once, the power fails when the request of this number (from 1, counted from now on) has been carried out
+    /// and not been answered, and comes back at once. "Tester present" does not count.
+    pub loses_power_instead_of_answer: Option<u32>,
+}
+
+impl Faults {
+    /// Whether a fault that happens a number of times happens now; counts it.
+    fn take_one(times: &mut u32) -> bool {
+        let happens = *times > 0;
+        *times = times.saturating_sub(1);
+        happens
+    }
+
+    /// Whether a fault that happens once, at this number, happens now.
+    fn take_at(at: &mut Option<u32>, number: u32) -> bool {
+        at.take_if(|at| *at == number).is_some()
+    }
+
+    /// Whether a fault that happens once, after a number of events, happens at this one; counts it.
+    fn take_last(left: &mut Option<u32>) -> bool {
+        if let Some(left) = left {
+            *left = left.saturating_sub(1);
+        }
+        left.take_if(|left| *left == 0).is_some()
+    }
 }
 
 /// A request that a DoIP entity hands to an ECU.
@@ -147,18 +185,28 @@ pub(crate) struct Ecu {
     download: Option<Download>,
     silent_until: Instant,
     trial_ends: Instant,
-    reboot_wanted: bool,
+    faults: SharedFaults,
+    then: Then,
+}
+
+/// What follows once a request has been served.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq)]
+enum Then {
+    #[default]
+    Nothing,
+    /// The reset that was asked for.
+    Restart,
+    /// The power fails before the answer goes out, and comes back.
+    LosePower,
 }
 
 impl Ecu {
     /// Powers the ECU up: state is read from `folder`, which is made if it is not there.
     pub(crate) fn power_up(config: EcuConfig, folder: &Path) -> Result<Self, StateError> {
-        let mut banks = Banks::load_or_new(folder, &config.sw_version)?;
-        banks.boot(config.timing.trial_boots, config.faults.boots_into_old_bank);
-        banks.save(folder)?;
+        let banks = Banks::load_or_new(folder, &config.sw_version)?;
         let now = Instant::now();
-        Ok(Self {
-            trial_ends: now + Duration::from_secs(config.timing.trial_s),
+        let mut ecu = Self {
+            faults: SharedFaults::new(config.faults.clone()),
             config,
             identifiers: Identifiers::default(),
             folder: folder.to_owned(),
@@ -169,26 +217,51 @@ impl Ecu {
             fingerprint: None,
             download: None,
             silent_until: now,
-            reboot_wanted: false,
-        })
+            trial_ends: now,
+            then: Then::Nothing,
+        };
+        ecu.boot()?;
+        Ok(ecu)
     }
 
-    /// The queue of its requests, and the task that works on them until all senders are gone.
-    pub(crate) fn run(mut self) -> (mpsc::Sender<EcuRequest>, impl Future<Output = ()> + Send) {
+    /// The queue of its requests, the handle of its faults and power, and the task that works on the requests
+    /// until all senders are gone.
+    pub(crate) fn run(mut self) -> (mpsc::Sender<EcuRequest>, EcuHandle, impl Future<Output = ()> + Send) {
         let (sender, mut requests) = mpsc::channel::<EcuRequest>(REQUEST_QUEUE);
+        let (handle, mut supply) = EcuHandle::new(self.faults.clone());
         let task = async move {
             loop {
                 tokio::select! {
-                    request = requests.recv() => match request {
-                        Some(request) => self.serve(request).await,
-                        None => return,
+                    biased;
+                    () = supply.cut() => {
+                        self.lose_power().await;
+                        supply.report(false);
+                        if !without_power(&mut supply, &mut requests).await {
+                            return;
+                        }
+                        self.start_again();
+                        supply.report(true);
+                    }
+                    more = self.work(&mut requests) => if !more {
+                        return;
                     },
-                    () = sleep_until(self.session_ends), if self.in_session() => self.leave_session(),
-                    () = sleep_until(self.trial_ends), if self.banks.is_on_trial() => self.end_trial(),
                 }
             }
         };
-        (sender, task)
+        (sender, handle, task)
+    }
+
+    /// One request, or one thing that time brings; false once nobody can ask any more. Dropped when the power goes.
+    async fn work(&mut self, requests: &mut mpsc::Receiver<EcuRequest>) -> bool {
+        tokio::select! {
+            request = requests.recv() => match request {
+                Some(request) => self.serve(request).await,
+                None => return false,
+            },
+            () = sleep_until(self.session_ends), if self.in_session() => self.leave_session(),
+            () = sleep_until(self.trial_ends), if self.banks.is_on_trial() => self.end_trial(),
+        }
+        true
     }
 
     fn in_session(&self) -> bool {
@@ -211,22 +284,50 @@ impl Ecu {
     fn end_trial(&mut self) {
         tracing::info!(ecu = self.config.ecu_id, "Nobody confirmed in time: back to the earlier software.");
         self.banks.revert();
-        self.reboot();
+        self.restart();
+    }
+
+    /// What the bootloader does: it chooses the bank, and saves its choice before it jumps there.
+    fn boot(&mut self) -> Result<(), StateError> {
+        let refuses_new_bank = self.faults.lock().boots_into_old_bank;
+        self.banks.boot(self.config.timing.trial_boots, refuses_new_bank);
+        self.trial_ends = self.silent_until + Duration::from_secs(self.config.timing.trial_s);
+        self.banks.save(&self.folder)
     }
 
     /// Restarts from the bank that is marked; silent for a while.
-    fn reboot(&mut self) {
-        self.banks.boot(self.config.timing.trial_boots, self.config.faults.boots_into_old_bank);
-        if let Err(error) = self.banks.save(&self.folder) {
-            tracing::error!(ecu = self.config.ecu_id, %error, "The ECU could not save which bank it runs.");
-        }
+    fn restart(&mut self) {
         self.leave_session();
         self.silent_until = Instant::now() + Duration::from_millis(self.config.timing.reboot_ms);
-        self.trial_ends = self.silent_until + Duration::from_secs(self.config.timing.trial_s);
+        if let Err(error) = self.boot() {
+            tracing::error!(ecu = self.config.ecu_id, %error, "The ECU could not save which bank it runs.");
+        }
+    }
+
+    /// The power is gone, and with it all that is not in the folder.
+    async fn lose_power(&mut self) {
+        if let Some(mut download) = self.download.take() {
+            // A write that is under way ends here, not in the bank's next content.
+            download.settle().await;
+        }
+        self.security = Security::default();
+        self.then = Then::Nothing;
+        self.leave_session();
+    }
+
+    /// The power is back: the banks are what the folder says they are.
+    fn start_again(&mut self) {
+        match Banks::load_or_new(&self.folder, &self.config.sw_version) {
+            Ok(banks) => self.banks = banks,
+            Err(error) => {
+                tracing::error!(ecu = self.config.ecu_id, %error, "The ECU could not read its banks.");
+            }
+        }
+        self.restart();
     }
 
     async fn serve(&mut self, request: EcuRequest) {
-        if self.config.faults.silent || Instant::now() < self.silent_until {
+        if self.faults.lock().silent || Instant::now() < self.silent_until {
             return;
         }
         let port = AnswerPort {
@@ -235,14 +336,58 @@ impl Ecu {
             answers: &request.answers,
         };
         let Some(service) = request.data.first().copied() else { return };
-        match self.handle(&request.data, &port).await {
+        let answer = self.answer(service, &request.data, &port).await;
+        self.session_ends = Instant::now() + Duration::from_millis(self.config.timing.session_ms);
+        let then = std::mem::take(&mut self.then);
+        if then == Then::LosePower {
+            self.lose_power().await;
+            return self.start_again();
+        }
+        match answer {
             Ok(Some(answer)) => port.send(answer),
             Ok(None) => {}
             Err(code) => port.refuse(service, code),
         }
-        self.session_ends = Instant::now() + Duration::from_millis(self.config.timing.session_ms);
-        if std::mem::take(&mut self.reboot_wanted) {
-            self.reboot();
+        if then == Then::Restart {
+            self.restart();
+        }
+    }
+
+    /// The answer to one request, and the faults that concern every request.
+    async fn answer(
+        &mut self,
+        service: u8,
+        request: &[u8],
+        port: &AnswerPort<'_>,
+    ) -> Result<Option<BytesMut>, NegativeResponseCode> {
+        if service == uds::UdsServiceType::TesterPresent.to_request_sid() {
+            return self.handle(request, port).await;
+        }
+        let slow = {
+            let mut faults = self.faults.lock();
+            if Faults::take_one(&mut faults.busy_answers) {
+                return Err(NegativeResponseCode::BusyRepeatRequest);
+            }
+            Duration::from_millis(faults.slow_ms)
+        };
+        port.work(service, slow).await;
+        let answer = self.handle(request, port).await;
+        if Faults::take_last(&mut self.faults.lock().loses_power_instead_of_answer) {
+            self.then = Then::LosePower;
+        }
+        answer
+    }
+}
+
+/// Waits for the power; requests are lost meanwhile. False once nobody can ask any more.
+async fn without_power(supply: &mut Supply, requests: &mut mpsc::Receiver<EcuRequest>) -> bool {
+    loop {
+        tokio::select! {
+            biased;
+            () = supply.restored() => return true,
+            request = requests.recv() => if request.is_none() {
+                return false;
+            },
         }
     }
 }
@@ -275,6 +420,10 @@ impl AnswerPort<'_> {
     /// Works for so long; says "response pending" if that is longer than P2, and again before P2* ends.
     async fn work(&self, service: u8, time: Duration) {
         const PENDING_EVERY: Duration = Duration::from_secs(2);
+        // Even a sleep of nothing lasts a millisecond.
+        if time.is_zero() {
+            return;
+        }
         let end = Instant::now() + time;
         if time < Duration::from_millis(P2_MS.into()) {
             return sleep_until(end).await;

@@ -13,7 +13,7 @@ use farrier_protocol::EcuId;
 use tokio::sync::watch;
 
 use crate::doip_entity::{DoipEntity, EntityConfig, EntityError};
-use crate::ecu::{Banks, EcuConfig};
+use crate::ecu::{Banks, EcuConfig, EcuHandle};
 
 pub use self::config::{ControllerConfig, ControllerPlacement, EcuOfVehicle, VehicleConfig};
 
@@ -130,6 +130,11 @@ impl SimulatedVehicle {
     /// How far the gateway is.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.gateway.status()
+    }
+
+    /// The faults and the power of an ECU.
+    pub fn ecu(&self, ecu_id: &EcuId) -> Option<EcuHandle> {
+        self.controllers.iter().find_map(|controller| controller.ecu(ecu_id.as_str()))
     }
 
     /// What an ECU's banks hold, as the ECU itself last saved it.

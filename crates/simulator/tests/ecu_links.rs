@@ -274,6 +274,40 @@ async fn a_write_whose_connection_breaks_starts_again_and_succeeds() {
 }
 
 #[tokio::test]
+async fn a_write_gets_past_everything_that_passes_by_itself() {
+    for faults in [
+        Faults { busy_answers: 3, ..Faults::default() },
+        Faults { slow_ms: 100, ..Faults::default() },
+        Faults { loses_answer_to_block: Some(3), ..Faults::default() },
+        Faults { loses_power_at_block: Some(4), ..Faults::default() },
+        // The erase.
+        Faults { loses_power_instead_of_answer: Some(8), ..Faults::default() },
+    ] {
+        let timing = EcuTiming { max_block_length: 1002, ..ecu_config(0).timing };
+        let car = Car::new(vec![EcuConfig { timing, ..ecu_config(0) }]).await;
+        car.entity.ecu("ecu_000").unwrap().set_faults(faults.clone());
+        let content = content(5_000);
+        let path = car.image("image", &content);
+        write(&car.links, 0, &path, job(&content))
+            .await
+            .unwrap_or_else(|error| panic!("{faults:?}: {error}"));
+        assert_eq!(car.bank(0, 1), content, "{faults:?}");
+        assert_eq!(car.links.running(&id(0)).await.unwrap().other_bank_version.as_deref(), Some("2.0"));
+    }
+}
+
+#[tokio::test]
+async fn one_ecu_without_power_does_not_touch_the_others() {
+    let car = Car::new(vec![ecu_config(0), ecu_config(1)]).await;
+    let dark = car.entity.ecu("ecu_000").unwrap();
+    dark.cut_power().await;
+    assert!(car.links.running(&id(1)).await.is_ok());
+    assert!(matches!(car.links.running(&id(0)).await, Err(EcuError::Conversation(Failure::Silent { .. }))));
+    dark.restore_power().await;
+    assert!(car.links.running(&id(0)).await.is_ok());
+}
+
+#[tokio::test]
 async fn a_dropped_write_leaves_the_link_usable() {
     let timing = EcuTiming { block_ms: 20, max_block_length: 1002, ..ecu_config(0).timing };
     let car = Car::new(vec![EcuConfig { timing, ..ecu_config(0) }]).await;

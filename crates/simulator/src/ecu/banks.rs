@@ -12,7 +12,7 @@
 //! A bank that is erased, half written or was rolled back is never bootable. Boots are counted on trial only.
 
 use std::fs;
-use std::io;
+use std::io::{self, Write};
 use std::path::{Path, PathBuf};
 
 use farrier_diagnostics::uds::NegativeResponseCode;
@@ -109,14 +109,17 @@ impl Banks {
         }
     }
 
-    /// Writes the state: the file is replaced whole, so a killed simulator never leaves half of it.
+    /// Writes the state, durably: the file is replaced whole, so that neither a killed simulator nor a power cut
+    /// of its machine leaves half of it or brings an earlier one back.
     pub(super) fn save(&self, folder: &Path) -> Result<(), StateError> {
         let path = folder.join(STATE_FILE);
         let json = serde_json::to_vec_pretty(self)
             .map_err(|source| StateError::Content { path: path.clone(), source })?;
         let temporary = folder.join("state.json.new");
-        fs::write(&temporary, json)
+        write_synced(&temporary, &json)
             .and_then(|()| fs::rename(&temporary, &path))
+            // The new name, and that of the bank's file, are in the folder.
+            .and_then(|()| fs::File::open(folder)?.sync_all())
             .map_err(|source| StateError::Io { path, source })
     }
 
@@ -238,6 +241,12 @@ impl Banks {
         *self.other_mut() = Bank::default();
         self.phase = Phase::Idle;
     }
+}
+
+fn write_synced(path: &Path, content: &[u8]) -> io::Result<()> {
+    let mut file = fs::File::create(path)?;
+    file.write_all(content)?;
+    file.sync_all()
 }
 
 #[cfg(test)]

@@ -20,7 +20,7 @@ use tokio::fs::File;
 use tokio::io::AsyncWriteExt;
 use tokio::time::Instant;
 
-use super::{AnswerPort, Ecu, P2_MS};
+use super::{AnswerPort, Ecu, Faults, P2_MS, Then};
 
 /// P2* as the ECU tells it: 5 s in units of 10 ms.
 const P2_STAR_10MS: u16 = 500;
@@ -41,10 +41,20 @@ pub(super) struct Download {
     file: File,
     size: u64,
     received: u64,
+    /// How many blocks were written.
+    blocks: u32,
     /// Counter of the last block that was written; 0 before the first.
     last_counter: u8,
     /// The exit was requested and every byte was there.
     complete: bool,
+}
+
+impl Download {
+    /// Waits for a write that is under way.
+    pub(super) async fn settle(&mut self) {
+        // A write that failed has been answered as such; here it only has to be over.
+        let _ = self.file.flush().await;
+    }
 }
 
 impl Ecu {
@@ -78,7 +88,7 @@ impl Ecu {
             }
             Request::WriteDataByIdentifier(request) => self.write_fingerprint(request, &mut answer)?,
             Request::RoutineControl(request) => self.routine(request, port, &mut answer).await?,
-            Request::RequestDownload(request) => self.request_download(request, &mut answer).await?,
+            Request::RequestDownload(request) => self.request_download(request, &mut answer)?,
             Request::TransferData(request) => self.transfer(request, port, &mut answer).await?,
             Request::RequestTransferExit(_) => self.transfer_exit(&mut answer).await?,
             Request::ClearDiagnosticInfo(_)
@@ -89,7 +99,8 @@ impl Ecu {
             // The enum may grow: what this program does not know, the ECU does not support.
             _ => return Err(Nrc::ServiceNotSupported),
         }
-        Ok((!suppressed).then_some(answer))
+        // A fault leaves the answer empty.
+        Ok((!suppressed && !answer.is_empty()).then_some(answer))
     }
 
     fn require_session(&self) -> Result<(), Nrc> {
@@ -137,7 +148,7 @@ impl Ecu {
         if request.reset_type != ResetType::HardReset {
             return Err(Nrc::SubFunctionNotSupported);
         }
-        self.reboot_wanted = true;
+        self.then = Then::Restart;
         positive(answer, &Response::EcuReset(EcuResetResponse::new(ResetType::HardReset)))
     }
 
@@ -273,6 +284,9 @@ impl Ecu {
             }
             _ if routine == ids.roll_back_routine => {
                 self.require_unlocked()?;
+                if Faults::take_one(&mut self.faults.lock().refuses_roll_back) {
+                    return Err(Nrc::GeneralProgrammingFailure);
+                }
                 self.banks.roll_back();
                 self.saved()?
             }
@@ -296,12 +310,18 @@ impl Ecu {
         self.require_programming()?;
         self.download = None;
         self.banks.erase()?;
+        // The bank is unbootable before its content goes, and cannot be written before the erase has ended.
         let status = self.saved()?;
+        let image = self.banks.other_image(&self.folder);
+        match std::fs::remove_file(&image) {
+            Err(error) if error.kind() != std::io::ErrorKind::NotFound => {
+                return Err(self.failed_to_write(&error));
+            }
+            Ok(()) | Err(_) => {}
+        }
         let service = UdsServiceType::RoutineControl.to_request_sid();
         port.work(service, Duration::from_millis(self.config.timing.erase_ms)).await;
-        File::create(self.banks.other_image(&self.folder))
-            .await
-            .map_err(|error| self.failed_to_write(&error))?;
+        std::fs::File::create(image).map_err(|error| self.failed_to_write(&error))?;
         Ok(status)
     }
 
@@ -319,14 +339,14 @@ impl Ecu {
             .await
             .map_err(|error| self.failed_to_write(&error))?
             .map_err(|error| self.failed_to_write(&error))?;
-        if self.config.faults.wrong_checksum || found.as_ref() != expected {
+        if self.faults.lock().wrong_checksum || found.as_ref() != expected {
             return Ok(BAD);
         }
         self.banks.written(version);
         self.saved()
     }
 
-    async fn request_download(
+    fn request_download(
         &mut self,
         request: RequestDownloadRequest,
         answer: &mut BytesMut,
@@ -342,9 +362,10 @@ impl Ecu {
         if self.fingerprint.is_none() || self.banks.other().valid || !image.exists() {
             return Err(Nrc::RequestSequenceError);
         }
-        let file = File::create(image).await.map_err(|error| self.failed_to_write(&error))?;
-        let size = request.memory_size();
-        self.download = Some(Download { file, size, received: 0, last_counter: 0, complete: false });
+        let file = std::fs::File::create(image).map_err(|error| self.failed_to_write(&error))?;
+        let (file, size) = (File::from_std(file), request.memory_size());
+        self.download =
+            Some(Download { file, size, received: 0, blocks: 0, last_counter: 0, complete: false });
         let length = self.config.timing.max_block_length.to_be_bytes();
         let done = RequestDownloadResponse::new(&length).map_err(|_| Nrc::GeneralReject)?;
         positive(answer, &Response::RequestDownload(done))
@@ -357,7 +378,7 @@ impl Ecu {
         answer: &mut BytesMut,
     ) -> Result<(), Nrc> {
         self.require_programming()?;
-        let (timing, faults) = (&self.config.timing, &self.config.faults);
+        let timing = &self.config.timing;
         let download = self.download.as_mut().ok_or(Nrc::RequestSequenceError)?;
         let done = TransferDataResponse::new(request.block_sequence_counter, &[]);
         let repeated = download.received > 0 && request.block_sequence_counter == download.last_counter;
@@ -375,16 +396,34 @@ impl Ecu {
         if end > download.size {
             return Err(Nrc::TransferDataSuspended);
         }
-        if faults.fails_write_at_byte.is_some_and(|limit| end > limit) {
+        let number = download.blocks + 1;
+        let (fails, loses_power, loses_answer) = {
+            let mut faults = self.faults.lock();
+            (
+                faults.fails_write_at_byte.is_some_and(|limit| end > limit),
+                Faults::take_at(&mut faults.loses_power_at_block, number),
+                Faults::take_at(&mut faults.loses_answer_to_block, number),
+            )
+        };
+        if fails {
             return Err(Nrc::GeneralProgrammingFailure);
         }
         let service = UdsServiceType::TransferData.to_request_sid();
         port.work(service, Duration::from_millis(timing.block_ms)).await;
-        if let Err(error) = download.file.write_all(request.data).await {
+        let written = if loses_power { request.data.len() / 2 } else { request.data.len() };
+        if let Err(error) = download.file.write_all(request.data.get(..written).unwrap_or_default()).await {
             return Err(self.failed_to_write(&error));
         }
+        if loses_power {
+            self.then = Then::LosePower;
+            return Ok(());
+        }
         download.received = end;
+        download.blocks = number;
         download.last_counter = request.block_sequence_counter;
+        if loses_answer {
+            return Ok(());
+        }
         positive(answer, &Response::TransferData(done))
     }
 
@@ -394,7 +433,8 @@ impl Ecu {
         if download.received != download.size {
             return Err(Nrc::RequestSequenceError);
         }
-        if let Err(error) = download.file.flush().await {
+        // What is acknowledged here survives a power cut of the machine that simulates it.
+        if let Err(error) = download.file.sync_all().await {
             return Err(self.failed_to_write(&error));
         }
         download.complete = true;

@@ -23,6 +23,7 @@ struct Bench {
     requests: mpsc::Sender<EcuRequest>,
     answers: mpsc::Receiver<EcuAnswer>,
     to_answers: mpsc::Sender<EcuAnswer>,
+    handle: EcuHandle,
     folder: tempfile::TempDir,
     task: tokio::task::JoinHandle<()>,
 }
@@ -33,9 +34,9 @@ impl Bench {
     }
 
     fn in_folder(config: EcuConfig, folder: tempfile::TempDir) -> Self {
-        let (requests, task) = Ecu::power_up(config, folder.path()).unwrap().run();
+        let (requests, handle, task) = Ecu::power_up(config, folder.path()).unwrap().run();
         let (to_answers, answers) = mpsc::channel(64);
-        Self { requests, answers, to_answers, folder, task: tokio::spawn(task) }
+        Self { requests, answers, to_answers, handle, folder, task: tokio::spawn(task) }
     }
 
     /// Cuts the power and switches it on again.
@@ -48,6 +49,19 @@ impl Bench {
     async fn send(&self, data: &[u8]) {
         let request = EcuRequest { data: data.to_vec(), tester: TESTER, answers: self.to_answers.clone() };
         self.requests.send(request).await.unwrap();
+    }
+
+    /// Asks in vain.
+    async fn silence(&mut self, data: &[u8]) {
+        self.send(data).await;
+        let answer = tokio::time::timeout(Duration::from_secs(60), self.answers.recv()).await;
+        assert!(answer.is_err(), "{data:02X?} was answered with {answer:02X?}");
+    }
+
+    async fn power_cut_and_restored(&self) {
+        self.handle.cut_power().await;
+        self.handle.restore_power().await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
     }
 
     /// The final answer to a request.
@@ -340,9 +354,133 @@ async fn faults_do_what_they_say() {
     assert_eq!(ecu.running().await, running("1.0", 0, "", 0));
 
     let mut ecu = with(Faults { silent: true, ..Faults::default() });
-    ecu.send(&[0x22, 0xF1, 0x89]).await;
-    let answer = tokio::time::timeout(Duration::from_secs(60), ecu.answers.recv()).await;
-    assert!(answer.is_err());
+    ecu.silence(&[0x22, 0xF1, 0x89]).await;
+    ecu.handle.set_faults(Faults::default());
+    ecu.accepted(&[0x22, 0xF1, 0x89]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_busy_ecu_is_busy_as_often_as_it_was_told() {
+    let mut ecu = Bench::new(config());
+    ecu.handle.set_faults(Faults { busy_answers: 2, ..Faults::default() });
+    assert_eq!(ecu.refused(&[0x10, 0x03]).await, 0x21);
+    ecu.accepted(&[0x3E, 0x00]).await;
+    assert_eq!(ecu.refused(&[0x10, 0x03]).await, 0x21);
+    ecu.accepted(&[0x10, 0x03]).await;
+    assert_eq!(ecu.handle.faults().busy_answers, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_slow_ecu_says_that_it_works_and_answers_later() {
+    let mut ecu =
+        Bench::new(EcuConfig { faults: Faults { slow_ms: 3_000, ..Faults::default() }, ..config() });
+    let start = Instant::now();
+    ecu.send(&[0x10, 0x03]).await;
+    assert_eq!(ecu.answers.recv().await.unwrap().data, [0x7F, 0x10, 0x78][..]);
+    assert_eq!(ecu.answers.recv().await.unwrap().data, [0x7F, 0x10, 0x78][..]);
+    assert_eq!(ecu.answers.recv().await.unwrap().data[..2], [0x50, 0x03]);
+    assert_eq!(start.elapsed().as_secs(), 3);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_roll_back_can_be_refused_a_number_of_times() {
+    let mut ecu = Bench::new(config());
+    ecu.write(b"2.0", b"new software").await;
+    ecu.unlocked_routine(0x0301).await;
+    ecu.reset().await;
+    ecu.handle.set_faults(Faults { refuses_roll_back: 2, ..Faults::default() });
+    ecu.accepted(&[0x10, 0x03]).await;
+    ecu.unlock().await;
+    assert_eq!(ecu.refused(&[0x31, 0x01, 0x03, 0x03]).await, 0x72);
+    assert_eq!(ecu.refused(&[0x31, 0x01, 0x03, 0x03]).await, 0x72);
+    ecu.accepted(&[0x31, 0x01, 0x03, 0x03]).await;
+    ecu.reset().await;
+    assert_eq!(ecu.running().await, running("1.0", 0, "", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_block_whose_answer_was_lost_is_written_once() {
+    let mut ecu = Bench::new(config());
+    ecu.handle.set_faults(Faults { loses_answer_to_block: Some(2), ..Faults::default() });
+    ecu.begin_download(b"2.0", 6).await;
+    ecu.accepted(&[0x36, 1, 1, 2]).await;
+    ecu.send(&[0x36, 2, 3, 4]).await;
+    assert_eq!(ecu.accepted(&[0x36, 2, 3, 4]).await, [0x76, 2]);
+    ecu.accepted(&[0x36, 3, 5, 6]).await;
+    ecu.accepted(&[0x37]).await;
+    assert_eq!(ecu.check_memory(&[1, 2, 3, 4, 5, 6]).await, 0);
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_lost_in_the_middle_of_a_block_leaves_half_of_it_and_no_session() {
+    let mut ecu = Bench::new(config());
+    ecu.handle.set_faults(Faults { loses_power_at_block: Some(2), ..Faults::default() });
+    ecu.begin_download(b"2.0", 8).await;
+    ecu.accepted(&[0x36, 1, 1, 2, 3, 4]).await;
+    ecu.silence(&[0x36, 2, 5, 6, 7, 8]).await;
+    assert_eq!(fs::read(ecu.folder.path().join("bank1.bin")).unwrap(), [1, 2, 3, 4, 5, 6]);
+    assert_eq!(ecu.refused(&[0x36, 2, 5, 6, 7, 8]).await, 0x7F);
+    assert_eq!(ecu.running().await, running("1.0", 0, "", 0));
+    ecu.write(b"2.0", &[1, 2, 3, 4, 5, 6, 7, 8]).await;
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_lost_instead_of_an_answer_keeps_what_was_done() {
+    let mut ecu = Bench::new(config());
+    ecu.write(b"2.0", b"new software").await;
+    ecu.accepted(&[0x10, 0x03]).await;
+    ecu.unlock().await;
+    ecu.handle.set_faults(Faults { loses_power_instead_of_answer: Some(2), ..Faults::default() });
+    ecu.accepted(&[0x85, 0x02]).await;
+    ecu.silence(&[0x31, 0x01, 0x03, 0x01]).await;
+    assert_eq!(ecu.running().await, running("2.0", 1, "1.0", 1));
+}
+
+#[tokio::test(start_paused = true)]
+async fn an_ecu_without_power_is_silent_and_comes_back_from_what_it_had_saved() {
+    let mut ecu = Bench::new(config());
+    ecu.write(b"2.0", b"new software").await;
+    ecu.unlocked_routine(0x0301).await;
+    ecu.handle.cut_power().await;
+    ecu.silence(&[0x22, 0xF1, 0x89]).await;
+    ecu.handle.restore_power().await;
+    tokio::time::sleep(Duration::from_millis(150)).await;
+    assert_eq!(ecu.running().await, running("2.0", 1, "1.0", 1));
+    assert_eq!(ecu.accepted(&[0x22, 0xF1, 0x86]).await[3], 1);
+}
+
+#[tokio::test(start_paused = true)]
+async fn power_cuts_on_trial_count_as_boots_and_end_it() {
+    let timing = EcuTiming { trial_boots: 3, ..EcuTiming::default() };
+    let mut ecu = Bench::new(EcuConfig { timing, ..config() });
+    for _ in 0..10 {
+        ecu.power_cut_and_restored().await;
+    }
+    ecu.write(b"2.0", b"new software").await;
+    ecu.unlocked_routine(0x0301).await;
+    for _ in 0..3 {
+        ecu.power_cut_and_restored().await;
+        assert_eq!(ecu.running().await, running("2.0", 1, "1.0", 1));
+    }
+    ecu.power_cut_and_restored().await;
+    assert_eq!(ecu.running().await, running("1.0", 0, "", 0));
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_power_cut_in_the_middle_of_an_erase_leaves_nothing_to_write_to() {
+    let timing = EcuTiming { erase_ms: 5_000, ..EcuTiming::default() };
+    let mut ecu = Bench::new(EcuConfig { timing, ..config() });
+    ecu.write(b"2.0", b"new software").await;
+    ecu.send(&[0x31, 0x01, 0xFF, 0x00]).await;
+    tokio::time::sleep(Duration::from_secs(1)).await;
+    ecu.power_cut_and_restored().await;
+    while ecu.answers.try_recv().is_ok() {}
+    assert_eq!(ecu.running().await, running("1.0", 0, "", 0));
+    ecu.accepted(&[0x10, 0x03]).await;
+    ecu.accepted(&[0x10, 0x02]).await;
+    ecu.unlock().await;
+    ecu.accepted(b"\x2E\xF1\x842.0").await;
+    assert_eq!(ecu.refused(&[0x34, 0x00, 0x44, 0, 0, 0, 0, 0, 0, 0, 1]).await, 0x24);
 }
 
 #[tokio::test(start_paused = true)]
