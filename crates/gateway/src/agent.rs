@@ -4,6 +4,7 @@
 mod commands;
 mod update;
 
+use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
@@ -27,8 +28,6 @@ use crate::status::Status;
 use crate::tls::{Tls, TlsError};
 use crate::topology::{Topology, TopologyError};
 
-/// Commands that wait for the agent.
-const COMMAND_QUEUE: usize = 16;
 /// Results of ECU calls and downloads that wait for the agent.
 const EVENT_QUEUE: usize = 64;
 
@@ -134,8 +133,8 @@ impl Gateway {
         let downloader = Downloader::new(tls.https, packages, release_key, config.backoff())?;
 
         let (status, status_receiver) = watch::channel(Status::default());
-        let (commands, command_receiver) = mpsc::channel(COMMAND_QUEUE);
         let outgoing = Arc::new(Notify::new());
+        let incoming = Arc::new(Notify::new());
         let stop = CancellationToken::new();
         let link = ServerLink {
             binding: config.binding(),
@@ -152,7 +151,7 @@ impl Gateway {
             backoff: config.backoff(),
             journal: journal.clone(),
             outgoing: outgoing.clone(),
-            commands,
+            incoming: incoming.clone(),
             status: status.clone(),
             stop: stop.clone(),
         };
@@ -165,13 +164,15 @@ impl Gateway {
             downloader,
             signals,
             outgoing,
+            incoming,
             status,
             results,
+            in_work: BTreeSet::new(),
             update: None,
             interrupt: CancellationToken::new(),
             tasks: JoinSet::new(),
         };
-        let work = tokio::spawn(run(agent, link, command_receiver, result_receiver, stop.clone()));
+        let work = tokio::spawn(run(agent, link, result_receiver, stop.clone()));
         Ok(RunningGateway { status: status_receiver, stop, work: Some(work) })
     }
 }
@@ -216,13 +217,12 @@ impl Drop for RunningGateway {
 async fn run(
     mut agent: Agent,
     link: ServerLink,
-    commands: mpsc::Receiver<Received>,
     results: mpsc::Receiver<TaskResult>,
     stop: CancellationToken,
 ) -> Result<(), GatewayFailure> {
     let result = tokio::select! {
         result = link.run() => result,
-        result = agent.run(commands, results) => result,
+        result = agent.run(results) => result,
     };
     stop.cancel();
     agent.tasks.shutdown().await;
@@ -250,8 +250,11 @@ struct Agent {
     downloader: Downloader,
     signals: Arc<dyn ReadinessSource>,
     outgoing: Arc<Notify>,
+    incoming: Arc<Notify>,
     status: watch::Sender<Status>,
     results: mpsc::Sender<TaskResult>,
+    /// Open commands that are being carried out.
+    in_work: BTreeSet<MsgId>,
     /// The update under way, or the last one.
     update: Option<VehicleUpdate>,
     /// Ends the download and the ECU calls that are under way.
@@ -261,22 +264,13 @@ struct Agent {
 
 impl Agent {
     /// Goes on with what the journal holds, then takes what comes.
-    async fn run(
-        &mut self,
-        mut commands: mpsc::Receiver<Received>,
-        mut results: mpsc::Receiver<TaskResult>,
-    ) -> Result<(), GatewayFailure> {
+    async fn run(&mut self, mut results: mpsc::Receiver<TaskResult>) -> Result<(), GatewayFailure> {
         self.resume_update().await?;
-        for open in self.journal.open_commands().await? {
-            if let Some(command) = Received::read(&open.payload, open.received_at, &self.binding) {
-                self.take(command).await?;
-            }
-        }
+        let incoming = self.incoming.clone();
+        incoming.notify_one();
         loop {
             tokio::select! {
-                received = commands.recv() => {
-                    self.take(received.ok_or(GatewayFailure::Stopped)?).await?;
-                }
+                () = incoming.notified() => self.take_open_commands().await?,
                 result = results.recv() => {
                     self.finish(result.ok_or(GatewayFailure::Stopped)?).await?;
                 }
@@ -287,6 +281,21 @@ impl Agent {
                 }
             }
         }
+    }
+
+    /// Carries out the commands of the journal that it does not work on already.
+    async fn take_open_commands(&mut self) -> Result<(), GatewayFailure> {
+        let mut open = BTreeSet::new();
+        for command in self.journal.open_commands().await? {
+            let read = Received::read(&command.payload, command.received_at, &self.binding);
+            let Some(command) = read else { continue };
+            open.insert(command.msg_id.clone());
+            if self.in_work.insert(command.msg_id.clone()) {
+                self.take(command).await?;
+            }
+        }
+        self.in_work.retain(|msg_id| open.contains(msg_id));
+        Ok(())
     }
 
     async fn finish(&mut self, result: TaskResult) -> Result<(), GatewayFailure> {

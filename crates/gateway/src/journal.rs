@@ -7,7 +7,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farrier_protocol::{MsgId, Sha256, UnixMillis, VehicleMessage};
+use farrier_protocol::{MsgId, Sha256, UnixMillis, UpTopic, VehicleMessage};
 use farrier_vehicle_update::Record;
 use rusqlite::{Connection, OptionalExtension, Transaction, params};
 
@@ -23,7 +23,7 @@ const SCHEMA: &str = "
         msg_id TEXT PRIMARY KEY, payload BLOB NOT NULL, received_at_ms INTEGER NOT NULL, open INTEGER NOT NULL
     ) STRICT;
     CREATE TABLE outbox (
-        sequence INTEGER PRIMARY KEY AUTOINCREMENT, message_type TEXT NOT NULL, payload BLOB NOT NULL
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL
     ) STRICT;
     CREATE TABLE record (
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, content TEXT NOT NULL
@@ -98,18 +98,11 @@ pub(crate) struct Entry {
     pub vci_digest: Option<Sha256>,
 }
 
-/// Whether a command came in before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum TakenIn {
-    New,
-    Known,
-}
-
 /// A message that the server has not acknowledged.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Outgoing {
     pub sequence: i64,
-    pub message_type: String,
+    pub topic: UpTopic,
     pub payload: Vec<u8>,
 }
 
@@ -185,23 +178,24 @@ impl Journal {
         .await?
     }
 
-    /// Stores a command, unless it is known, so that it may be acknowledged.
+    /// Stores a command, unless it is known, so that it may be acknowledged. Whoever carries commands out
+    /// finds it among [`Journal::open_commands`].
     pub(crate) async fn take_in(
         &self,
         msg_id: MsgId,
         payload: Vec<u8>,
         received_at: UnixMillis,
-    ) -> Result<TakenIn, JournalError> {
+    ) -> Result<(), JournalError> {
         self.run(move |_, transaction| {
             transaction.execute(
                 "DELETE FROM inbox WHERE open = 0 AND received_at_ms < ?1",
                 params![received_at.0.saturating_sub(INBOX_RETENTION_MS)],
             )?;
-            let inserted = transaction.execute(
+            transaction.execute(
                 "INSERT OR IGNORE INTO inbox (msg_id, payload, received_at_ms, open) VALUES (?1, ?2, ?3, 1)",
                 params![msg_id.as_str(), payload, received_at.0],
             )?;
-            Ok(if inserted == 1 { TakenIn::New } else { TakenIn::Known })
+            Ok(())
         })
         .await
     }
@@ -226,15 +220,20 @@ impl Journal {
 
     /// The oldest message that is not acknowledged.
     pub(crate) async fn next_outgoing(&self) -> Result<Option<Outgoing>, JournalError> {
-        self.run(|_, transaction| {
-            let query = "SELECT sequence, message_type, payload FROM outbox ORDER BY sequence LIMIT 1";
-            transaction
+        self.run(|file, transaction| {
+            let query = "SELECT sequence, topic, payload FROM outbox ORDER BY sequence LIMIT 1";
+            let row = transaction
                 .query_row(query, [], |row| {
-                    Ok(Outgoing { sequence: row.get(0)?, message_type: row.get(1)?, payload: row.get(2)? })
+                    Ok((row.get(0)?, row.get::<_, String>(1)?, row.get::<_, Vec<u8>>(2)?))
                 })
-                .optional()
+                .optional()?;
+            let Some((sequence, topic, payload)) = row else { return Ok(Ok(None)) };
+            Ok(match topic.parse() {
+                Ok(topic) => Ok(Some(Outgoing { sequence, topic, payload })),
+                Err(_) => Err(file.damaged(format!("a message for topic {topic:?}"))),
+            })
         })
-        .await
+        .await?
     }
 
     /// The server acknowledged a message.
@@ -330,7 +329,7 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
     }
     for message in &entry.messages {
         transaction.execute(
-            "INSERT INTO outbox (message_type, payload) VALUES (?1, ?2)",
+            "INSERT INTO outbox (topic, payload) VALUES (?1, ?2)",
             params![message.topic().name(), message.to_json()],
         )?;
         if let Some(command) = message.correlation_id() {
@@ -387,7 +386,7 @@ mod tests {
         }
     }
 
-    async fn take_in(journal: &Journal, number: u32) -> TakenIn {
+    async fn take_in(journal: &Journal, number: u32) {
         let msg_id = format!("SRV-{number}").parse().unwrap();
         journal.take_in(msg_id, number.to_string().into_bytes(), UnixMillis(1)).await.unwrap()
     }
@@ -405,9 +404,9 @@ mod tests {
     async fn a_command_is_taken_in_once_and_stays_open_until_it_is_answered() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
-        assert_eq!(take_in(&journal, 1).await, TakenIn::New);
-        assert_eq!(take_in(&journal, 2).await, TakenIn::New);
-        assert_eq!(take_in(&journal, 1).await, TakenIn::Known);
+        for number in [1, 2, 1] {
+            take_in(&journal, number).await;
+        }
         drop(journal);
 
         let journal = Journal::open(folder.path()).unwrap();
@@ -415,7 +414,8 @@ mod tests {
         assert_eq!(open.iter().map(|command| command.payload.as_slice()).collect::<Vec<_>>(), [b"1", b"2"]);
         journal.store(Entry { messages: vec![message(1)], ..Entry::default() }).await.unwrap();
         assert_eq!(journal.open_commands().await.unwrap().len(), 1);
-        assert_eq!(take_in(&journal, 1).await, TakenIn::Known, "an answered command stays known");
+        take_in(&journal, 1).await;
+        assert_eq!(journal.open_commands().await.unwrap().len(), 1, "an answered command stays known");
     }
 
     #[tokio::test]
@@ -429,7 +429,7 @@ mod tests {
 
         let journal = Journal::open(folder.path()).unwrap();
         assert_eq!(journal.next_outgoing().await.unwrap(), Some(first.clone()));
-        assert_eq!((first.message_type.as_str(), first.payload), ("error", message(1).to_json()));
+        assert_eq!((first.topic, first.payload), (UpTopic::Error, message(1).to_json()));
         journal.acknowledged(first.sequence).await.unwrap();
         let second = journal.next_outgoing().await.unwrap().unwrap();
         assert_eq!(second.payload, message(2).to_json());

@@ -25,7 +25,7 @@ use crate::backoff::{Backoff, random_u64};
 use crate::clock;
 use crate::error_text::with_causes;
 use crate::identity;
-use crate::journal::{Journal, Outgoing, TakenIn};
+use crate::journal::{Journal, Outgoing};
 use crate::status::Status;
 
 /// Commands that may be under way to us without acknowledgement.
@@ -69,7 +69,8 @@ pub(crate) struct ServerLink {
     pub journal: Journal,
     /// Something new is in the outbox.
     pub outgoing: Arc<Notify>,
-    pub commands: mpsc::Sender<Received>,
+    /// A command was taken in.
+    pub incoming: Arc<Notify>,
     pub status: watch::Sender<Status>,
     pub stop: CancellationToken,
 }
@@ -162,14 +163,14 @@ impl ServerLink {
         let notice = client.subscribe_tracked(self.topics.down(&self.binding), QoS::AtLeastOnce).await?;
         let subscribed = tokio::time::timeout(CONNECT_TIMEOUT, notice.wait_completion_async()).await;
         subscribed.map_err(|_| Ended::NoAnswer)?.map_err(Ended::NotSubscribed)?;
-        self.publish(client, UpTopic::Wakeup.name(), self.wake_up().await?.to_json()).await?;
+        self.publish(client, UpTopic::Wakeup, self.wake_up().await?.to_json()).await?;
         self.status.send_modify(|status| status.connected = true);
         tracing::info!(server = %self.server.0, "The gateway is connected.");
         loop {
             // Asked for before the look into the outbox, so that nothing stored after it is missed.
             let more = self.outgoing.notified();
             while let Some(message) = self.next_outgoing().await? {
-                self.publish(client, &message.message_type, message.payload).await?;
+                self.publish(client, message.topic, message.payload).await?;
                 self.journal.acknowledged(message.sequence).await.map_err(GatewayFailure::from)?;
             }
             more.await;
@@ -194,8 +195,8 @@ impl ServerLink {
     }
 
     /// Publishes and waits for the acknowledgement; one that the server refuses for good counts as taken.
-    async fn publish(&self, client: &AsyncClient, topic: &str, payload: Vec<u8>) -> Result<(), Ended> {
-        let name = format!("{}/{topic}", self.up_prefix());
+    async fn publish(&self, client: &AsyncClient, topic: UpTopic, payload: Vec<u8>) -> Result<(), Ended> {
+        let name = self.topics.up(&self.binding, topic);
         loop {
             let options = PublishOptions::new(QoS::AtLeastOnce);
             let notice = client.publish_tracked(name.clone(), payload.clone(), options).await?;
@@ -214,7 +215,7 @@ impl ServerLink {
                 PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return Ok(()),
                 PubAckReason::QuotaExceeded => {
                     let wait = self.backoff.clone().next_wait(random_u64());
-                    tracing::warn!(topic, "The server takes no more messages for now.");
+                    tracing::warn!(%topic, "The server takes no more messages for now.");
                     tokio::time::sleep(wait).await;
                 }
                 PubAckReason::UnspecifiedError
@@ -223,20 +224,14 @@ impl ServerLink {
                 | PubAckReason::TopicNameInvalid
                 | PubAckReason::PacketIdentifierInUse
                 | PubAckReason::PayloadFormatInvalid => {
-                    tracing::error!(topic, ?reason, "The server refuses a message; it is not sent again.");
+                    tracing::error!(%topic, ?reason, "The server refuses a message; it is not sent again.");
                     return Ok(());
                 }
             }
         }
     }
 
-    /// `ota/{vehicle_id}/{gateway_id}/up`.
-    fn up_prefix(&self) -> String {
-        let topic = self.topics.up(&self.binding, UpTopic::Wakeup);
-        topic.strip_suffix("/wakeup").unwrap_or(&topic).to_owned()
-    }
-
-    /// Stores commands, acknowledges them, passes new ones on.
+    /// Stores commands, tells the agent, acknowledges them.
     async fn take_in(&self, client: &AsyncClient, publishes: &mut mpsc::Receiver<Publish>) -> Ended {
         while let Some(publish) = publishes.recv().await {
             if let Err(ended) = self.take_one_in(client, &publish).await {
@@ -250,10 +245,9 @@ impl ServerLink {
         let received_at = clock::now();
         let payload = publish.payload.to_vec();
         if let Some(command) = Received::read(&payload, received_at, &self.binding) {
-            let taken = self.journal.take_in(command.msg_id.clone(), payload, received_at).await;
-            if taken.map_err(GatewayFailure::from)? == TakenIn::New {
-                self.commands.send(command).await.map_err(|_| GatewayFailure::Stopped)?;
-            }
+            self.journal.take_in(command.msg_id, payload, received_at).await.map_err(GatewayFailure::from)?;
+            // Told for known ones too: the connection may have broken after the first was stored.
+            self.incoming.notify_one();
         }
         client.ack(publish).await?;
         Ok(())
