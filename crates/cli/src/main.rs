@@ -1,2 +1,133 @@
-//! To be written.
-fn main() {}
+//! The `farrier` command: server, operator's commands, simulator and demo in one binary.
+//! Reads arguments and prints answers; what they do lives in the crates below.
+
+mod campaign;
+mod check_message;
+mod demo;
+mod operator;
+mod output;
+mod pki;
+mod release;
+mod release_key;
+mod server;
+mod simulate;
+mod stop_signal;
+mod vehicle;
+
+use std::io::{ErrorKind, Write};
+use std::process::ExitCode;
+
+use anyhow::Context;
+use clap::{Parser, Subcommand};
+use tracing_subscriber::EnvFilter;
+
+/// Updates the software of vehicles over the air: all ECUs of a vehicle, or none.
+#[derive(Parser)]
+#[command(name = "farrier", version, subcommand_required = true, arg_required_else_help = true)]
+struct Cli {
+    /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter such as farrier_server=debug.
+    #[arg(long, global = true, env = "FARRIER_LOG", value_name = "FILTER")]
+    log: Option<String>,
+
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Show the whole system at work on this machine: server, vehicles, one update, one roll-back.
+    Demo(demo::Demo),
+    /// Run the server that vehicles and operators connect to.
+    Server(server::Server),
+    /// Make certificates for a server and its vehicles.
+    #[command(subcommand)]
+    Pki(pki::Pki),
+    /// Bring images to the server and name them as one release.
+    Release(release::Release),
+    /// Plan, start and follow campaigns.
+    Campaign(campaign::Campaign),
+    /// Look at vehicles, and enrol them.
+    Vehicle(vehicle::Vehicle),
+    /// Run a simulated vehicle.
+    #[command(subcommand)]
+    Simulate(simulate::Simulate),
+    /// Check one message against the protocol, for those who write their own gateway.
+    CheckMessage(check_message::CheckMessage),
+}
+
+impl Command {
+    /// What is logged unless something else is asked for: a server tells what it does, a command only trouble.
+    fn default_log(&self) -> &'static str {
+        match self {
+            Self::Server(_) | Self::Simulate(_) => "info",
+            Self::Demo(_) => "error",
+            Self::Pki(_)
+            | Self::Release(_)
+            | Self::Campaign(_)
+            | Self::Vehicle(_)
+            | Self::CheckMessage(_) => "warn",
+        }
+    }
+}
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match start_log(&cli).and_then(|()| run(cli.command)) {
+        Ok(code) => code,
+        Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
+        Err(error) => {
+            report(&error);
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn start_log(cli: &Cli) -> anyhow::Result<()> {
+    let filter = cli.log.as_deref().unwrap_or_else(|| cli.command.default_log());
+    let filter = EnvFilter::try_new(filter).with_context(|| {
+        format!("expected a log filter such as info or farrier_server=debug, found {filter:?}; correct --log")
+    })?;
+    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    Ok(())
+}
+
+fn run(command: Command) -> anyhow::Result<ExitCode> {
+    let command = match command {
+        Command::CheckMessage(check) => return check.run(),
+        Command::Pki(pki) => return pki.run().map(|()| ExitCode::SUCCESS),
+        command @ (Command::Demo(_)
+        | Command::Server(_)
+        | Command::Release(_)
+        | Command::Campaign(_)
+        | Command::Vehicle(_)
+        | Command::Simulate(_)) => command,
+    };
+    let runtime = tokio::runtime::Runtime::new().context("the system gave no threads to run on")?;
+    runtime.block_on(async {
+        match command {
+            Command::Demo(demo) => return demo.run().await,
+            Command::Server(server) => server.run().await?,
+            Command::Release(release) => release.run().await?,
+            Command::Campaign(campaign) => campaign.run().await?,
+            Command::Vehicle(vehicle) => vehicle.run().await?,
+            Command::Simulate(simulate) => simulate.run().await?,
+            Command::CheckMessage(_) | Command::Pki(_) => {}
+        }
+        Ok(ExitCode::SUCCESS)
+    })
+}
+
+/// The reader of our output went away, as `head` does: nothing went wrong.
+fn is_closed_pipe(error: &anyhow::Error) -> bool {
+    error.downcast_ref::<std::io::Error>().is_some_and(|error| error.kind() == ErrorKind::BrokenPipe)
+}
+
+/// One line for what happened, and one for each cause below it.
+fn report(error: &anyhow::Error) {
+    let mut text = format!("farrier: {error}\n");
+    for cause in error.chain().skip(1) {
+        text.push_str(&format!("  because: {cause}\n"));
+    }
+    // Where stderr is closed, nobody can be told.
+    let _ = std::io::stderr().write_all(text.as_bytes());
+}

@@ -1,0 +1,216 @@
+//! `farrier campaign`: plans, starts and follows campaigns.
+
+use std::collections::BTreeMap;
+use std::time::Duration;
+
+use clap::{Args, Subcommand};
+use serde::Deserialize;
+use serde_json::{Value, json};
+
+use crate::operator::{Operator, OperatorArgs, read};
+use crate::output::{plain, print, print_json, table, thousands};
+
+/// How often a watched campaign is asked for.
+const WATCH_EVERY: Duration = Duration::from_secs(1);
+
+#[derive(Args)]
+pub(crate) struct Campaign {
+    #[command(flatten)]
+    operator: OperatorArgs,
+    #[command(subcommand)]
+    command: Command,
+}
+
+#[derive(Subcommand)]
+enum Command {
+    /// Plan a campaign; it starts with `campaign start`.
+    Create {
+        /// Name of the campaign.
+        name: String,
+        /// The release that it brings.
+        #[arg(long)]
+        release: String,
+        /// A vehicle that it takes in; can be given several times. Without it: every enrolled vehicle, later ones too.
+        #[arg(long = "vehicle", value_name = "VEHICLE")]
+        vehicles: Vec<String>,
+    },
+    /// Start a campaign.
+    Start {
+        /// Name of the campaign.
+        name: String,
+    },
+    /// Show where a campaign and its vehicles are.
+    Show {
+        /// Name of the campaign.
+        name: String,
+        /// Go on until every vehicle that it has taken in is done.
+        #[arg(long)]
+        watch: bool,
+    },
+    /// List the campaigns.
+    List,
+}
+
+#[derive(Deserialize)]
+pub(crate) struct CampaignAnswer {
+    pub(crate) name: String,
+    pub(crate) release: String,
+    pub(crate) state: String,
+    #[serde(default)]
+    pub(crate) states: BTreeMap<String, u64>,
+    #[serde(default)]
+    pub(crate) vehicles: u64,
+    #[serde(default)]
+    pub(crate) ended: u64,
+}
+
+impl CampaignAnswer {
+    /// Nothing is under way. A campaign for every vehicle goes on all the same: there may be later ones.
+    fn is_done(&self) -> bool {
+        self.state == "finished"
+            || (self.state == "running" && self.vehicles > 0 && self.ended == self.vehicles)
+    }
+}
+
+/// One vehicle in one campaign.
+#[derive(Deserialize)]
+pub(crate) struct VehicleUpdate {
+    pub(crate) vehicle_id: String,
+    pub(crate) state: String,
+    pub(crate) sentence: String,
+    #[serde(default)]
+    pub(crate) bytes_served: u64,
+    #[serde(default)]
+    pub(crate) bytes_total: u64,
+    #[serde(default)]
+    pub(crate) ecu_count: u64,
+}
+
+impl Campaign {
+    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+        let operator = Operator::new(&self.operator)?;
+        let answer = match &self.command {
+            Command::Create { name, release, vehicles } => create(&operator, name, release, vehicles).await?,
+            Command::Start { name } => start(&operator, name).await?,
+            Command::List => operator.get(&["campaigns"]).await?,
+            Command::Show { name, watch: true } => return self.watch(&operator, name).await,
+            Command::Show { name, watch: false } => {
+                if !self.operator.json {
+                    return print(&whole_text(&operator, name).await?.1);
+                }
+                operator.get(&["campaigns", name]).await?
+            }
+        };
+        if self.operator.json {
+            return print_json(&answer);
+        }
+        match &self.command {
+            Command::List => print(&listed(&read::<Vec<CampaignAnswer>>(&answer)?)),
+            Command::Create { name, .. } => {
+                print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
+            }
+            Command::Start { name } => {
+                print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
+            }
+            Command::Show { .. } => Ok(()),
+        }
+    }
+
+    /// Prints the campaign whenever it has changed, until every vehicle is done.
+    async fn watch(&self, operator: &Operator, name: &str) -> anyhow::Result<()> {
+        let mut last = String::new();
+        let mut every = tokio::time::interval(WATCH_EVERY);
+        loop {
+            every.tick().await;
+            let (done, text) = if self.operator.json {
+                let answer = operator.get(&["campaigns", name]).await?;
+                (read::<CampaignAnswer>(&answer)?.is_done(), answer.to_string())
+            } else {
+                let (campaign, text) = whole_text(operator, name).await?;
+                (campaign.is_done(), format!("{text}\n"))
+            };
+            if text != last {
+                print(&text)?;
+                last = text;
+            }
+            if done {
+                return Ok(());
+            }
+        }
+    }
+}
+
+pub(crate) async fn create(
+    operator: &Operator,
+    name: &str,
+    release: &str,
+    vehicles: &[String],
+) -> anyhow::Result<Value> {
+    let mut body = json!({ "name": name, "release": release });
+    if let (false, Some(fields)) = (vehicles.is_empty(), body.as_object_mut()) {
+        fields.insert("vehicles".to_owned(), json!(vehicles));
+    }
+    Ok(operator.post(&["campaigns"], &body).await?)
+}
+
+pub(crate) async fn start(operator: &Operator, name: &str) -> anyhow::Result<Value> {
+    Ok(operator.post(&["campaigns", name, "start"], &json!({})).await?)
+}
+
+async fn whole_text(operator: &Operator, name: &str) -> anyhow::Result<(CampaignAnswer, String)> {
+    let campaign: CampaignAnswer = read(&operator.get(&["campaigns", name]).await?)?;
+    let updates: Vec<VehicleUpdate> = read(&operator.get(&["campaigns", name, "vehicles"]).await?)?;
+    let text = shown(&campaign, &updates);
+    Ok((campaign, text))
+}
+
+fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
+    let mut text = format!(
+        "Campaign {} brings release {}: {}, {} vehicle(s){}",
+        plain(&campaign.name),
+        plain(&campaign.release),
+        plain(&campaign.state),
+        thousands(campaign.vehicles),
+        counts(&campaign.states)
+    );
+    if campaign.state == "draft" {
+        text.push_str(&format!("\nNext: farrier campaign start {}", plain(&campaign.name)));
+    }
+    if !updates.is_empty() {
+        let rows = updates.iter().map(|update| {
+            let served = format!("{} of {}", thousands(update.bytes_served), thousands(update.bytes_total));
+            [
+                update.vehicle_id.clone(),
+                update.state.clone(),
+                served,
+                update.ecu_count.to_string(),
+                update.sentence.clone(),
+            ]
+        });
+        text.push_str("\n\n");
+        text.push_str(&table(["VEHICLE", "STATE", "BYTES", "ECUS", "WHY"], rows.collect()));
+    }
+    text
+}
+
+/// ": 2 succeeded, 1 rolled_back", or nothing.
+fn counts(states: &BTreeMap<String, u64>) -> String {
+    let counts: Vec<String> =
+        states.iter().map(|(state, count)| format!("{} {}", thousands(*count), plain(state))).collect();
+    if counts.is_empty() { String::new() } else { format!(": {}", counts.join(", ")) }
+}
+
+fn listed(campaigns: &[CampaignAnswer]) -> String {
+    if campaigns.is_empty() {
+        return "No campaigns yet. Make one: farrier campaign create NAME --release RELEASE".to_owned();
+    }
+    let rows = campaigns.iter().map(|campaign| {
+        [
+            campaign.name.clone(),
+            campaign.release.clone(),
+            campaign.state.clone(),
+            counts(&campaign.states).trim_start_matches(": ").to_owned(),
+        ]
+    });
+    table(["CAMPAIGN", "RELEASE", "STATE", "VEHICLES"], rows.collect())
+}

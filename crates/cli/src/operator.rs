@@ -1,0 +1,242 @@
+//! The client of the server's operator API (`/api/v1`): the only way in which these commands touch a server.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use clap::Args;
+use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
+use reqwest::{Body, Client, Method, StatusCode, Url};
+use serde::Deserialize;
+use serde::de::DeserializeOwned;
+use serde_json::Value;
+
+/// Carries the detached signature of an image, base64 of ASN.1 DER.
+const SIGNATURE_HEADER: &str = "farrier-signature";
+
+/// Which server, and who asks.
+#[derive(Args, Clone)]
+pub(crate) struct OperatorArgs {
+    /// Address of the server's operator API.
+    #[arg(
+        long,
+        global = true,
+        env = "FARRIER_SERVER",
+        default_value = "127.0.0.1:8080",
+        value_name = "ADDRESS"
+    )]
+    pub(crate) server: String,
+
+    /// The operator's token; the server writes its first one to operator.token in its data folder.
+    #[arg(long, global = true, env = "FARRIER_TOKEN", hide_env_values = true)]
+    pub(crate) token: Option<String>,
+
+    /// A file that holds the operator's token.
+    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    pub(crate) token_file: Option<PathBuf>,
+
+    /// Print the answer as JSON, for programs.
+    #[arg(long, global = true)]
+    pub(crate) json: bool,
+}
+
+/// Why the server did not do what was asked.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum OperatorError {
+    #[error(
+        "expected an operator's token, found none: give --token-file DATA/operator.token (the server wrote it at \
+         its first start), --token, or FARRIER_TOKEN"
+    )]
+    NoToken,
+    #[error("cannot read the token file {path}; name the operator.token of the server's data folder")]
+    TokenFile {
+        path: PathBuf,
+        #[source]
+        source: std::io::Error,
+    },
+    #[error("expected a token of printable characters in one line, found something else; copy it again")]
+    TokenForm,
+    #[error(
+        "expected the server's address as host:port or http://host:port, found {found:?}; correct --server"
+    )]
+    Address { found: String },
+    #[error("cannot reach the server at {url}; start it with `farrier server`, or correct --server")]
+    Unreachable {
+        url: Url,
+        #[source]
+        source: reqwest::Error,
+    },
+    #[error("the server at {url} does not know this token; use the one in operator.token of its data folder")]
+    Unauthorized { url: Url },
+    #[error("{title}: {detail}")]
+    Refused { status: StatusCode, title: String, detail: String },
+    #[error(
+        "expected the operator API of a Farrier server at {url}, found another answer ({status}); correct --server"
+    )]
+    NotOurs { url: Url, status: StatusCode },
+    #[error("the HTTP client could not be set up")]
+    Setup(#[source] Box<dyn std::error::Error + Send + Sync>),
+}
+
+/// A problem document (RFC 9457), as far as people need it.
+#[derive(Deserialize)]
+struct Problem {
+    title: String,
+    #[serde(default)]
+    detail: String,
+}
+
+/// Speaks to one server in the name of one operator.
+#[derive(Clone)]
+pub(crate) struct Operator {
+    http: Client,
+    base: Url,
+    authorization: HeaderValue,
+}
+
+impl Operator {
+    /// Prepares a client; nothing is sent yet.
+    pub(crate) fn new(args: &OperatorArgs) -> Result<Self, OperatorError> {
+        let token = match (&args.token, &args.token_file) {
+            (Some(token), _) => token.clone(),
+            (None, Some(path)) => read_token(path)?,
+            (None, None) => return Err(OperatorError::NoToken),
+        };
+        let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
+            .map_err(|_| OperatorError::TokenForm)?;
+        authorization.set_sensitive(true);
+        Ok(Self { http: http_client()?, base: base_url(&args.server)?, authorization })
+    }
+
+    pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, OperatorError> {
+        self.send(Method::GET, path, None, |request| request).await
+    }
+
+    pub(crate) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, OperatorError> {
+        self.send(Method::POST, path, None, |request| request.json(body)).await
+    }
+
+    /// Brings an image to the server; `body` gives exactly `size_bytes` bytes with this digest.
+    pub(crate) async fn put_image(
+        &self,
+        sha256: &str,
+        size_bytes: u64,
+        signature: Option<String>,
+        body: Body,
+    ) -> Result<Value, OperatorError> {
+        let query = format!("size_bytes={size_bytes}");
+        self.send(Method::PUT, &["images", sha256], Some(&query), |request| {
+            let request = request
+                .header(CONTENT_LENGTH, size_bytes)
+                .header(CONTENT_TYPE, "application/octet-stream")
+                .body(body);
+            match signature {
+                Some(signature) => request.header(SIGNATURE_HEADER, signature),
+                None => request,
+            }
+        })
+        .await
+    }
+
+    async fn send(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: Option<&str>,
+        with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<Value, OperatorError> {
+        let mut url = self.base.clone();
+        if let Ok(mut segments) = url.path_segments_mut() {
+            segments.extend(["api", "v1"]).extend(path);
+        }
+        url.set_query(query);
+        let request =
+            self.http.request(method, url.clone()).header(AUTHORIZATION, self.authorization.clone());
+        let unreachable = |source: reqwest::Error| OperatorError::Unreachable {
+            url: self.base.clone(),
+            source: source.without_url(),
+        };
+        let response = with(request).send().await.map_err(unreachable)?;
+        let status = response.status();
+        let body = response.bytes().await.map_err(unreachable)?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|_| OperatorError::NotOurs { url, status });
+        }
+        if status == StatusCode::UNAUTHORIZED {
+            return Err(OperatorError::Unauthorized { url: self.base.clone() });
+        }
+        match serde_json::from_slice::<Problem>(&body) {
+            Ok(Problem { title, detail }) => Err(OperatorError::Refused {
+                status,
+                title: crate::output::plain(&title),
+                detail: crate::output::plain(&detail),
+            }),
+            Err(_) => Err(OperatorError::NotOurs { url, status }),
+        }
+    }
+}
+
+/// Reads what a command needs out of an answer; keys that a newer server adds are ignored.
+pub(crate) fn read<T: DeserializeOwned>(answer: &Value) -> anyhow::Result<T> {
+    use anyhow::Context;
+    T::deserialize(answer)
+        .context("the server's answer is not what this program expects; use the same version of both")
+}
+
+fn read_token(path: &Path) -> Result<String, OperatorError> {
+    std::fs::read_to_string(path).map_err(|source| OperatorError::TokenFile { path: path.to_owned(), source })
+}
+
+/// With or without `http://`.
+fn base_url(server: &str) -> Result<Url, OperatorError> {
+    let address = || OperatorError::Address { found: server.to_owned() };
+    let text = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let url = Url::parse(&text).map_err(|_| address())?;
+    let usable = url.scheme() == "http" && url.has_host() && matches!(url.path(), "" | "/");
+    if usable { Ok(url) } else { Err(address()) }
+}
+
+/// The operator API speaks plain HTTP on the server's own machine; TLS is set up because the library asks for it,
+/// and trusts nobody.
+fn http_client() -> Result<Client, OperatorError> {
+    let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+    let tls = rustls::ClientConfig::builder_with_provider(provider)
+        .with_protocol_versions(&[&rustls::version::TLS13])
+        .map_err(|error| OperatorError::Setup(Box::new(error)))?
+        .with_root_certificates(rustls::RootCertStore::empty())
+        .with_no_client_auth();
+    Client::builder()
+        .tls_backend_preconfigured(tls)
+        .no_proxy()
+        .build()
+        .map_err(|error| OperatorError::Setup(Box::new(error)))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_address_is_accepted_with_and_without_scheme() {
+        for server in ["127.0.0.1:8080", "http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
+            assert_eq!(base_url(server).unwrap().as_str(), "http://127.0.0.1:8080/");
+        }
+    }
+
+    #[test]
+    fn what_is_no_address_is_refused_with_what_was_found() {
+        for server in ["https://127.0.0.1:8080", "ftp://x", "http://", "http://x/path", ""] {
+            let error = base_url(server).unwrap_err().to_string();
+            assert!(error.contains(&format!("{server:?}")), "{error}");
+        }
+    }
+
+    #[test]
+    fn a_missing_token_names_every_way_to_give_one() {
+        let args =
+            OperatorArgs { server: "127.0.0.1:1".to_owned(), token: None, token_file: None, json: false };
+        let error = Operator::new(&args).err().unwrap().to_string();
+        for way in ["--token-file", "--token", "FARRIER_TOKEN"] {
+            assert!(error.contains(way), "{error}");
+        }
+    }
+}

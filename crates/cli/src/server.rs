@@ -1,0 +1,113 @@
+//! `farrier server`: runs the server until it is asked to stop.
+
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, ValueEnum};
+use farrier_server::{Enroll, Server as FarrierServer, ServerConfig};
+
+use crate::output::print;
+use crate::stop_signal::StopSignal;
+
+/// Options given here count before the configuration file.
+#[derive(Args)]
+pub(crate) struct Server {
+    /// Where the store, the images and the operator's first token are kept.
+    #[arg(long, value_name = "DIR")]
+    data: Option<PathBuf>,
+
+    /// A folder made by `farrier pki init`, for one machine; a configuration file names certificate files instead.
+    #[arg(long, value_name = "DIR")]
+    pki: Option<PathBuf>,
+
+    /// Settings, TOML; see docs/operations.md.
+    #[arg(long, value_name = "FILE")]
+    config: Option<PathBuf>,
+
+    /// Where vehicles speak MQTT [default: 127.0.0.1:8883]; port 0 takes a free one.
+    #[arg(long, value_name = "ADDRESS")]
+    mqtt: Option<SocketAddr>,
+
+    /// Where vehicles fetch files [default: 127.0.0.1:8443].
+    #[arg(long, value_name = "ADDRESS")]
+    https: Option<SocketAddr>,
+
+    /// Where operators speak to the API [default: 127.0.0.1:8080].
+    #[arg(long, value_name = "ADDRESS")]
+    operator: Option<SocketAddr>,
+
+    /// Who lets vehicles take part [default: operator]; auto: every vehicle with a certificate of ours.
+    #[arg(long, value_enum)]
+    enroll: Option<EnrollArg>,
+
+    /// What the paths of packages stand below, as vehicles reach it [default: https://localhost and the HTTPS port].
+    #[arg(long, value_name = "URL")]
+    base_url: Option<String>,
+
+    /// Ask vehicles to report an update that failed, instead of waiting for its deadline.
+    #[arg(long)]
+    failure_report: bool,
+
+    /// Also take key exchanges that a quantum computer could break, for gateways without ML-KEM.
+    #[arg(long)]
+    allow_classical_key_exchange: bool,
+
+    /// Let operators come from other machines although their connection is not encrypted.
+    #[arg(long)]
+    allow_plaintext_operator: bool,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum EnrollArg {
+    Auto,
+    Operator,
+}
+
+impl Server {
+    pub(crate) async fn run(self) -> anyhow::Result<()> {
+        let mut stop = StopSignal::new()?;
+        let server = FarrierServer::start(self.settings()?).await?;
+        print(&format!(
+            "Vehicles: MQTT {}, HTTPS {}\nOperators: {}, token in {}\nCtrl-C stops the server.",
+            server.mqtt,
+            server.https,
+            server.operator,
+            server.operator_token.display()
+        ))?;
+        stop.received().await;
+        tracing::info!("Stopping: connections are closed, what was acknowledged is stored.");
+        server.stop().await;
+        Ok(())
+    }
+
+    fn settings(self) -> anyhow::Result<ServerConfig> {
+        let mut settings = ServerConfig::load(self.config.as_deref())?;
+        replace(&mut settings.data, self.data);
+        replace(&mut settings.mqtt, self.mqtt);
+        replace(&mut settings.https, self.https);
+        replace(&mut settings.operator, self.operator);
+        replace(
+            &mut settings.enroll,
+            self.enroll.map(|enroll| match enroll {
+                EnrollArg::Auto => Enroll::Auto,
+                EnrollArg::Operator => Enroll::Operator,
+            }),
+        );
+        if self.pki.is_some() {
+            settings.pki = self.pki;
+        }
+        if self.base_url.is_some() {
+            settings.base_url = self.base_url;
+        }
+        settings.failure_report |= self.failure_report;
+        settings.allow_classical_key_exchange |= self.allow_classical_key_exchange;
+        settings.allow_plaintext_operator |= self.allow_plaintext_operator;
+        Ok(settings)
+    }
+}
+
+fn replace<T>(setting: &mut T, given: Option<T>) {
+    if let Some(given) = given {
+        *setting = given;
+    }
+}

@@ -1,0 +1,225 @@
+//! What people see of the commands: answers, errors that say what to do, exit codes.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a panic is how it says what is wrong, in its helpers too"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::path::Path;
+use std::process::{Child, Command, Output, Stdio};
+
+use serde_json::Value;
+
+fn farrier() -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+    for variable in ["FARRIER_SERVER", "FARRIER_TOKEN", "FARRIER_LOG"] {
+        command.env_remove(variable);
+    }
+    command.stdin(Stdio::null());
+    command
+}
+
+fn run(arguments: &[&str]) -> Output {
+    farrier().args(arguments).output().unwrap()
+}
+
+fn succeeds(arguments: &[&str]) -> String {
+    let output = run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(output.status.success(), "{arguments:?}: {stderr}");
+    String::from_utf8(output.stdout).unwrap()
+}
+
+fn fails(arguments: &[&str], says: &[&str]) {
+    let output = run(arguments);
+    let stderr = String::from_utf8_lossy(&output.stderr).into_owned();
+    assert!(!output.status.success(), "{arguments:?} succeeded");
+    assert!(says.iter().all(|part| stderr.contains(part)), "{arguments:?}: expected {says:?} in {stderr}");
+    assert!(!stderr.contains("panicked"), "{stderr}");
+}
+
+fn text(path: &Path) -> &str {
+    path.to_str().unwrap()
+}
+
+/// A server process; killed if the test ends before it is terminated.
+struct ServerProcess {
+    child: Child,
+    listening: Value,
+}
+
+impl ServerProcess {
+    fn start(data: &Path, pki: &Path) -> Self {
+        let free = "127.0.0.1:0";
+        let mut child = farrier()
+            .args(["server", "--data", text(data), "--pki", text(pki)])
+            .args(["--mqtt", free, "--https", free, "--operator", free, "--enroll", "auto"])
+            .stdout(Stdio::piped())
+            .spawn()
+            .unwrap();
+        let mut lines = BufReader::new(child.stdout.take().unwrap()).lines();
+        let ready = lines.by_ref().map_while(Result::ok).find(|line| line.contains("Ctrl-C"));
+        assert!(ready.is_some(), "the server did not start");
+        let listening = std::fs::read(data.join("listening.json")).unwrap();
+        Self { child, listening: serde_json::from_slice(&listening).unwrap() }
+    }
+
+    fn operator(&self) -> &str {
+        self.listening["operator"].as_str().unwrap()
+    }
+
+    /// SIGTERM, and the exit code that follows.
+    fn terminate(mut self) -> Option<i32> {
+        let killed = Command::new("kill").args(["-TERM", &self.child.id().to_string()]).status().unwrap();
+        assert!(killed.success());
+        self.child.wait().unwrap().code()
+    }
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        let _ = self.child.kill().and_then(|()| self.child.wait());
+    }
+}
+
+#[test]
+fn certificates_are_made_and_never_overwritten_unasked() {
+    use std::os::unix::fs::PermissionsExt;
+    let folder = tempfile::tempdir().unwrap();
+    let pki = folder.path().join("pki");
+    let out = folder.path().join("vehicle");
+    succeeds(&["pki", "init", text(&pki)]);
+    fails(&["pki", "init", text(&pki)], &["exists already", "--force"]);
+    let issue = [
+        "pki",
+        "issue-vehicle",
+        text(&pki),
+        "--vehicle",
+        "VEH_001",
+        "--gateway",
+        "CCU_001",
+        "--out",
+        text(&out),
+    ];
+    succeeds(&issue);
+    fails(&issue, &["exists already", "--force"]);
+    let mode = std::fs::metadata(out.join("key.pem")).unwrap().permissions().mode();
+    assert_eq!(mode & 0o777, 0o600);
+    let server = folder.path().join("server");
+    succeeds(&[
+        "pki",
+        "issue-server",
+        text(&pki),
+        "--name",
+        "localhost",
+        "--name",
+        "127.0.0.1",
+        "--out",
+        text(&server),
+    ]);
+    assert!(
+        succeeds(&["pki", "revoke", text(&pki), "--vehicle", "VEH_001", "--gateway", "CCU_001"])
+            .contains("Revoked 1")
+    );
+    fails(&["pki", "revoke", text(&pki), "--vehicle", "VEH_009", "--gateway", "CCU_009"], &["VEH_009"]);
+    fails(
+        &["pki", "issue-vehicle", text(&pki), "--vehicle", "a b", "--gateway", "C", "--out", "x"],
+        &["a b", "identifier"],
+    );
+    fails(
+        &["pki", "issue-server", "/nowhere", "--name", "localhost", "--out", "x"],
+        &["/nowhere", "pki init"],
+    );
+}
+
+#[test]
+fn a_server_is_run_used_and_stopped_from_the_command_line() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pki, data) = (folder.path().join("pki"), folder.path().join("data"));
+    succeeds(&["pki", "init", text(&pki)]);
+    let server = ServerProcess::start(&data, &pki);
+    let token = data.join("operator.token");
+    let with = |arguments: &[&str]| {
+        let mut all = arguments.to_vec();
+        all.extend(["--server", server.operator(), "--token-file", text(&token)]);
+        succeeds(&all)
+    };
+
+    assert!(with(&["vehicle", "list"]).contains("No vehicles yet"));
+    assert!(with(&["release", "list"]).contains("No releases yet"));
+    assert!(with(&["campaign", "list"]).contains("No campaigns yet"));
+    let image = folder.path().join("image.bin");
+    std::fs::write(&image, vec![7; 1_234_567]).unwrap();
+    let image = format!("hw=HW-1,version=2.0.0,file={}", text(&image));
+    let key = pki.join("release.key.pem");
+    let created = with(&["release", "create", "r1", "--image", &image, "--release-key", text(&key)]);
+    assert!(created.contains("1,234,567"), "{created}");
+    assert!(with(&["release", "show", "r1"]).contains("HW-1"));
+    with(&["campaign", "create", "c1", "--release", "r1"]);
+    assert!(with(&["campaign", "show", "c1"]).contains("draft"));
+    with(&["campaign", "start", "c1"]);
+    let shown: Value = serde_json::from_str(&with(&["campaign", "show", "c1", "--json"])).unwrap();
+    assert!(shown["states"].is_object(), "{shown}");
+    with(&["vehicle", "enroll", "VEH_001", "--gateway", "CCU_001"]);
+    assert!(with(&["vehicle", "list"]).contains("VEH_001"));
+    assert!(with(&["vehicle", "show", "VEH_001"]).contains("CCU_001"));
+    assert!(with(&["vehicle", "why", "VEH_001"]).trim().ends_with('.'));
+
+    let operator = server.operator().to_owned();
+    fails(&["vehicle", "list", "--server", &operator, "--token", "wrong"], &["token", "operator.token"]);
+    fails(&["vehicle", "list", "--server", &operator], &["FARRIER_TOKEN"]);
+    fails(&["release", "show", "r9", "--server", &operator, "--token-file", text(&token)], &["r9"]);
+    let missing = "hw=HW-1,version=2.0.0,file=/nowhere/image.bin";
+    fails(
+        &["release", "create", "r2", "--image", missing, "--server", &operator, "--token-file", text(&token)],
+        &["/nowhere/image.bin"],
+    );
+    assert_eq!(server.terminate(), Some(0));
+    fails(
+        &["vehicle", "list", "--server", &operator, "--token-file", text(&token)],
+        &[&operator, "farrier server"],
+    );
+}
+
+#[test]
+fn a_server_that_cannot_start_names_what_is_in_its_way() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pki, data) = (folder.path().join("pki"), folder.path().join("data"));
+    succeeds(&["pki", "init", text(&pki)]);
+    let taken = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let taken = taken.local_addr().unwrap().to_string();
+    let free = "127.0.0.1:0";
+    fails(
+        &[
+            "server",
+            "--data",
+            text(&data),
+            "--pki",
+            text(&pki),
+            "--mqtt",
+            &taken,
+            "--https",
+            free,
+            "--operator",
+            free,
+        ],
+        &[&taken],
+    );
+    assert!(!data.join("listening.json").exists(), "nothing half-written");
+    let config = folder.path().join("server.toml");
+    std::fs::write(&config, "pik = 'x'\n").unwrap();
+    fails(&["server", "--config", text(&config)], &["pik"]);
+    fails(&["server", "--config", "/nowhere/server.toml"], &["/nowhere/server.toml"]);
+    fails(&["server", "--data", text(&data), "--pki", "/nowhere"], &["/nowhere"]);
+    fails(&["simulate", "vehicle", "--config", "/nowhere/vehicle.toml"], &["/nowhere/vehicle.toml"]);
+}
+
+#[test]
+fn a_demo_that_cannot_be_played_says_so_at_once() {
+    fails(&["demo", "--fail", "VEH_009:ecu_001"], &["VEH_001 to VEH_003", "--fail"]);
+    fails(&["demo", "--image", "/nowhere/image.bin"], &["/nowhere/image.bin"]);
+    fails(&["demo", "--ecus", "0"], &["--ecus"]);
+}
