@@ -2,7 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 
-use farrier_protocol::{EcuId, ErrorCode, MsgId, Package, PkgId, StartDownload, UnixMillis};
+use farrier_protocol::{EcuId, ErrorCode, MsgId, Package, PkgId, StartDownload, Text, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 /// An accepted StartDownload.
@@ -96,6 +96,11 @@ impl Plan {
             }
         }
         Ok(Self { command, accepted_at, start })
+    }
+
+    /// The server's name for this update.
+    pub fn update_id(&self) -> &Text {
+        &self.start.update_id
     }
 
     /// The package for an ECU.

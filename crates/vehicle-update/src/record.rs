@@ -17,7 +17,7 @@
 //!
 //! The order in which records may follow each other is [`Record::may_follow`].
 
-use farrier_protocol::{EcuId, MsgId, Text, UnixMillis};
+use farrier_protocol::{EcuId, MsgId, UnixMillis};
 use serde::{Deserialize, Serialize};
 
 use crate::plan::Plan;
@@ -198,12 +198,5 @@ pub(crate) fn read_back(
     match (plan, last) {
         (Some(plan), Some(last)) => Ok((plan, earlier, last)),
         (None, _) | (_, None) => Err(DamagedRecords { found: "no record".to_owned() }),
-    }
-}
-
-impl Plan {
-    /// The server's name for this update.
-    pub fn update_id(&self) -> &Text {
-        &self.start.update_id
     }
 }

@@ -6,7 +6,7 @@ use farrier_protocol::{
     CancelUpdate, ErrorCode, ErrorResponse, LongText, MsgId, RequestDownloadReadiness, RequestVci,
     ServerBody, StartDownload, StartRollback, UnixMillis, VehicleBody, vci_digest,
 };
-use farrier_vehicle_update::{Ending, Event, Phase, Plan, VehicleUpdate};
+use farrier_vehicle_update::{Event, Phase, Plan, VehicleUpdate};
 
 use super::{Agent, GatewayFailure, TaskResult};
 use crate::clock;
@@ -188,22 +188,6 @@ impl Agent {
             | Phase::RollingBack => true,
             Phase::Syncing | Phase::Transferring | Phase::CleaningUp | Phase::Ended => false,
         })
-    }
-
-    /// One line about the end of an update, for the log.
-    pub(super) fn log_ending(update: &VehicleUpdate, ending: &Ending) {
-        let update_id = update.plan().update_id();
-        match ending {
-            Ending::Committed => tracing::info!(%update_id, "The update is committed on every ECU."),
-            Ending::Undone => tracing::info!(%update_id, "The update is undone on every ECU."),
-            Ending::Cancelled => tracing::info!(%update_id, "The update is cancelled."),
-            Ending::RolledBack(why) => {
-                tracing::warn!(%update_id, why = why.detail, "The update failed; every ECU runs its earlier software.");
-            }
-            Ending::ServiceRequired(why) => {
-                tracing::error!(%update_id, why = why.detail, "ECUs could not be brought to one state; service is required.");
-            }
-        }
     }
 }
 

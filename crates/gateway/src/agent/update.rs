@@ -6,7 +6,7 @@ use std::time::Duration;
 use farrier_diagnostics::{IdentificationField, Running, Trial, WriteJob};
 use farrier_protocol::EcuId;
 use farrier_vehicle_update::{
-    Command, EcuCall, EcuOutcome, Event, Plan, Record, Runs, Trial as UpdateTrial, VehicleUpdate,
+    Command, EcuCall, EcuOutcome, Ending, Event, Plan, Record, Runs, Trial as UpdateTrial, VehicleUpdate,
 };
 use tokio::sync::watch;
 
@@ -102,7 +102,7 @@ impl Agent {
         self.status.send_if_modified(|status| {
             let changed = status.phase != phase || status.ending != ending;
             if let Some(ending) = ending.as_ref().filter(|ending| status.ending.as_ref() != Some(*ending)) {
-                Self::log_ending(update, ending);
+                log_ending(update, ending);
             }
             (status.phase, status.ending) = (phase, ending);
             changed
@@ -171,6 +171,22 @@ impl Agent {
             };
             results.send(TaskResult::Update { command, event }).await.ok();
         });
+    }
+}
+
+/// One line about the end of an update, for the log.
+fn log_ending(update: &VehicleUpdate, ending: &Ending) {
+    let update_id = update.plan().update_id();
+    match ending {
+        Ending::Committed => tracing::info!(%update_id, "The update is committed on every ECU."),
+        Ending::Undone => tracing::info!(%update_id, "The update is undone on every ECU."),
+        Ending::Cancelled => tracing::info!(%update_id, "The update is cancelled."),
+        Ending::RolledBack(why) => {
+            tracing::warn!(%update_id, why = why.detail, "The update failed; every ECU runs its earlier software.");
+        }
+        Ending::ServiceRequired(why) => {
+            tracing::error!(%update_id, why = why.detail, "ECUs could not be brought to one state; service is required.");
+        }
     }
 }
 
