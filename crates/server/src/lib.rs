@@ -14,6 +14,8 @@ mod release_signature;
 mod runner;
 mod start;
 mod store;
+#[cfg(test)]
+mod testbed;
 pub mod tls;
 
 pub use config::{ConfigError, Enroll, ServerConfig, TlsPaths};

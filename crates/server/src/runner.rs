@@ -32,7 +32,7 @@ pub(crate) struct Runner {
 }
 
 /// What a run has found.
-struct Ran {
+pub(crate) struct Ran {
     /// There was more than fits one transaction.
     has_more: bool,
     next: Option<UnixMillis>,
@@ -59,7 +59,10 @@ impl Runner {
                     if ran.has_more { Duration::ZERO } else { until(ran.next, now) }
                 }
                 Err(error) => {
-                    tracing::error!(%error, "What is due could not be done; it is tried again.");
+                    tracing::error!(
+                        error = &error as &dyn std::error::Error,
+                        "What is due could not be done; it is tried again."
+                    );
                     PAUSE
                 }
             };
@@ -78,7 +81,12 @@ fn until(next: Option<UnixMillis>, now: UnixMillis) -> Duration {
 }
 
 /// Does what became due up to now; questions for later went out up to `since` already.
-fn run_due(tx: &Tx<'_>, rules: &Rules, since: UnixMillis, now: UnixMillis) -> Result<Ran, StoreError> {
+pub(crate) fn run_due(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    since: UnixMillis,
+    now: UnixMillis,
+) -> Result<Ran, StoreError> {
     let due = updates::due(tx, now, BATCH)?;
     let has_more = due.len() >= BATCH as usize;
     for update in due {

@@ -125,7 +125,17 @@ impl Server {
     /// # Errors
     /// Names the setting, file or address, what was expected of it, and what to do.
     pub async fn start(config: ServerConfig) -> Result<RunningServer, StartError> {
-        let clock: WallClock = Arc::new(wall_clock);
+        Self::start_with_clock(config, Arc::new(wall_clock)).await
+    }
+
+    /// Starts a server that takes `clock` for the wall clock, so that tests need not wait for deadlines.
+    ///
+    /// # Errors
+    /// As [`Server::start`].
+    pub async fn start_with_clock(
+        config: ServerConfig,
+        clock: WallClock,
+    ) -> Result<RunningServer, StartError> {
         let topics = config.check()?;
         let lock = lock_data(&config.data)?;
         let listening = config.data.join("listening.json");

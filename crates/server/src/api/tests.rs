@@ -1,1 +1,282 @@
+use axum::body::Body;
+use axum::http::{Request, StatusCode};
+use farrier_protocol::UpTopic;
+use tower::ServiceExt;
 
+use super::*;
+use crate::pki::Pki;
+use crate::testbed::{Car, START, World};
+
+/// The API over a world.
+struct Operator {
+    router: Router,
+    _dir: tempfile::TempDir,
+}
+
+impl Operator {
+    fn of(world: &World) -> Self {
+        let dir = tempfile::tempdir().unwrap();
+        let pki = Pki::init(&dir.path().join("pki"), false, START).unwrap();
+        let signature = ReleaseSignature::load(Some(&pki.release_key()), &pki.release_public_key()).unwrap();
+        let now = world.now;
+        let router = router(Api {
+            store: world.store.clone(),
+            rules: Arc::clone(&world.rules),
+            artifacts: Artifacts::open(&dir.path().join("images")).unwrap(),
+            signature: Arc::new(signature),
+            clock: Arc::new(move || now),
+            tokens: Arc::new(vec![Sha256::of(b"another"), Sha256::of(b"secret")]),
+        });
+        Self { router, _dir: dir }
+    }
+
+    async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
+        let response = self.router.clone().oneshot(request).await.unwrap();
+        let status = response.status();
+        let body = axum::body::to_bytes(response.into_body(), 1_000_000).await.unwrap();
+        (status, serde_json::from_slice(&body).unwrap_or(Value::Null))
+    }
+
+    async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
+        let request = Request::builder().method(method).uri(path).header("authorization", "Bearer secret");
+        self.send(request.body(body.into()).unwrap()).await
+    }
+
+    async fn get(&self, path: &str) -> Value {
+        let (status, body) = self.call("GET", &format!("/api/v1{path}"), "").await;
+        assert_eq!(status, StatusCode::OK, "{path}: {body}");
+        body
+    }
+
+    async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
+        self.call("POST", &format!("/api/v1{path}"), body.to_string()).await
+    }
+
+    async fn upload(&self, image: &'static [u8]) -> Sha256 {
+        let sha256 = Sha256::of(image);
+        let path = format!("/api/v1/images/{sha256}?size_bytes={}", image.len());
+        let (status, body) = self.call("PUT", &path, image).await;
+        assert!(status.is_success(), "{body}");
+        sha256
+    }
+
+    async fn release(&self, name: &str) {
+        let sha256 = self.upload(b"image").await;
+        let images = json!([{"hw_part_no": "HW-1", "version": "2", "sha256": sha256}]);
+        let (status, body) = self.post("/releases", json!({"name": name, "images": images})).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+    }
+}
+
+#[track_caller]
+fn refused((status, body): (StatusCode, Value), expected: StatusCode, code: &str, says: &str) {
+    assert_eq!((status, body["code"].as_str()), (expected, Some(code)), "{body}");
+    assert_eq!(body["status"], expected.as_u16());
+    assert!(body["detail"].as_str().unwrap().contains(says), "{body}");
+}
+
+#[tokio::test]
+async fn without_a_valid_token_nothing_is_told() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    for header in [None, Some("Bearer wrong"), Some("Basic secret"), Some("secret")] {
+        for path in ["/api/v1/vehicles", "/api/v1/nothing"] {
+            let mut request = Request::builder().uri(path);
+            if let Some(header) = header {
+                request = request.header("authorization", header);
+            }
+            let answer = operator.send(request.body(Body::empty()).unwrap()).await;
+            refused(answer, StatusCode::UNAUTHORIZED, "UNAUTHORISED", "operator.token");
+        }
+    }
+    let health = Request::builder().uri("/healthz").body(Body::empty()).unwrap();
+    assert_eq!(operator.send(health).await, (StatusCode::OK, json!({"status": "ok"})));
+}
+
+#[tokio::test]
+async fn addresses_methods_and_bodies_that_do_not_exist_are_refused_clearly() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    refused(
+        operator.call("GET", "/api/v1/nothing", "").await,
+        StatusCode::NOT_FOUND,
+        "NO_SUCH_ROUTE",
+        "address",
+    );
+    refused(operator.call("GET", "/nothing", "").await, StatusCode::NOT_FOUND, "NO_SUCH_ROUTE", "address");
+    let answer = operator.call("DELETE", "/api/v1/vehicles", "").await;
+    refused(answer, StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", "method");
+    for body in ["", "[]", "{\"vehicle_id\":\"V\"}", "{\"vehicle_id\":\"V\",\"gateway_id\":\"G\",\"x\":1}"] {
+        let answer = operator.call("POST", "/api/v1/vehicles", body).await;
+        refused(answer, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "body cannot be used");
+    }
+    let large = format!("{{\"name\":\"{}\"}}", "x".repeat(MOST_JSON_OCTETS));
+    let (status, _) = operator.call("POST", "/api/v1/campaigns", large).await;
+    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+}
+
+#[tokio::test]
+async fn operators_enrol_vehicles() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let vehicle = |vehicle: &str, gateway: &str| json!({"vehicle_id": vehicle, "gateway_id": gateway});
+    let (status, body) = operator.post("/vehicles", vehicle("V1", "CCU")).await;
+    assert_eq!((status, &body["enrolled_by"]), (StatusCode::CREATED, &json!("operator")));
+    assert_eq!(operator.post("/vehicles", vehicle("V1", "CCU")).await.0, StatusCode::OK);
+    let other_gateway = operator.post("/vehicles", vehicle("V1", "CCU2")).await;
+    refused(other_gateway, StatusCode::CONFLICT, "VEHICLE_EXISTS", "V1/CCU");
+    operator.post("/vehicles", vehicle("A_B", "C")).await;
+    let same_client_id = operator.post("/vehicles", vehicle("A", "B_C")).await;
+    refused(same_client_id, StatusCode::CONFLICT, "VEHICLE_EXISTS", "A_B/C");
+    let listed = operator.get("/vehicles").await;
+    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|v| v["vehicle_id"].as_str().unwrap()).collect();
+    assert_eq!(ids, ["A_B", "V1"]);
+    let why = operator.get("/vehicles/V1/why").await;
+    assert_eq!(why["state"], "no_update");
+    let unknown = operator.call("GET", "/api/v1/vehicles/V9", "").await;
+    refused(unknown, StatusCode::NOT_FOUND, "NOT_FOUND", "V9");
+}
+
+#[tokio::test]
+async fn a_new_certificate_is_taken_after_an_operator_allowed_it() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let mut car = Car::known(&world, "V1").await;
+    car.peer.thumbprint = "7".repeat(64).parse().unwrap();
+    let wake_up = car.wake_up_message(1);
+    assert_eq!(car.send(&world, UpTopic::Wakeup, &wake_up).await, crate::desk::Receipt::RefusedIdentity);
+    operator.post("/vehicles", json!({"vehicle_id": "V1", "gateway_id": "CCU"})).await;
+    assert_eq!(car.send(&world, UpTopic::Wakeup, &wake_up).await, crate::desk::Receipt::Accepted);
+    assert_eq!(car.vehicle(&world).await.unwrap().thumbprint, Some(car.peer.thumbprint.clone()));
+}
+
+#[tokio::test]
+async fn images_are_taken_whole_and_signed_only() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let sha256 = operator.upload(b"image").await;
+    operator.upload(b"image").await;
+    let put = |query: &str| {
+        let path = format!("/api/v1/images/{sha256}{query}");
+        operator.call("PUT", Box::leak(path.into_boxed_str()), "image")
+    };
+    let invalid = (StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST");
+    refused(put("").await, invalid.0, invalid.1, "size_bytes");
+    refused(put("?size_bytes=4").await, invalid.0, invalid.1, "expected 4 octets");
+    refused(put("?size_bytes=6").await, invalid.0, invalid.1, "expected 6 octets, found 5");
+    let other =
+        operator.call("PUT", &format!("/api/v1/images/{}?size_bytes=5", Sha256::of(b"x")), "image").await;
+    refused(other, invalid.0, invalid.1, "SHA-256");
+    let signed = |signature: &str| {
+        let request = Request::builder()
+            .method("PUT")
+            .uri(format!("/api/v1/images/{sha256}?size_bytes=5"))
+            .header("authorization", "Bearer secret")
+            .header("farrier-signature", signature);
+        operator.send(request.body(Body::from("image")).unwrap())
+    };
+    refused(signed("not base64!").await, invalid.0, invalid.1, "base64");
+    refused(signed("MAA=").await, StatusCode::CONFLICT, "SIGNATURE_REQUIRED", "release key");
+    let stored = world.read(move |tx| crate::store::releases::image(tx, &sha256)).await.unwrap();
+    assert_eq!(stored.size_bytes, 5);
+    assert!(stored.signature.len() > 60);
+}
+
+#[tokio::test]
+async fn a_release_names_images_that_are_there_and_never_changes() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    operator.release("R2").await;
+    let sha256 = Sha256::of(b"image");
+    let release = |version: &str, sha256: &Sha256| json!({"name": "R2", "images": [{"hw_part_no": "HW-1", "version": version, "sha256": sha256}]});
+    assert_eq!(operator.post("/releases", release("2", &sha256)).await.0, StatusCode::OK);
+    let other = operator.post("/releases", release("3", &sha256)).await;
+    refused(other, StatusCode::CONFLICT, "RELEASE_EXISTS", "another name");
+    let missing = operator.post("/releases", release("3", &Sha256::of(b"none"))).await;
+    refused(missing, StatusCode::CONFLICT, "IMAGE_MISSING", "upload it first");
+    let empty = operator.post("/releases", json!({"name": "R3", "images": []})).await;
+    refused(empty, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "at least one image");
+    let bad_name = operator.post("/releases", json!({"name": "../R", "images": []})).await;
+    refused(bad_name, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "release name");
+    assert_eq!(operator.get("/releases/R2").await["images"][0]["version"], "2");
+    assert_eq!(operator.get("/releases").await.as_array().unwrap().len(), 1);
+}
+
+#[tokio::test]
+async fn a_campaign_is_planned_started_and_watched() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let mut car = Car::known(&world, "V1").await;
+    operator.release("R2").await;
+    let campaign = json!({"name": "C2", "release": "R2", "vehicles": ["V1"], "update_deadline_s": 100});
+    let (status, draft) = operator.post("/campaigns", campaign.clone()).await;
+    assert_eq!(
+        (status, &draft["state"], &draft["vehicles"]),
+        (StatusCode::CREATED, &json!("draft"), &json!(1))
+    );
+    assert!(car.commands(&world).await.is_empty());
+    let again = operator.post("/campaigns", campaign).await;
+    refused(again, StatusCode::CONFLICT, "CAMPAIGN_EXISTS", "another name");
+    let nobody =
+        operator.post("/campaigns", json!({"name": "C3", "release": "R2", "vehicles": ["V9"]})).await;
+    refused(nobody, StatusCode::NOT_FOUND, "NOT_FOUND", "V9");
+    let nothing = operator.post("/campaigns", json!({"name": "C3", "release": "R9"})).await;
+    refused(nothing, StatusCode::NOT_FOUND, "NOT_FOUND", "R9");
+
+    for _ in 0..2 {
+        let (_, running) = operator.post("/campaigns/C2/start", json!({})).await;
+        assert_eq!(
+            (&running["state"], &running["states"]),
+            (&json!("running"), &json!({"collecting_vci": 1}))
+        );
+    }
+    let (command, start) = car.to_start_download(&world).await;
+    assert_eq!(start.expires_at_ms, START.plus_seconds(100));
+    let vehicles = operator.get("/campaigns/C2/vehicles").await;
+    assert_eq!((&vehicles[0]["bytes_total"], &vehicles[0]["ecu_count"]), (&json!(10), &json!(2)));
+    let why = operator.get("/vehicles/V1/why").await;
+    assert_eq!(why["waiting_on"]["kind"], "step");
+    assert!(why["sentence"].as_str().unwrap().contains("download"), "{why}");
+
+    car.report(&world, &command, "commit").await;
+    car.versions = vec!["2", "2"];
+    car.answer_vci(&world).await;
+    let finished = operator.get("/campaigns/C2").await;
+    assert_eq!((&finished["state"], &finished["states"]), (&json!("finished"), &json!({"succeeded": 1})));
+    let shown = operator.get("/vehicles/V1").await;
+    assert_eq!(shown["inventory"]["ecus"][0]["sw_version"], "2");
+    let steps: Vec<_> =
+        shown["updates"][0]["steps"].as_array().unwrap().iter().map(|s| &s["state"]).collect();
+    assert_eq!(steps, ["collecting_vci", "checking_readiness", "downloading", "verifying", "succeeded"]);
+}
+
+#[tokio::test]
+async fn one_vehicle_is_cancelled_or_rolled_back_where_that_is_possible() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let car = Car::known(&world, "V1").await;
+    operator.release("R2").await;
+    operator.post("/campaigns", json!({"name": "C2", "release": "R2"})).await;
+    let cancel = || operator.post("/campaigns/C2/vehicles/V1/cancel", json!({"reason": "wrong image"}));
+    refused(cancel().await, StatusCode::NOT_FOUND, "NOT_FOUND", "V1");
+    operator.post("/campaigns/C2/start", json!({})).await;
+    let rollback = operator.post("/campaigns/C2/vehicles/V1/rollback", json!({})).await;
+    refused(rollback, StatusCode::CONFLICT, "ORDER_REFUSED", "succeeded");
+    let (status, body) = cancel().await;
+    assert_eq!((status, &body["state"]), (StatusCode::OK, &json!("cancelled")), "{body}");
+    refused(cancel().await, StatusCode::CONFLICT, "ORDER_REFUSED", "cannot be cancelled");
+    assert!(car.commands(&world).await.is_empty(), "the question is withdrawn");
+    let released = operator.post("/vehicles/V1/release", json!({})).await;
+    refused(released, StatusCode::CONFLICT, "NOT_QUARANTINED", "V1");
+}
+
+#[tokio::test]
+async fn refused_messages_are_shown_with_their_reason() {
+    let world = World::new();
+    let operator = Operator::of(&world);
+    let car = Car::known(&world, "V1").await;
+    car.send_octets(&world, UpTopic::Result, "{".into()).await;
+    let refused = operator.get("/refused-messages").await;
+    assert_eq!((&refused[0]["code"], &refused[0]["payload"]), (&json!("MALFORMED_JSON"), &json!("{")));
+    assert_eq!(operator.get("/vehicles/V1").await["refused_messages"][0]["topic"], "result");
+}
