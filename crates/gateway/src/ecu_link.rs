@@ -4,6 +4,7 @@
 //! call can be dropped at any await: the ECU then leaves its session by itself, and the next call begins anew.
 
 mod connection;
+mod discovery;
 mod image;
 mod runner;
 
@@ -16,7 +17,7 @@ use farrier_diagnostics::doip::DiagnosticNackCode;
 use farrier_diagnostics::{
     Failure, Identification, IdentificationField, NotAText, Running, Sequence, Settings, WriteJob,
 };
-use farrier_protocol::EcuId;
+use farrier_protocol::{EcuId, MacAddress};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep};
 
@@ -152,6 +153,22 @@ impl EcuLinks {
             fields.iter().map(|field| field.identifier(&self.settings().identifiers)).collect();
         let records = self.ecu(ecu_id)?.read(self.settings(), &identifiers).await?;
         Ok(Identification::from_records(fields, &records)?)
+    }
+
+    /// The ECU's Ethernet address: as the topology file says, else, if the ECU is the DoIP entity itself, the EID
+    /// that it announces. An ECU behind an entity has none that could be asked for.
+    pub async fn mac_address(&self, ecu_id: &EcuId) -> Option<MacAddress> {
+        let place = self.topology().ecu(ecu_id)?;
+        if place.mac_address.is_some() {
+            return place.mac_address.clone();
+        }
+        let controller = self.topology().controllers.get(place.controller)?;
+        if controller.logical_address != place.logical_address {
+            return None;
+        }
+        let found = discovery::entity_id(controller.discovery, controller.logical_address).await?;
+        let octets: Vec<String> = found.iter().map(|octet| format!("{octet:02X}")).collect();
+        octets.join(":").parse().ok()
     }
 
     /// What the ECU runs.

@@ -72,6 +72,8 @@ async fn entry(links: &EcuLinks, place: &EcuPlace, fields: &[VciField]) -> Resul
         text.parse().map(Some).map_err(|error| format!("{field:?}: {error}"))
     };
     let wanted = |field: VciField| fields.contains(&field);
+    let mac_address =
+        if wanted(VciField::MacAddress) { links.mac_address(&place.ecu_id).await } else { None };
     Ok(EcuEntry {
         ecu_id: place.ecu_id.clone(),
         supplier_code: value(IdentificationField::SupplierCode)?,
@@ -80,7 +82,7 @@ async fn entry(links: &EcuLinks, place: &EcuPlace, fields: &[VciField]) -> Resul
         sw_version: value(IdentificationField::SwVersion)?,
         bootloader_ver: value(IdentificationField::BootloaderVer)?,
         calibration_id: value(IdentificationField::CalibrationId)?,
-        mac_address: place.mac_address.clone().filter(|_| wanted(VciField::MacAddress)),
+        mac_address,
         ip_address: place.ip_address.clone().filter(|_| wanted(VciField::IpAddress)),
         can_id: place.can_id.clone().filter(|_| wanted(VciField::CanId)),
         functional_group: place.functional_group.clone(),

@@ -13,8 +13,15 @@ use farrier_diagnostics::{Identifiers, SecurityAlgorithm, Settings, Timers};
 use farrier_protocol::{CanId, EcuId, FunctionalGroup, IpAddress, MacAddress, Placement, Text, Zone};
 use serde::Deserialize;
 
+mod controller_tls;
+
+pub use self::controller_tls::{ControllerTls, ControllerTlsError};
+
 /// The most ECUs that an inventory holds (protocol.md §4.3).
 const MAX_ECUS: usize = 512;
+
+/// UDP and TCP port of a DoIP entity (ISO 13400-2, table 48).
+const DOIP_PORT: u16 = 13_400;
 
 /// The vehicle behind the gateway.
 #[derive(Debug, Clone)]
@@ -41,12 +48,16 @@ pub struct Reboot {
 }
 
 /// A zonal gateway or domain controller: one DoIP entity.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub struct Controller {
     /// Its name in this file.
     pub name: String,
-    /// Where it listens.
+    /// Where it listens, TCP.
     pub address: SocketAddr,
+    /// Where it says who it is, UDP.
+    pub discovery: SocketAddr,
+    /// The certificates, where the connection to it is encrypted.
+    pub tls: Option<ControllerTls>,
     /// Its own logical address.
     pub logical_address: LogicalAddress,
     /// How many ECUs behind it may be written at once.
@@ -91,6 +102,15 @@ pub enum TopologyError {
         #[source]
         source: Box<toml::de::Error>,
     },
+    /// The certificates for a controller cannot be used.
+    #[error("expected certificates for TLS with controller {controller}")]
+    Tls {
+        /// The controller.
+        controller: String,
+        /// What is wrong with them.
+        #[source]
+        source: Box<ControllerTlsError>,
+    },
     /// Its parts do not fit together.
     #[error("expected {expected}, found {found}; correct the topology file")]
     Contradiction {
@@ -113,14 +133,18 @@ impl Topology {
     pub fn load(path: &Path) -> Result<Self, TopologyError> {
         let text = fs::read_to_string(path)
             .map_err(|source| TopologyError::Read { path: path.to_owned(), source })?;
-        Self::from_toml(&text)
+        Self::in_folder(&text, path.parent().unwrap_or(Path::new("")))
     }
 
-    /// Checks the text of a topology file.
+    /// Checks the text of a topology file; names of files in it count from the working directory.
     ///
     /// # Errors
     /// As [`Topology::load`].
     pub fn from_toml(text: &str) -> Result<Self, TopologyError> {
+        Self::in_folder(text, Path::new(""))
+    }
+
+    fn in_folder(text: &str, folder: &Path) -> Result<Self, TopologyError> {
         let file: File =
             toml::from_str(text).map_err(|source| TopologyError::Parse { source: Box::new(source) })?;
         let tester_address = file.tester.logical_address.0;
@@ -130,7 +154,7 @@ impl Topology {
             let found = tester_address.to_string();
             return Err(contradiction("a tester address from 0x0E00 to 0x0FFF", found));
         }
-        let controllers = checked_controllers(file.controllers)?;
+        let controllers = checked_controllers(file.controllers, folder)?;
         let ecus = checked_ecus(file.ecus, &controllers)?;
         Ok(Self {
             tester_address,
@@ -154,7 +178,10 @@ impl Topology {
     }
 }
 
-fn checked_controllers(entries: Vec<ControllerEntry>) -> Result<Vec<Controller>, TopologyError> {
+fn checked_controllers(
+    entries: Vec<ControllerEntry>,
+    folder: &Path,
+) -> Result<Vec<Controller>, TopologyError> {
     let mut names = HashSet::new();
     for entry in &entries {
         if !names.insert(entry.name.clone()) {
@@ -164,13 +191,7 @@ fn checked_controllers(entries: Vec<ControllerEntry>) -> Result<Vec<Controller>,
             return Err(contradiction("parallel_writes of at least 1", format!("0 at {}", entry.name)));
         }
     }
-    let controller = |entry: ControllerEntry| Controller {
-        name: entry.name,
-        address: entry.address,
-        logical_address: entry.logical_address.0,
-        parallel_writes: entry.parallel_writes,
-    };
-    Ok(entries.into_iter().map(controller).collect())
+    entries.into_iter().map(|entry| entry.checked(folder)).collect()
 }
 
 fn checked_ecus(entries: Vec<EcuEntry>, controllers: &[Controller]) -> Result<Vec<EcuPlace>, TopologyError> {
@@ -275,9 +296,36 @@ impl TesterEntry {
 struct ControllerEntry {
     name: String,
     address: SocketAddr,
+    #[serde(default)]
+    discovery: Option<SocketAddr>,
+    #[serde(default)]
+    tls: Option<controller_tls::Entry>,
     logical_address: Address,
     #[serde(default = "one")]
     parallel_writes: usize,
+}
+
+impl ControllerEntry {
+    fn checked(self, folder: &Path) -> Result<Controller, TopologyError> {
+        let address = self.address;
+        // Where TLS has a port of its own, the entity is still asked who it is on DoIP's.
+        let discovery = match &self.tls {
+            None => address,
+            Some(_) => SocketAddr::new(address.ip(), DOIP_PORT),
+        };
+        let tls = self.tls.map(|entry| entry.read(address, folder)).transpose();
+        Ok(Controller {
+            tls: tls.map_err(|source| TopologyError::Tls {
+                controller: self.name.clone(),
+                source: Box::new(source),
+            })?,
+            name: self.name,
+            address,
+            discovery: self.discovery.unwrap_or(discovery),
+            logical_address: self.logical_address.0,
+            parallel_writes: self.parallel_writes,
+        })
+    }
 }
 
 fn one() -> usize {

@@ -3,6 +3,7 @@
 
 mod connection;
 mod discovery;
+mod tls;
 
 use std::collections::HashMap;
 use std::io;
@@ -13,11 +14,14 @@ use std::time::Duration;
 
 use farrier_diagnostics::doip::LogicalAddress;
 use serde::Deserialize;
-use tokio::net::{TcpListener, UdpSocket};
+use tokio::net::{TcpListener, TcpStream, UdpSocket};
 use tokio::sync::{Semaphore, mpsc};
 use tokio::task::JoinSet;
+use tokio::time::timeout;
+use tokio_rustls::TlsAcceptor;
 
 use self::connection::TesterHandle;
+pub use self::tls::{EntityTls, EntityTlsError};
 use crate::ecu::{Ecu, EcuConfig, EcuHandle, EcuRequest, StateError};
 
 /// A DoIP entity as a configuration file describes it.
@@ -38,7 +42,7 @@ pub struct EntityConfig {
     pub entity_id: [u8; 6],
     /// Where vehicle announcements go at the start; none without it.
     #[serde(default)]
-    pub announce_to: Option<SocketAddr>,
+    pub announce_to: Option<AnnounceTo>,
     /// How many testers may be connected at once.
     #[serde(default = "four_connections")]
     pub max_connections: usize,
@@ -49,6 +53,24 @@ pub struct EntityConfig {
     #[serde(default = "general_inactivity")]
     pub general_inactivity_ms: u64,
 }
+
+/// Where vehicle announcements go.
+#[derive(Debug, Clone, Copy, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct AnnounceTo {
+    /// In a vehicle the broadcast address and port 13400.
+    pub address: SocketAddr,
+    /// Time between the three announcements, in milliseconds (ISO 13400-2, A_DoIP_Announce_Interval).
+    #[serde(default = "announce_interval")]
+    pub every_ms: u64,
+}
+
+fn announce_interval() -> u64 {
+    500
+}
+
+/// How long a TLS handshake may take.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 fn loopback() -> SocketAddr {
     SocketAddr::from(([127, 0, 0, 1], 0))
@@ -84,13 +106,22 @@ pub enum EntityError {
         #[source]
         source: io::Error,
     },
+    /// Its certificates cannot be used.
+    #[error("expected certificates for TLS at DoIP entity {name}")]
+    Tls {
+        /// The entity.
+        name: String,
+        /// What is wrong with them.
+        #[source]
+        source: EntityTlsError,
+    },
     /// The vehicle identification number is not one.
     #[error("expected a vehicle identification number of 17 ASCII characters, found {found:?}")]
     Vin {
         /// What the configuration says.
         found: String,
     },
-    /// Two ECUs, or an ECU and the entity, share an address.
+    /// Two ECUs share an address.
     #[error("expected each logical address once behind {name}, found {address:#06X} twice")]
     AddressTwice {
         /// The entity.
@@ -115,6 +146,8 @@ struct Entity {
     config: EntityConfig,
     vin: [u8; 17],
     ecus: HashMap<u16, mpsc::Sender<EcuRequest>>,
+    /// Routing is activated over TLS only.
+    secured: bool,
     /// Testers with an activated connection, by their logical address.
     testers: Mutex<HashMap<u16, TesterHandle>>,
 }
@@ -135,17 +168,41 @@ impl Entity {
 pub struct DoipEntity {
     tcp_address: SocketAddr,
     udp_address: SocketAddr,
+    tls_address: Option<SocketAddr>,
     handles: HashMap<String, EcuHandle>,
     tasks: JoinSet<()>,
 }
 
 impl DoipEntity {
-    /// Powers up the ECUs, each with its state in `state_folder/{ecu_id}`, and listens.
+    /// Powers up the ECUs, each with its state in `state_folder/{ecu_id}`, and listens. An ECU with the entity's
+    /// own logical address is the entity itself.
     ///
     /// # Errors
     /// An address that is taken, a configuration that contradicts itself, state that cannot be read.
     pub async fn start(
         config: EntityConfig,
+        ecus: Vec<EcuConfig>,
+        state_folder: &Path,
+    ) -> Result<Self, EntityError> {
+        Self::start_with(config, None, ecus, state_folder).await
+    }
+
+    /// The same with TLS: without it, a tester can connect and its routing activation is denied.
+    ///
+    /// # Errors
+    /// As [`DoipEntity::start`], and certificates that cannot be used.
+    pub async fn start_secured(
+        config: EntityConfig,
+        tls: &EntityTls,
+        ecus: Vec<EcuConfig>,
+        state_folder: &Path,
+    ) -> Result<Self, EntityError> {
+        Self::start_with(config, Some(tls), ecus, state_folder).await
+    }
+
+    async fn start_with(
+        config: EntityConfig,
+        tls: Option<&EntityTls>,
         ecus: Vec<EcuConfig>,
         state_folder: &Path,
     ) -> Result<Self, EntityError> {
@@ -158,18 +215,38 @@ impl DoipEntity {
             |source| EntityError::Listen { name: config.name.clone(), address: config.listen, source };
         let tcp_address = listener.local_addr().map_err(listen_error)?;
         let udp_address = socket.local_addr().map_err(listen_error)?;
+        let mut tls_address = None;
+        let mut secure_listener = None;
+        if let Some(tls) = tls {
+            let name = || config.name.clone();
+            let acceptor = tls.acceptor().map_err(|source| EntityError::Tls { name: name(), source })?;
+            let failed = |source| EntityError::Listen { name: name(), address: tls.listen, source };
+            let listener = TcpListener::bind(tls.listen).await.map_err(failed)?;
+            tls_address = Some(listener.local_addr().map_err(failed)?);
+            secure_listener = Some((listener, acceptor));
+        }
 
         let mut tasks = JoinSet::new();
         let PoweredEcus { requests: ecus, handles } = power_up(&config, ecus, state_folder, &mut tasks)?;
-        let entity = Arc::new(Entity { config, vin, ecus, testers: Mutex::default() });
+        let secured = tls.is_some();
+        let permits = Arc::new(Semaphore::new(config.max_connections));
+        let entity = Arc::new(Entity { config, vin, ecus, secured, testers: Mutex::default() });
         tasks.spawn(discovery::answer(Arc::clone(&entity), socket));
-        tasks.spawn(accept(entity, listener));
-        Ok(Self { tcp_address, udp_address, handles, tasks })
+        if let Some((listener, acceptor)) = secure_listener {
+            tasks.spawn(accept(Arc::clone(&entity), listener, Some(acceptor), Arc::clone(&permits)));
+        }
+        tasks.spawn(accept(entity, listener, None, permits));
+        Ok(Self { tcp_address, udp_address, tls_address, handles, tasks })
     }
 
     /// Where testers connect.
     pub fn tcp_address(&self) -> SocketAddr {
         self.tcp_address
+    }
+
+    /// Where testers connect with TLS, if they have to.
+    pub fn tls_address(&self) -> Option<SocketAddr> {
+        self.tls_address
     }
 
     /// Where vehicle identification is asked for.
@@ -220,7 +297,7 @@ fn power_up(
     let mut powered = PoweredEcus::default();
     for config in configs {
         let (address, ecu_id) = (config.logical_address, config.ecu_id.clone());
-        if address == entity.logical_address || powered.requests.contains_key(&address) {
+        if powered.requests.contains_key(&address) {
             return Err(EntityError::AddressTwice { name: entity.name.clone(), address });
         }
         let folder = state_folder.join(&ecu_id);
@@ -234,8 +311,12 @@ fn power_up(
     Ok(powered)
 }
 
-async fn accept(entity: Arc<Entity>, listener: TcpListener) {
-    let permits = Arc::new(Semaphore::new(entity.config.max_connections));
+async fn accept(
+    entity: Arc<Entity>,
+    listener: TcpListener,
+    tls: Option<TlsAcceptor>,
+    permits: Arc<Semaphore>,
+) {
     let mut connections = JoinSet::new();
     loop {
         while connections.try_join_next().is_some() {}
@@ -250,9 +331,29 @@ async fn accept(entity: Arc<Entity>, listener: TcpListener) {
         // One tester too many is let go at once: the others keep their connections.
         let Ok(permit) = Arc::clone(&permits).try_acquire_owned() else { continue };
         let entity = Arc::clone(&entity);
+        let tls = tls.clone();
         connections.spawn(async move {
-            connection::serve(entity, stream).await;
+            serve(entity, stream, tls).await;
             drop(permit);
         });
+    }
+}
+
+async fn serve(entity: Arc<Entity>, stream: TcpStream, tls: Option<TlsAcceptor>) {
+    // Acknowledgement and answer are two small writes: with Nagle's algorithm they take 40 ms.
+    if stream.set_nodelay(true).is_err() {
+        return;
+    }
+    let Some(acceptor) = tls else {
+        let (reader, writer) = stream.into_split();
+        return connection::serve(entity, reader, writer, false).await;
+    };
+    match timeout(HANDSHAKE, acceptor.accept(stream)).await {
+        Ok(Ok(stream)) => {
+            let (reader, writer) = tokio::io::split(stream);
+            connection::serve(entity, reader, writer, true).await;
+        }
+        Ok(Err(error)) => tracing::info!(entity = entity.config.name, %error, "A tester was refused by TLS."),
+        Err(_) => tracing::info!(entity = entity.config.name, "A tester did not finish its TLS handshake."),
     }
 }

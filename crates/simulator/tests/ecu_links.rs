@@ -21,7 +21,7 @@ use farrier_diagnostics::{Call, Failure, IdentificationField, Routine, Trial, Wr
 use farrier_gateway::ecu_link::{ConnectError, EcuError, EcuLinks, Image};
 use farrier_gateway::topology::Topology;
 use farrier_protocol::EcuId;
-use farrier_simulator::doip_entity::{DoipEntity, EntityConfig};
+use farrier_simulator::doip_entity::{AnnounceTo, DoipEntity, EntityConfig};
 use farrier_simulator::ecu::{EcuConfig, EcuTiming, Faults};
 use futures_util::StreamExt;
 use tokio::io::AsyncWriteExt;
@@ -521,7 +521,7 @@ async fn a_tester_too_many_is_let_go_and_the_others_stay() {
 async fn the_entity_announces_its_vehicle_three_times() {
     let folder = tempfile::tempdir().unwrap();
     let tester = UdpSocket::bind("127.0.0.1:0").await.unwrap();
-    let announce_to = Some(tester.local_addr().unwrap());
+    let announce_to = Some(AnnounceTo { address: tester.local_addr().unwrap(), every_ms: 10 });
     let config = EntityConfig { announce_to, ..entity_config("127.0.0.1:0") };
     let _entity = DoipEntity::start(config, vec![ecu_config(0)], folder.path()).await.unwrap();
     for _ in 0..3 {

@@ -1,6 +1,8 @@
 """A workshop tester made of doipclient and udsoncan, which know nothing of Farrier.
 
-    doip_uds_peer.py HOST TCP_PORT UDP_PORT ECU_ADDRESS IMAGE TARGET_VERSION
+    doip_uds_peer.py HOST TCP_PORT UDP_PORT ECU_ADDRESS IMAGE TARGET_VERSION [TLS_FOLDER]
+
+With TLS_FOLDER (ca.pem, tester.pem, tester.key), TCP_PORT is one where TLS is spoken.
 
 Finds the vehicle, reads every VCI field of one ECU, flashes IMAGE into its inactive bank with mistakes on
 the way (wrong block counter, repeated block, missing key), activates it, restarts the ECU, confirms, rolls
@@ -9,6 +11,7 @@ back. Prints one line of JSON with what it saw; any surprise ends it with a trac
 
 import hashlib
 import json
+import ssl
 import sys
 import time
 
@@ -144,8 +147,16 @@ def find_vehicle(doip):
     return {"vin": found.vin, "logical_address": found.logical_address}
 
 
+def tls(folder):
+    context = ssl.create_default_context(cafile=f"{folder}/ca.pem")
+    # doipclient does not pass the name of its peer on; who signed the certificate is verified all the same.
+    context.check_hostname = False
+    context.load_cert_chain(f"{folder}/tester.pem", f"{folder}/tester.key")
+    return context
+
+
 def main():
-    host, tcp_port, udp_port, ecu_address, image_path, version = sys.argv[1:]
+    host, tcp_port, udp_port, ecu_address, image_path, version, *tls_folder = sys.argv[1:]
     with open(image_path, "rb") as file:
         image = file.read()
     doip = DoIPClient(
@@ -155,6 +166,7 @@ def main():
         udp_port=int(udp_port),
         client_logical_address=0x0E81,
         protocol_version=2,
+        use_secure=tls(*tls_folder) if tls_folder else False,
     )
     config = dict(udsoncan.configs.default_client_config)
     config["security_algo"] = lambda level, seed, params=None: bytes(byte ^ 0xA5 for byte in seed)

@@ -9,8 +9,9 @@
 
 use std::path::Path;
 
-use farrier_simulator::doip_entity::{DoipEntity, EntityConfig};
+use farrier_simulator::doip_entity::{DoipEntity, EntityConfig, EntityTls};
 use farrier_simulator::ecu::{EcuConfig, EcuTiming, Faults};
+use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -36,10 +37,8 @@ fn image() -> Vec<u8> {
     (0..257 * usize::from(BLOCK - 2) + 100).map(|position| (position * 31 % 251) as u8).collect()
 }
 
-#[tokio::test]
-async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
-    let folder = tempfile::tempdir().unwrap();
-    let config = EntityConfig {
+fn entity_config() -> EntityConfig {
+    EntityConfig {
         name: "front".into(),
         logical_address: 0x1000,
         listen: "127.0.0.1:0".parse().unwrap(),
@@ -49,9 +48,53 @@ async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
         max_connections: 4,
         initial_inactivity_ms: 2_000,
         general_inactivity_ms: 300_000,
+    }
+}
+
+/// Writes a root and two certificates below it: `ca.pem`, `entity.pem`, `tester.pem`, each with its key.
+fn write_certificates(folder: &Path) {
+    let mut root = CertificateParams::new(Vec::new()).unwrap();
+    root.distinguished_name.push(DnType::CommonName, "Controllers' root");
+    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
+    let key = KeyPair::generate().unwrap();
+    std::fs::write(folder.join("ca.pem"), root.self_signed(&key).unwrap().pem()).unwrap();
+    let issuer = Issuer::new(root, key);
+    for name in ["entity", "tester"] {
+        let key = KeyPair::generate().unwrap();
+        let names = vec!["127.0.0.1".to_owned()];
+        let mut leaf = CertificateParams::new(names).unwrap();
+        leaf.distinguished_name.push(DnType::CommonName, name);
+        let certificate = leaf.signed_by(&key, &issuer).unwrap();
+        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
+        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
+    }
+}
+
+#[tokio::test]
+async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
+    let folder = tempfile::tempdir().unwrap();
+    let entity = DoipEntity::start(entity_config(), (0..3).map(ecu).collect(), folder.path()).await.unwrap();
+    flash(&entity, entity.tcp_address().port(), folder.path(), &[]).await;
+}
+
+#[tokio::test]
+async fn a_python_tester_does_the_same_over_tls() {
+    let folder = tempfile::tempdir().unwrap();
+    write_certificates(folder.path());
+    let tls = EntityTls {
+        listen: "127.0.0.1:0".parse().unwrap(),
+        certificate: folder.path().join("entity.pem"),
+        private_key: folder.path().join("entity.key"),
+        tester_ca: Some(folder.path().join("ca.pem")),
     };
-    let entity = DoipEntity::start(config, (0..3).map(ecu).collect(), folder.path()).await.unwrap();
-    let image_path = folder.path().join("image.bin");
+    let ecus = (0..3).map(ecu).collect();
+    let entity = DoipEntity::start_secured(entity_config(), &tls, ecus, folder.path()).await.unwrap();
+    let port = entity.tls_address().unwrap().port();
+    flash(&entity, port, folder.path(), &[folder.path()]).await;
+}
+
+async fn flash(entity: &DoipEntity, tcp_port: u16, folder: &Path, tls: &[&Path]) {
+    let image_path = folder.join("image.bin");
     std::fs::write(&image_path, image()).unwrap();
 
     let python = std::env::var("FARRIER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
@@ -59,11 +102,12 @@ async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
     let output = Command::new(&python)
         .arg(script)
         .arg("127.0.0.1")
-        .arg(entity.tcp_address().port().to_string())
+        .arg(tcp_port.to_string())
         .arg(entity.udp_address().port().to_string())
         .arg("0x1011")
         .arg(&image_path)
         .arg("3.3.0")
+        .args(tls)
         .kill_on_drop(true)
         .output()
         .await
@@ -111,7 +155,6 @@ async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
     assert_eq!(seen["after_confirm"], running("3.3.0", 1, "3.2.5", 2));
     assert_eq!(seen["after_roll_back"], running("3.2.5", 0, "", 0));
 
-    assert_eq!(std::fs::read(folder.path().join("ecu_001/bank1.bin")).unwrap(), image());
-    assert!(!folder.path().join("ecu_000/bank1.bin").exists(), "a neighbour was written");
-    drop(entity);
+    assert_eq!(std::fs::read(folder.join("ecu_001/bank1.bin")).unwrap(), image());
+    assert!(!folder.join("ecu_000/bank1.bin").exists(), "a neighbour was written");
 }

@@ -21,7 +21,7 @@ use farrier_diagnostics::uds::NegativeResponseCode;
 use farrier_diagnostics::{Call, Failure, IdentificationField, WriteJob};
 use farrier_gateway::ecu_link::{ConnectError, EcuError, EcuLinks, Image};
 use farrier_gateway::topology::Topology;
-use farrier_simulator::doip_entity::{DoipEntity, EntityConfig};
+use farrier_simulator::doip_entity::{AnnounceTo, DoipEntity, EntityConfig};
 use farrier_simulator::ecu::{EcuConfig, EcuTiming, Faults};
 use tokio::io::{AsyncBufReadExt, BufReader, Lines};
 use tokio::net::UdpSocket;
@@ -58,7 +58,7 @@ fn ecu(ecu_id: &str, logical_address: u16, faults: Faults) -> EcuConfig {
     }
 }
 
-fn entity_config(name: &str, announce_to: Option<std::net::SocketAddr>) -> EntityConfig {
+fn entity_config(name: &str, announce_to: Option<AnnounceTo>) -> EntityConfig {
     EntityConfig {
         name: name.into(),
         logical_address: 0x1000,
@@ -273,7 +273,7 @@ async fn tshark_finds_nothing_malformed_in_a_session_of_the_gateway() {
         timeout(PATIENCE, tester.recv(&mut answer)).await.expect("the vehicle to answer").unwrap();
     }
     // Another one, which starts now: its announcements are recorded from the first.
-    let announcing = entity_config("rear", Some(announce_to));
+    let announcing = entity_config("rear", Some(AnnounceTo { address: announce_to, every_ms: 10 }));
     let _announcing = DoipEntity::start(announcing, Vec::new(), folder.path()).await.unwrap();
     for _ in 0..3 {
         timeout(PATIENCE, announcements.recv(&mut answer)).await.expect("an announcement").unwrap();

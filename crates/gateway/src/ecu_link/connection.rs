@@ -12,18 +12,20 @@ use farrier_diagnostics::doip::{
     MessageCodec, MessageError, OwnedMessage, OwnedPayload, RoutingActivationResponseCode,
 };
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
 use tokio::sync::mpsc;
 use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
-use crate::topology::Controller;
+use crate::topology::{Controller, ControllerTls};
 
 /// How long a controller may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
+
+/// How long the TLS handshake may take: small controllers need a second for a signature.
+const HANDSHAKE: Duration = Duration::from_secs(10);
 
 /// How long it may take to answer the routing activation (ISO 13400-2, A_DoIP_Ctrl).
 const ACTIVATION: Duration = Duration::from_secs(2);
@@ -43,6 +45,15 @@ pub enum ConnectError {
     /// Nobody there.
     #[error("expected a DoIP entity at {address}; check its address and the network")]
     Tcp {
+        /// Where.
+        address: SocketAddr,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// The entity is not the one that the certificates say.
+    #[error("expected TLS with {address}; check the certificates on both sides")]
+    Tls {
         /// Where.
         address: SocketAddr,
         /// What happened.
@@ -105,6 +116,7 @@ enum ToController {
 pub(super) struct ControllerLink {
     name: String,
     address: SocketAddr,
+    tls: Option<ControllerTls>,
     tester: LogicalAddress,
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
@@ -114,6 +126,7 @@ impl ControllerLink {
         Self {
             name: controller.name.clone(),
             address: controller.address,
+            tls: controller.tls.clone(),
             tester,
             connection: tokio::sync::Mutex::new(None),
         }
@@ -131,7 +144,7 @@ impl ControllerLink {
         }
         // The dead one goes first: the entity may know the tester only once.
         *connection = None;
-        let fresh = Connection::open(self.address, self.tester).await?;
+        let fresh = Connection::open(self.address, self.tls.as_ref(), self.tester).await?;
         tracing::debug!(controller = self.name, "Routing to the controller's ECUs is activated.");
         let channel = fresh.channel(self.tester, ecu);
         *connection = Some(fresh);
@@ -160,6 +173,10 @@ impl Routes {
     }
 }
 
+/// Both halves of a connection, encrypted or not.
+type Reader = Box<dyn AsyncRead + Send + Unpin>;
+type Writer = Box<dyn AsyncWrite + Send + Unpin>;
+
 /// One connection with activated routing; ends when this is dropped.
 #[derive(Debug)]
 struct Connection {
@@ -169,7 +186,11 @@ struct Connection {
 }
 
 impl Connection {
-    async fn open(address: SocketAddr, tester: LogicalAddress) -> Result<Self, ConnectError> {
+    async fn open(
+        address: SocketAddr,
+        tls: Option<&ControllerTls>,
+        tester: LogicalAddress,
+    ) -> Result<Self, ConnectError> {
         let tcp = |source| ConnectError::Tcp { address, source };
         let timed_out = |what, limit| ConnectError::Timeout { address, what, limit };
         let stream = timeout(CONNECT, TcpStream::connect(address))
@@ -178,7 +199,19 @@ impl Connection {
             .map_err(tcp)?;
         // Requests and answers are small and alternate: Nagle's algorithm would delay each.
         stream.set_nodelay(true).map_err(tcp)?;
-        let (reader, mut writer) = stream.into_split();
+        let (reader, mut writer): (Reader, Writer) = match tls {
+            None => {
+                let (reader, writer) = stream.into_split();
+                (Box::new(reader), Box::new(writer))
+            }
+            Some(tls) => {
+                let handshake = timeout(HANDSHAKE, tls.connect(stream)).await;
+                let stream = handshake.map_err(|_| timed_out("a TLS handshake", HANDSHAKE))?;
+                let (reader, writer) =
+                    tokio::io::split(stream.map_err(|source| ConnectError::Tls { address, source })?);
+                (Box::new(reader), Box::new(writer))
+            }
+        };
         let mut reader = FramedRead::with_capacity(reader, doip::codec(), READ_BUFFER);
         timeout(ACTIVATION, activate(&mut reader, &mut writer, address, tester))
             .await
@@ -201,8 +234,8 @@ impl Connection {
 }
 
 async fn activate(
-    reader: &mut FramedRead<OwnedReadHalf, MessageCodec>,
-    writer: &mut OwnedWriteHalf,
+    reader: &mut FramedRead<Reader, MessageCodec>,
+    writer: &mut Writer,
     address: SocketAddr,
     tester: LogicalAddress,
 ) -> Result<(), ConnectError> {
@@ -211,7 +244,11 @@ async fn activate(
     let request =
         Message::routing_activation_request(doip::VERSION, tester, ActivationTypeCode::Default, None);
     doip::append_frame(&mut frame, &request).map_err(failed)?;
-    writer.write_all(&frame).await.map_err(|source| ConnectError::Tcp { address, source })?;
+    let written = async {
+        writer.write_all(&frame).await?;
+        writer.flush().await
+    };
+    written.await.map_err(|source| ConnectError::Tcp { address, source })?;
     while let Some(frame) = reader.next().await {
         let Frame::Message(message) = frame.map_err(failed)? else { continue };
         let OwnedPayload::RoutingActivationResponse(response) = message.payload else { continue };
@@ -224,8 +261,8 @@ async fn activate(
 
 /// Reads and writes until one of them ends; then everybody who waits for an answer learns of it.
 async fn serve(
-    reader: FramedRead<OwnedReadHalf, MessageCodec>,
-    writer: OwnedWriteHalf,
+    reader: FramedRead<Reader, MessageCodec>,
+    writer: Writer,
     frames_to_send: mpsc::Receiver<ToController>,
     frames: mpsc::Sender<ToController>,
     routes: Routes,
@@ -238,7 +275,7 @@ async fn serve(
     *routes.lock() = None;
 }
 
-async fn write(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<ToController>) {
+async fn write(mut writer: Writer, mut frames: mpsc::Receiver<ToController>) {
     while let Some(frame) = frames.recv().await {
         let written = match frame {
             // Header and block go out in one vectored write: the block is not copied.
@@ -247,7 +284,12 @@ async fn write(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<ToControll
             }
             ToController::Control(frame) => writer.write_all(&frame).await,
         };
-        if let Err(error) = written {
+        // TLS keeps what the socket did not take at once.
+        let flushed = match written {
+            Ok(()) => writer.flush().await,
+            Err(error) => Err(error),
+        };
+        if let Err(error) = flushed {
             tracing::debug!(%error, "The connection to a controller was lost.");
             return;
         }
@@ -255,7 +297,7 @@ async fn write(mut writer: OwnedWriteHalf, mut frames: mpsc::Receiver<ToControll
 }
 
 async fn read(
-    mut reader: FramedRead<OwnedReadHalf, MessageCodec>,
+    mut reader: FramedRead<Reader, MessageCodec>,
     frames: &mpsc::Sender<ToController>,
     routes: &Routes,
     tester: LogicalAddress,
@@ -265,6 +307,11 @@ async fn read(
             Ok(Frame::Message(message)) => take(message, frames, routes, tester),
             // A kind of message that we do not know is not for us.
             Ok(_) => {}
+            // Some entities end TLS without saying so: that is a closed connection like any other.
+            Err(MessageError::Std(error)) => {
+                tracing::debug!(%error, "A controller closed its connection.");
+                return;
+            }
             Err(error) => {
                 tracing::warn!(%error, "A controller sent what is no DoIP frame; its connection is closed.");
                 return;

@@ -6,14 +6,12 @@ use std::time::Duration;
 
 use bytes::BytesMut;
 use farrier_diagnostics::doip::{
-    self, ActivationTypeCode, DiagnosticNackCode, Frame, LogicalAddress, Message, NackCode,
+    self, ActivationTypeCode, DiagnosticNackCode, Frame, LogicalAddress, Message, MessageError, NackCode,
     OwnedDiagnosticMessage, OwnedMessage, OwnedPayload, Payload, RoutingActivationRequest,
     RoutingActivationResponseCode as Activation,
 };
 use futures_util::StreamExt;
-use tokio::io::AsyncWriteExt;
-use tokio::net::TcpStream;
-use tokio::net::tcp::{OwnedReadHalf, OwnedWriteHalf};
+use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::sync::mpsc::error::TrySendError;
 use tokio::sync::{Notify, mpsc};
 use tokio::time::{sleep, timeout};
@@ -43,17 +41,17 @@ pub(super) struct TesterHandle {
 }
 
 /// Serves a tester until it goes, breaks the rules or is silent for too long.
-pub(super) async fn serve(entity: Arc<Entity>, stream: TcpStream) {
-    // Acknowledgement and answer are two small writes: with Nagle's algorithm they take 40 ms.
-    if stream.set_nodelay(true).is_err() {
-        return;
-    }
-    let (reader, writer) = stream.into_split();
+pub(super) async fn serve(
+    entity: Arc<Entity>,
+    reader: impl AsyncRead + Send + Unpin,
+    writer: impl AsyncWrite + Send + Unpin,
+    encrypted: bool,
+) {
     let (frames, frames_to_send) = mpsc::channel(OUTGOING);
     let (answers, answers_to_send) = mpsc::channel(OUTGOING);
     let handle = TesterHandle { frames, alive: Arc::default(), replaced: Arc::default() };
     let replaced = Arc::clone(&handle.replaced);
-    let mut connection = Connection { entity, handle, answers, tester: None };
+    let mut connection = Connection { entity, encrypted, handle, answers, tester: None };
     let finished = Notify::new();
     let reading = async {
         tokio::select! {
@@ -72,7 +70,7 @@ pub(super) async fn serve(entity: Arc<Entity>, stream: TcpStream) {
 }
 
 async fn write(
-    mut writer: OwnedWriteHalf,
+    mut writer: impl AsyncWrite + Unpin,
     mut frames: mpsc::Receiver<BytesMut>,
     mut answers: mpsc::Receiver<EcuAnswer>,
     finished: &Notify,
@@ -89,7 +87,8 @@ async fn write(
         while let Ok(frame) = frames.try_recv() {
             batch.extend_from_slice(&frame);
         }
-        if writer.write_all(&batch).await.is_err() {
+        // TLS keeps what the socket did not take at once.
+        if writer.write_all(&batch).await.is_err() || writer.flush().await.is_err() {
             return;
         }
         batch.clear();
@@ -107,6 +106,7 @@ fn append_answer(batch: &mut BytesMut, answer: &EcuAnswer) {
 /// The reading side.
 struct Connection {
     entity: Arc<Entity>,
+    encrypted: bool,
     handle: TesterHandle,
     answers: mpsc::Sender<EcuAnswer>,
     /// The tester's logical address, once routing is activated.
@@ -114,7 +114,7 @@ struct Connection {
 }
 
 impl Connection {
-    async fn read(&mut self, reader: OwnedReadHalf) {
+    async fn read(&mut self, reader: impl AsyncRead + Unpin) {
         let mut frames = FramedRead::with_capacity(reader, doip::codec(), READ_BUFFER);
         loop {
             let config = &self.entity.config;
@@ -124,6 +124,8 @@ impl Connection {
             };
             let frame = match timeout(Duration::from_millis(limit), frames.next()).await {
                 Ok(Some(Ok(frame))) => frame,
+                // Some testers end TLS without saying so: that is a closed connection like any other.
+                Ok(Some(Err(MessageError::Std(_)))) => return,
                 Ok(Some(Err(_))) => return self.send(Payload::DoIPNack(NackCode::IncorrectPatternFormat)),
                 Ok(None) | Err(_) => return,
             };
@@ -200,6 +202,9 @@ impl Connection {
         }
         if !matches!(kind, ActivationTypeCode::Default | ActivationTypeCode::RegulationRequired) {
             return Activation::DeniedUnsupportedRoutingActivationType;
+        }
+        if self.entity.secured && !self.encrypted {
+            return Activation::DeniedEncryptedConnectionViaTLSRequired;
         }
         match self.tester {
             Some(active) if active == tester => return Activation::RoutingSuccessfullyActivated,

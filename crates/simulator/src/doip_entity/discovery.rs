@@ -14,9 +14,8 @@ use tokio_util::codec::Decoder;
 
 use super::Entity;
 
-/// Announcements at the start, and the time between them (ISO 13400-2, A_DoIP_Announce).
+/// Announcements at the start (ISO 13400-2, A_DoIP_Announce_Num).
 const ANNOUNCEMENTS: usize = 3;
-const ANNOUNCE_EVERY: Duration = Duration::from_millis(500);
 
 /// Announces the entity, then answers identification requests for ever.
 pub(super) async fn answer(entity: Arc<Entity>, socket: UdpSocket) {
@@ -25,12 +24,12 @@ pub(super) async fn answer(entity: Arc<Entity>, socket: UdpSocket) {
 }
 
 async fn announce(entity: &Entity, socket: &UdpSocket, announcement: &[u8]) {
-    let Some(address) = entity.config.announce_to else { return };
+    let Some(announce_to) = entity.config.announce_to else { return };
     for _ in 0..ANNOUNCEMENTS {
-        if let Err(error) = socket.send_to(announcement, address).await {
+        if let Err(error) = socket.send_to(announcement, announce_to.address).await {
             tracing::warn!(entity = entity.config.name, %error, "A vehicle announcement could not be sent.");
         }
-        sleep(ANNOUNCE_EVERY).await;
+        sleep(Duration::from_millis(announce_to.every_ms)).await;
     }
 }
 
