@@ -175,9 +175,10 @@ impl Store {
 
     /// Takes no more jobs, does those that wait, and closes the file.
     pub(crate) async fn close(&self) {
+        // The writer closes last: only it can fold the write-ahead log into the file.
+        locked(&self.0.readers).clear();
         drop(locked(&self.0.jobs).take());
         let writer = locked(&self.0.writer).take();
-        locked(&self.0.readers).clear();
         if let Some(writer) = writer
             && tokio::task::spawn_blocking(move || writer.join().is_err()).await.unwrap_or(true)
         {
