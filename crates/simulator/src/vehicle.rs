@@ -80,10 +80,10 @@ pub enum VehicleError {
     Controller(#[from] EntityError),
     /// The gateway did not start.
     #[error("the vehicle's gateway did not start")]
-    Gateway(#[from] StartError),
+    Gateway(#[source] Box<StartError>),
     /// The gateway failed while it ran.
     #[error("the vehicle's gateway failed")]
-    GatewayFailed(#[from] GatewayFailure),
+    GatewayFailed(#[source] Box<GatewayFailure>),
 }
 
 /// A running vehicle. What survives a restart is in its state folder: starting it again with the same
@@ -118,7 +118,8 @@ impl SimulatedVehicle {
         if !signals.exists() {
             write_file(&signals, READY_SIGNALS)?;
         }
-        let gateway = Gateway::start(gateway_config(&config, gateway_folder, topology_file)).await?;
+        let gateway = Gateway::start(gateway_config(&config, gateway_folder, topology_file)).await;
+        let gateway = gateway.map_err(|error| VehicleError::Gateway(Box::new(error)))?;
         Ok(Self { config, controllers, gateway })
     }
 
@@ -175,7 +176,7 @@ impl SimulatedVehicle {
     /// # Errors
     /// Why it stopped.
     pub async fn stopped(&mut self) -> Result<(), VehicleError> {
-        Ok(self.gateway.stopped().await?)
+        self.gateway.stopped().await.map_err(|error| VehicleError::GatewayFailed(Box::new(error)))
     }
 
     /// Stops the gateway, then switches the ECUs off.
@@ -187,7 +188,7 @@ impl SimulatedVehicle {
         for controller in self.controllers {
             controller.stop().await;
         }
-        Ok(stopped?)
+        stopped.map_err(|error| VehicleError::GatewayFailed(Box::new(error)))
     }
 }
 
@@ -276,6 +277,9 @@ fn gateway_config(config: &VehicleConfig, state_dir: PathBuf, topology: PathBuf)
         keep_alive_s: 60,
         allow_classical_key_exchange: config.allow_classical_key_exchange,
         readiness_policy: Default::default(),
+        download: Default::default(),
+        image_store_max_bytes: 1_000_000_000,
+        consent: Default::default(),
         update_bounds: Default::default(),
     }
 }
@@ -294,7 +298,7 @@ mod tests {
         std::fs::write(&path, READY_SIGNALS).unwrap();
         let signals = SignalsFile::new(&path).measure().unwrap();
         assert_eq!(signals.conditions.measured(), Condition::ALL);
-        assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000).reasons, []);
+        assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000, &[]).reasons, []);
     }
 
     #[test]
