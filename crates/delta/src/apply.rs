@@ -1,12 +1,13 @@
 //! Applies a delta chunk by chunk with bounded memory.
 //!
-//! Memory: one rebuilt chunk (4 MiB), the decompressors of its three streams (window at most
-//! 4 MiB together with the compressed octets they read through) and two small buffers.
+//! Memory: one rebuilt chunk (4 MiB), the compressed octets of its streams and the decompressors of two of
+//! them (together at most about 8 MiB, when nothing is alike), the model of the third (2 MiB), small buffers.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
+use crate::differences::{Decoder, Model};
 use crate::format::{ChunkRecord, FormatError, Header, Instruction};
 use crate::make::{octets_of, sha256};
 
@@ -103,7 +104,8 @@ impl<R: Read + Seek> DeltaReader<R> {
         let [control, differences, literals] = self.streams(start, lengths)?;
         let mut parts = ChunkStreams {
             control: decompressor(&control)?,
-            differences: decompressor(&differences)?,
+            differences: Decoder::new(&differences),
+            model: Model::new(),
             literals: decompressor(&literals)?,
         };
         let rebuilt = parts.rebuild(&record, bytes, old, damaged)?;
@@ -179,7 +181,8 @@ fn decompressor(stream: &[u8]) -> Result<Decompressor<'_>, ApplyError> {
 /// The decompressed streams of one chunk.
 struct ChunkStreams<'a> {
     control: Decompressor<'a>,
-    differences: Decompressor<'a>,
+    differences: Decoder<'a>,
+    model: Model,
     literals: Decompressor<'a>,
 }
 
@@ -223,16 +226,7 @@ impl ChunkStreams<'_> {
         }
         old.seek(SeekFrom::Start(from)).map_err(|error| ApplyError::Io("read the old image", error))?;
         old.read_exact(copied).map_err(|error| ApplyError::Io("read the old image", error))?;
-        let mut buffer = [0; 4096];
-        for piece in copied.chunks_mut(buffer.len()) {
-            let Some(differences) = buffer.get_mut(..piece.len()) else { break };
-            self.differences
-                .read_exact(differences)
-                .map_err(|error| ApplyError::Io("read the differences of the delta", error))?;
-            piece.iter_mut().zip(differences).for_each(|(octet, difference)| {
-                *octet = octet.wrapping_add(*difference);
-            });
-        }
+        self.model.code(&mut self.differences, copied, None);
         Ok(())
     }
 }

@@ -13,7 +13,7 @@ pub const CHUNK_BYTES: usize = 4 << 20;
 pub const MAX_WINDOW_BYTES: usize = 16 << 20;
 
 /// Largest compressed stream of a chunk: zstd never grows its input by more than this.
-const MAX_STREAM_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 8) + 64;
+pub(crate) const MAX_STREAM_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 8) + 64;
 
 /// Largest number of instructions of a chunk; each but the last yields at least one octet.
 const MAX_INSTRUCTIONS: usize = CHUNK_BYTES + 1;

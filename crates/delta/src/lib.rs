@@ -15,6 +15,7 @@
 //! ```
 
 mod apply;
+mod differences;
 mod format;
 mod make;
 mod matching;

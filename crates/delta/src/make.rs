@@ -2,8 +2,9 @@
 
 use aws_lc_rs::digest::{SHA256, digest};
 
-use crate::format::{CHUNK_BYTES, ChunkRecord, Header, Instruction};
-use crate::matching::SortedImage;
+use crate::differences::{Encoder, Model};
+use crate::format::{CHUNK_BYTES, ChunkRecord, Header, Instruction, MAX_STREAM_BYTES};
+use crate::matching::{Patch, SortedImage};
 use crate::window::Samples;
 
 /// zstd's level for patches: the server has the time, the vehicles pay for the octets.
@@ -67,12 +68,17 @@ fn write_chunk(
     window_start: usize,
     chunk: &[u8],
 ) -> Result<(), MakeError> {
-    let patch = image.patch_to(chunk);
+    let mut patch = image.patch_to(chunk);
+    let mut differences = coded_differences(&patch, window);
+    if differences.len() > MAX_STREAM_BYTES {
+        // Nothing was foreseen: then the chunk is not like its window at all.
+        patch = Patch::literal(chunk);
+        differences = Vec::new();
+    }
     let mut control = Vec::with_capacity(patch.instructions.len() * 4);
     patch.instructions.iter().for_each(|instruction: &Instruction| instruction.write(&mut control));
     let compress = |stream: &[u8]| zstd::bulk::compress(stream, LEVEL).map_err(MakeError::Compress);
-    let (control, differences, literals) =
-        (compress(&control)?, compress(&patch.differences)?, compress(&patch.literals)?);
+    let (control, literals) = (compress(&control)?, compress(&patch.literals)?);
     let record = ChunkRecord {
         window_start: window_start as u64,
         window_bytes: window.len(),
@@ -86,6 +92,21 @@ fn write_chunk(
     record.write(delta);
     [control, differences, literals].iter().for_each(|stream| delta.extend_from_slice(stream));
     Ok(())
+}
+
+/// The differences of all instructions, coded beside the octets of the window that they change.
+fn coded_differences(patch: &Patch, window: &[u8]) -> Vec<u8> {
+    let (mut model, mut encoder) = (Model::new(), Encoder::new());
+    let (mut at, mut added) = (0i64, patch.resembling.as_slice());
+    for step in &patch.instructions {
+        let (new, later) = added.split_at(step.add as usize);
+        let from = usize::try_from(at).unwrap_or(usize::MAX);
+        let old = window.get(from..).and_then(|rest| rest.get(..new.len())).unwrap_or_default();
+        model.code(&mut encoder, &mut old.to_vec(), Some(new));
+        added = later;
+        at += i64::from(step.add) + i64::from(step.seek);
+    }
+    encoder.finish()
 }
 
 pub(crate) fn sha256(bytes: &[u8]) -> [u8; 32] {

@@ -14,7 +14,8 @@ pub(crate) struct SortedImage<'a> {
 #[derive(Default)]
 pub(crate) struct Patch {
     pub(crate) instructions: Vec<Instruction>,
-    pub(crate) differences: Vec<u8>,
+    /// Octets of the new image that resemble the old one's at the same step.
+    pub(crate) resembling: Vec<u8>,
     pub(crate) literals: Vec<u8>,
 }
 
@@ -88,11 +89,7 @@ impl<'a> SortedImage<'a> {
                 backward -= kept;
             }
             let (resume, resume_base) = (scan - backward, found.at - backward);
-            patch.push(
-                &new[covered..resume],
-                &self.text[base..base + forward],
-                resume_base as i64 - (base + forward) as i64,
-            );
+            patch.push(&new[covered..resume], forward, resume_base as i64 - (base + forward) as i64);
             (covered, base) = (resume, resume_base);
         }
         patch
@@ -154,14 +151,21 @@ impl<'a> SortedImage<'a> {
 }
 
 impl Patch {
-    /// Adds one step: `new` resembles `old` at its beginning, the rest is literal.
-    fn push(&mut self, new: &[u8], old: &[u8], seek: i64) {
-        let (resembling, literal) = new.split_at(old.len());
-        self.differences.extend(resembling.iter().zip(old).map(|(new, old)| new.wrapping_sub(*old)));
+    /// The patch that takes nothing from the old image.
+    pub(crate) fn literal(new: &[u8]) -> Self {
+        let mut patch = Self::default();
+        patch.push(new, 0, 0);
+        patch
+    }
+
+    /// Adds one step: the beginning of `new` resembles the old image, the rest is literal.
+    fn push(&mut self, new: &[u8], resembling: usize, seek: i64) {
+        let (resembling, literal) = new.split_at(resembling);
+        self.resembling.extend_from_slice(resembling);
         self.literals.extend_from_slice(literal);
         // Chunk and window are a few MiB, so that every number fits.
         self.instructions.push(Instruction {
-            add: old.len() as u32,
+            add: resembling.len() as u32,
             insert: literal.len() as u32,
             seek: seek as i32,
         });
@@ -192,15 +196,14 @@ mod tests {
     /// What a reader of the patch would rebuild.
     fn rebuilt(old: &[u8], patch: &Patch) -> Vec<u8> {
         let (mut new, mut at) = (Vec::new(), 0i64);
-        let (mut differences, mut literals) = (patch.differences.iter(), patch.literals.iter());
+        let (mut resembling, mut literals) = (patch.resembling.iter(), patch.literals.iter());
         for step in &patch.instructions {
-            for octet in &old[at as usize..at as usize + step.add as usize] {
-                new.push(octet.wrapping_add(*differences.next().unwrap()));
-            }
+            assert!(at as usize + step.add as usize <= old.len());
+            new.extend(resembling.by_ref().take(step.add as usize));
             new.extend(literals.by_ref().take(step.insert as usize));
             at += i64::from(step.add) + i64::from(step.seek);
         }
-        assert!(differences.next().is_none() && literals.next().is_none());
+        assert!(resembling.next().is_none() && literals.next().is_none());
         new
     }
 

@@ -41,28 +41,30 @@ impl<'a> Samples<'a> {
         if self.old.len() <= MAX_WINDOW_BYTES {
             return 0..self.old.len();
         }
+        let mut places = self.places_in(chunk);
+        // What the chunk repeats counts once: else a table of equal entries outvotes all the rest.
+        places.sort_unstable();
+        places.dedup_by_key(|(place, _)| *place);
         let mut hits = vec![0u32; self.old.len().div_ceil(STRETCH_BYTES)];
-        for place in self.places_in(chunk) {
+        for (place, _) in &places {
             hits[place / STRETCH_BYTES] += 1;
         }
         let stretches = MAX_WINDOW_BYTES / STRETCH_BYTES;
         let alike = |first: usize| hits[first..first + stretches].iter().sum::<u32>();
         let last = hits.len() - stretches;
         let most = (0..=last).map(alike).max().unwrap_or(0);
-        let best = if most == 0 {
-            // Where nothing is alike, the same place is as good as any.
-            (start / STRETCH_BYTES).saturating_sub(stretches / 2).min(last)
-        } else {
-            // Of equals the one in the middle: it leaves room on both sides of what is alike.
-            let equals: Vec<usize> = (0..=last).filter(|first| alike(*first) == most).collect();
-            equals[equals.len() / 2]
-        };
+        // Where the chunk stood, if it moved as a whole. Parts of it may be changed throughout, such as
+        // tables of addresses, and so have no sample: only their place tells where they are alike.
+        let middle = (start + chunk.len() / 2).saturating_add_signed(median_shift(&places, start));
+        let distance = |first: &usize| (first * STRETCH_BYTES + MAX_WINDOW_BYTES / 2).abs_diff(middle);
+        let nearly_best = |first: &usize| u64::from(alike(*first)) * 16 >= u64::from(most) * 15;
+        let best = (0..=last).filter(nearly_best).min_by_key(distance).unwrap_or(0);
         let end = ((best + stretches) * STRETCH_BYTES).min(self.old.len());
         end - MAX_WINDOW_BYTES.min(end)..end
     }
 
-    /// The places of the old image whose sample occurs anywhere in the chunk.
-    fn places_in(&self, chunk: &[u8]) -> Vec<usize> {
+    /// The places of the old image whose sample occurs in the chunk, each with where in the chunk.
+    fn places_in(&self, chunk: &[u8]) -> Vec<(usize, usize)> {
         let mut places = Vec::new();
         let Some(first) = chunk.get(..SAMPLE_BYTES) else { return places };
         let leaving = (1..SAMPLE_BYTES).fold(1u64, |power, _| power.wrapping_mul(MULTIPLIER));
@@ -72,7 +74,7 @@ impl<'a> Samples<'a> {
                 let place = number as usize * SAMPLE_BYTES;
                 // Other samples share the slot.
                 if self.old[place..].starts_with(&chunk[end - SAMPLE_BYTES..end]) {
-                    places.push(place);
+                    places.push((place, end - SAMPLE_BYTES));
                 }
             }
             if let Some(entering) = chunk.get(end) {
@@ -85,6 +87,14 @@ impl<'a> Samples<'a> {
         }
         places
     }
+}
+
+/// By how much most samples moved, from a chunk that begins at `start`; 0 without samples.
+fn median_shift(places: &[(usize, usize)], start: usize) -> isize {
+    let mut shifts: Vec<isize> =
+        places.iter().map(|(place, within)| *place as isize - (start + within) as isize).collect();
+    let middle = shifts.len() / 2;
+    if middle >= shifts.len() { 0 } else { *shifts.select_nth_unstable(middle).1 }
 }
 
 fn hash_of(sample: &[u8]) -> u64 {
