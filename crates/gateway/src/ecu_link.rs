@@ -1,8 +1,10 @@
-//! The gateway's side of diagnostics: runs the sequences of `farrier-diagnostics` over DoIP.
+//! The gateway's side of diagnostics: runs the sequences of `farrier-diagnostics` over DoIP and CAN.
 //!
-//! One TCP connection per controller, shared by its ECUs; one conversation at a time with each ECU. Every
+//! One connection per controller or bus, shared by its ECUs; one conversation at a time with each ECU. Every
 //! call can be dropped at any await: the ECU then leaves its session by itself, and the next call begins anew.
 
+mod can_bus;
+mod can_link;
 mod connection;
 mod discovery;
 mod image;
@@ -13,7 +15,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-use farrier_diagnostics::doip::DiagnosticNackCode;
+use farrier_diagnostics::doip::{DiagnosticNackCode, LogicalAddress};
+use farrier_diagnostics::isotp;
 use farrier_diagnostics::{
     Failure, Identification, IdentificationField, NotAText, Running, Sequence, Settings, WriteJob,
 };
@@ -21,11 +24,12 @@ use farrier_protocol::{EcuId, MacAddress};
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep};
 
+use self::can_link::CanLink;
 pub use self::connection::ConnectError;
 use self::connection::ControllerLink;
 use self::image::ImageReader;
 use self::runner::Conversation;
-use crate::topology::Topology;
+use crate::topology::{self, CanIds, EcuAddress, Topology, Transport};
 
 /// How long one question to an ECU that restarts is waited for, and the distance of these questions.
 const REBOOT_POLL: Duration = Duration::from_millis(200);
@@ -40,7 +44,7 @@ pub enum EcuError {
         ecu_id: EcuId,
     },
     /// Its controller cannot be reached.
-    #[error("expected a DoIP connection to controller {controller}")]
+    #[error("expected a connection to controller {controller}")]
     Connect {
         /// The controller.
         controller: String,
@@ -116,8 +120,26 @@ struct Vehicle {
 
 #[derive(Debug)]
 struct Controller {
-    link: ControllerLink,
+    link: Link,
     writes: Semaphore,
+}
+
+#[derive(Debug)]
+enum Link {
+    DoIp(ControllerLink),
+    Can(CanLink),
+}
+
+impl Controller {
+    fn new(controller: &topology::Controller, tester: LogicalAddress) -> Self {
+        let link = match &controller.transport {
+            Transport::DoIp(entity) => {
+                Link::DoIp(ControllerLink::new(controller.name.clone(), entity, tester))
+            }
+            Transport::Can(interface) => Link::Can(CanLink::new(controller.name.clone(), interface.clone())),
+        };
+        Self { link, writes: Semaphore::new(controller.parallel_writes) }
+    }
 }
 
 impl EcuLinks {
@@ -126,10 +148,7 @@ impl EcuLinks {
         let controllers = topology
             .controllers
             .iter()
-            .map(|controller| Controller {
-                link: ControllerLink::new(controller, topology.tester_address),
-                writes: Semaphore::new(controller.parallel_writes),
-            })
+            .map(|controller| Controller::new(controller, topology.tester_address))
             .collect();
         let turns = topology.ecus.iter().map(|ecu| (ecu.ecu_id.clone(), Mutex::new(()))).collect();
         Self { vehicle: Arc::new(Vehicle { topology, controllers, turns }) }
@@ -163,10 +182,14 @@ impl EcuLinks {
             return place.mac_address.clone();
         }
         let controller = self.topology().controllers.get(place.controller)?;
-        if controller.logical_address != place.logical_address {
+        let (Transport::DoIp(entity), EcuAddress::DoIp(address)) = (&controller.transport, place.address)
+        else {
+            return None;
+        };
+        if entity.logical_address != address {
             return None;
         }
-        let found = discovery::entity_id(controller.discovery, controller.logical_address).await?;
+        let found = discovery::entity_id(entity.discovery, entity.logical_address).await?;
         let octets: Vec<String> = found.iter().map(|octet| format!("{octet:02X}")).collect();
         octets.join(":").parse().ok()
     }
@@ -202,7 +225,9 @@ impl EcuLinks {
         // A closed semaphore cannot be: nobody closes it. Without a permit the write goes on all the same.
         let _permit = ecu.controller.writes.acquire().await.ok();
         let mut reader = ImageReader::open(image.path, image.job.size).await?;
-        let mut sequence = Sequence::write(self.settings(), image.job);
+        let mut settings = self.settings().clone();
+        settings.timers.max_block_length = settings.timers.max_block_length.min(ecu.way.max_message_length());
+        let mut sequence = Sequence::write(&settings, image.job);
         let _turn = ecu.turn().await;
         ecu.conversation(Some(&mut reader), progress).run(&mut sequence).await
     }
@@ -273,19 +298,47 @@ impl EcuLinks {
     fn ecu(&self, ecu_id: &EcuId) -> Result<Ecu<'_>, EcuError> {
         let vehicle = &self.vehicle;
         let found = vehicle.topology.ecu(ecu_id).and_then(|place| {
-            Some(Ecu {
-                address: place.logical_address,
-                controller: vehicle.controllers.get(place.controller)?,
-                turn: vehicle.turns.get(ecu_id)?,
-            })
+            let controller = vehicle.controllers.get(place.controller)?;
+            let way = match (&controller.link, place.address) {
+                (Link::DoIp(link), EcuAddress::DoIp(address)) => Way::DoIp(link, address),
+                (Link::Can(link), EcuAddress::Can(ids)) => Way::Can(link, ids),
+                // The topology holds no ECU of another kind than its controller.
+                (Link::DoIp(_), EcuAddress::Can(_)) | (Link::Can(_), EcuAddress::DoIp(_)) => return None,
+            };
+            Some(Ecu { way, controller, turn: vehicle.turns.get(ecu_id)? })
         });
         found.ok_or_else(|| EcuError::UnknownEcu { ecu_id: ecu_id.clone() })
     }
 }
 
-/// One ECU and the way to it.
+/// The way to one ECU.
+#[derive(Debug, Clone, Copy)]
+enum Way<'a> {
+    DoIp(&'a ControllerLink, LogicalAddress),
+    Can(&'a CanLink, CanIds),
+}
+
+impl Way<'_> {
+    /// The longest UDS message that goes this way, in bytes.
+    fn max_message_length(self) -> u16 {
+        match self {
+            Self::DoIp(..) => u16::MAX,
+            Self::Can(..) => u16::try_from(isotp::MAX_MESSAGE_LENGTH).unwrap_or(u16::MAX),
+        }
+    }
+
+    /// The name of its controller.
+    fn controller(self) -> String {
+        match self {
+            Self::DoIp(link, _) => link.name().to_owned(),
+            Self::Can(link, _) => link.name().to_owned(),
+        }
+    }
+}
+
+/// One ECU.
 struct Ecu<'a> {
-    address: farrier_diagnostics::doip::LogicalAddress,
+    way: Way<'a>,
     controller: &'a Controller,
     turn: &'a Mutex<()>,
 }
@@ -300,7 +353,7 @@ impl Ecu<'_> {
         image: Option<&'c mut ImageReader>,
         progress: P,
     ) -> Conversation<'c, P> {
-        Conversation::new(&self.controller.link, self.address, image, progress)
+        Conversation::new(self.way, image, progress)
     }
 
     async fn read(&self, settings: &Settings, identifiers: &[u16]) -> Result<Vec<Vec<u8>>, EcuError> {

@@ -14,14 +14,13 @@ use farrier_protocol::{CanId, EcuId, FunctionalGroup, IpAddress, MacAddress, Pla
 use serde::Deserialize;
 
 mod controller_tls;
+mod transport;
 
 pub use self::controller_tls::{ControllerTls, ControllerTlsError};
+pub use self::transport::{CanIds, CanInterface, DoIpEntity, EcuAddress, Transport};
 
 /// The most ECUs that an inventory holds (protocol.md §4.3).
 const MAX_ECUS: usize = 512;
-
-/// UDP and TCP port of a DoIP entity (ISO 13400-2, table 48).
-const DOIP_PORT: u16 = 13_400;
 
 /// The vehicle behind the gateway.
 #[derive(Debug, Clone)]
@@ -32,7 +31,7 @@ pub struct Topology {
     pub settings: Settings,
     /// How a restart is waited for.
     pub reboot: Reboot,
-    /// The DoIP entities.
+    /// The DoIP entities and CAN buses.
     pub controllers: Vec<Controller>,
     /// The ECUs, each behind one of the controllers.
     pub ecus: Vec<EcuPlace>,
@@ -47,19 +46,13 @@ pub struct Reboot {
     pub timeout: Duration,
 }
 
-/// A zonal gateway or domain controller: one DoIP entity.
+/// A zonal gateway or domain controller, or a bus that has none.
 #[derive(Debug, Clone)]
 pub struct Controller {
     /// Its name in this file.
     pub name: String,
-    /// Where it listens, TCP.
-    pub address: SocketAddr,
-    /// Where it says who it is, UDP.
-    pub discovery: SocketAddr,
-    /// The certificates, where the connection to it is encrypted.
-    pub tls: Option<ControllerTls>,
-    /// Its own logical address.
-    pub logical_address: LogicalAddress,
+    /// How it is reached.
+    pub transport: Transport,
     /// How many ECUs behind it may be written at once.
     pub parallel_writes: usize,
 }
@@ -71,15 +64,16 @@ pub struct EcuPlace {
     pub ecu_id: EcuId,
     /// Position of its controller in [`Topology::controllers`].
     pub controller: usize,
-    /// Its logical address behind that controller.
-    pub logical_address: LogicalAddress,
+    /// Its address behind that controller.
+    pub address: EcuAddress,
     /// Its domain or zone.
     pub functional_group: FunctionalGroup,
     /// Its Ethernet address, if it has one.
     pub mac_address: Option<MacAddress>,
     /// Its IP address, if it has one.
     pub ip_address: Option<IpAddress>,
-    /// Its CAN identifier, if it has one.
+    /// Its CAN identifier, if it has one; on a bus of the gateway's own, that of its requests unless the file has
+    /// another.
     pub can_id: Option<CanId>,
 }
 
@@ -202,28 +196,56 @@ fn checked_ecus(entries: Vec<EcuEntry>, controllers: &[Controller]) -> Result<Ve
     let mut addresses = HashSet::new();
     let mut ecus = Vec::with_capacity(entries.len());
     for entry in entries {
-        let Some(controller) = controllers.iter().position(|known| known.name == entry.controller) else {
-            let found = format!("{:?} at {}", entry.controller, entry.ecu_id);
-            return Err(contradiction("the name of a [[controller]]", found));
+        let place = entry.checked(controllers)?;
+        if !names.insert(place.ecu_id.clone()) {
+            return Err(contradiction("each ecu_id once", place.ecu_id.as_str()));
+        }
+        let taken = match place.address {
+            EcuAddress::DoIp(address) => vec![u32::from(address.0)],
+            EcuAddress::Can(ids) => vec![ids.request_id, ids.response_id],
         };
-        if !names.insert(entry.ecu_id.clone()) {
-            return Err(contradiction("each ecu_id once", entry.ecu_id.as_str()));
+        for address in taken {
+            if !addresses.insert((place.controller, address)) {
+                let found = format!("{address:#06X} at {}", place.ecu_id);
+                return Err(contradiction("each address once behind a controller", found));
+            }
         }
-        if !addresses.insert((controller, entry.logical_address.0)) {
-            let found = format!("{} at {}", entry.logical_address.0, entry.ecu_id);
-            return Err(contradiction("each logical address once behind a controller", found));
-        }
-        ecus.push(EcuPlace {
-            functional_group: entry.functional_group.checked(&entry.ecu_id)?,
-            ecu_id: entry.ecu_id,
-            controller,
-            logical_address: entry.logical_address.0,
-            mac_address: entry.mac_address,
-            ip_address: entry.ip_address,
-            can_id: entry.can_id,
-        });
+        ecus.push(place);
     }
     Ok(ecus)
+}
+
+impl EcuEntry {
+    fn checked(self, controllers: &[Controller]) -> Result<EcuPlace, TopologyError> {
+        let known = |controller: &Controller| controller.name == self.controller;
+        let Some((position, controller)) =
+            controllers.iter().enumerate().find(|(_, controller)| known(controller))
+        else {
+            let found = format!("{:?} at {}", self.controller, self.ecu_id);
+            return Err(contradiction("the name of a [[controller]]", found));
+        };
+        let address = match (&controller.transport, self.logical_address, self.can) {
+            (Transport::DoIp(_), Some(address), None) => EcuAddress::DoIp(address.0),
+            (Transport::Can(_), None, Some(ids)) => EcuAddress::Can(ids.checked(self.ecu_id.as_str())?),
+            (Transport::DoIp(_) | Transport::Can(_), None | Some(_), None | Some(_)) => {
+                let expected = "logical_address behind a DoIP entity, can on a CAN bus";
+                return Err(contradiction(expected, format!("another address at {}", self.ecu_id)));
+            }
+        };
+        let request_id = match address {
+            EcuAddress::DoIp(_) => None,
+            EcuAddress::Can(ids) => format!("0x{:X}", ids.request_id).parse().ok(),
+        };
+        Ok(EcuPlace {
+            functional_group: self.functional_group.checked(&self.ecu_id)?,
+            ecu_id: self.ecu_id,
+            controller: position,
+            address,
+            mac_address: self.mac_address,
+            ip_address: self.ip_address,
+            can_id: self.can_id.or(request_id),
+        })
+    }
 }
 
 /// The file as it is written.
@@ -295,36 +317,26 @@ impl TesterEntry {
 #[serde(deny_unknown_fields)]
 struct ControllerEntry {
     name: String,
-    address: SocketAddr,
+    #[serde(default)]
+    address: Option<SocketAddr>,
     #[serde(default)]
     discovery: Option<SocketAddr>,
     #[serde(default)]
     tls: Option<controller_tls::Entry>,
-    logical_address: Address,
+    #[serde(default)]
+    logical_address: Option<Address>,
+    #[serde(default)]
+    can: Option<CanInterface>,
     #[serde(default = "one")]
     parallel_writes: usize,
 }
 
 impl ControllerEntry {
     fn checked(self, folder: &Path) -> Result<Controller, TopologyError> {
-        let address = self.address;
-        // Where TLS has a port of its own, the entity is still asked who it is on DoIP's.
-        let discovery = match &self.tls {
-            None => address,
-            Some(_) => SocketAddr::new(address.ip(), DOIP_PORT),
-        };
-        let tls = self.tls.map(|entry| entry.read(address, folder)).transpose();
-        Ok(Controller {
-            tls: tls.map_err(|source| TopologyError::Tls {
-                controller: self.name.clone(),
-                source: Box::new(source),
-            })?,
-            name: self.name,
-            address,
-            discovery: self.discovery.unwrap_or(discovery),
-            logical_address: self.logical_address.0,
-            parallel_writes: self.parallel_writes,
-        })
+        let Self { name, address, discovery, tls, logical_address, can, parallel_writes } = self;
+        let transport =
+            transport::Fields { address, discovery, tls, logical_address, can }.checked(&name, folder)?;
+        Ok(Controller { name, transport, parallel_writes })
     }
 }
 
@@ -337,7 +349,10 @@ fn one() -> usize {
 struct EcuEntry {
     ecu_id: EcuId,
     controller: String,
-    logical_address: Address,
+    #[serde(default)]
+    logical_address: Option<Address>,
+    #[serde(default)]
+    can: Option<CanIds>,
     functional_group: GroupEntry,
     #[serde(default)]
     mac_address: Option<MacAddress>,
@@ -449,7 +464,7 @@ mod tests {
         assert_eq!(topology.settings.identifiers.active_bank, 0xF1B0);
         assert_eq!(topology.settings.identifiers.sw_version, 0xF189);
         let ecu = topology.ecu(&"ecu_001".parse().unwrap()).unwrap();
-        assert_eq!(ecu.logical_address, LogicalAddress(0x1010));
+        assert_eq!(ecu.address, EcuAddress::DoIp(LogicalAddress(0x1010)));
         assert_eq!(ecu.functional_group.index, Some(2));
         assert_eq!(topology.controllers[ecu.controller].parallel_writes, 4);
     }
@@ -460,7 +475,7 @@ mod tests {
         assert_eq!(topology.settings.timers, Timers::default());
         assert_eq!(topology.settings.identifiers, Identifiers::default());
         assert_eq!(topology.tester_address, TesterEntry::default().logical_address.0);
-        assert_eq!(topology.ecus.len(), 2);
+        assert_eq!(topology.ecus.len(), 3);
     }
 
     #[test]
@@ -488,7 +503,7 @@ mod tests {
         assert!(Topology::from_toml(&format!("{GOOD}{second}")).is_ok());
         for (replaced, by, says) in [
             ("ecu_002", "ecu_001", "each ecu_id once"),
-            ("0x1011", "0x1010", "each logical address once"),
+            ("0x1011", "0x1010", "each address once"),
             ("\"front\"", "\"rear\"", "the name of a [[controller]]"),
             ("{ zone = 1 }", "{ zone = 1, domain = \"body\" }", "a domain or a zone"),
             ("{ zone = 1 }", "{ index = 1 }", "a domain or a zone"),
@@ -500,6 +515,42 @@ mod tests {
         }
         assert!(refusal(&GOOD.replace("0x0E81", "0x1E81")).contains("a tester address"));
         assert!(refusal(&GOOD.replace("writes = 4", "writes = 0")).contains("parallel_writes"));
+    }
+
+    const CAN: &str = r#"
+        [[controller]]
+        name = "body"
+        can = { interface = "can0" }
+        [[ecu]]
+        ecu_id = "ecu_002"
+        controller = "body"
+        can = { request_id = 0x701, response_id = 0x709 }
+        functional_group = { domain = "body" }
+    "#;
+
+    #[test]
+    fn an_ecu_on_a_bus_of_the_gateway_has_identifiers_of_its_own() {
+        let topology = Topology::from_toml(&format!("{GOOD}{CAN}")).unwrap();
+        let ecu = topology.ecu(&"ecu_002".parse().unwrap()).unwrap();
+        assert_eq!(ecu.address, EcuAddress::Can(CanIds { request_id: 0x701, response_id: 0x709 }));
+        assert_eq!(ecu.can_id, Some("0x701".parse().unwrap()));
+        for (replaced, by, says) in [
+            ("0x709", "0x701", "two different CAN identifiers"),
+            ("0x709", "0x20000000", "two different CAN identifiers"),
+            (
+                "can = { request_id = 0x701, response_id = 0x709 }",
+                "logical_address = 0x1011",
+                "can on a CAN bus",
+            ),
+            ("\"body\"\n        can = { req", "\"front\"\n        can = { req", "behind a DoIP entity"),
+            ("can = { interface", "logical_address = 1\ncan = { interface", "or can alone"),
+            ("can = { interface = \"can0\" }", "", "or can alone"),
+        ] {
+            let text = CAN.replacen(replaced, by, 1);
+            assert_ne!(text, CAN, "{replaced}");
+            let found = refusal(&format!("{GOOD}{text}"));
+            assert!(found.contains(says), "{found}");
+        }
     }
 
     #[test]

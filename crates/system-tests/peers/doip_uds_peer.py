@@ -155,19 +155,8 @@ def tls(folder):
     return context
 
 
-def main():
-    host, tcp_port, udp_port, ecu_address, image_path, version, *tls_folder = sys.argv[1:]
-    with open(image_path, "rb") as file:
-        image = file.read()
-    doip = DoIPClient(
-        host,
-        int(ecu_address, 0),
-        tcp_port=int(tcp_port),
-        udp_port=int(udp_port),
-        client_logical_address=0x0E81,
-        protocol_version=2,
-        use_secure=tls(*tls_folder) if tls_folder else False,
-    )
+def conversation(connection, image, version):
+    """Reads, flashes, restarts, confirms and rolls back one ECU; says what was seen."""
     config = dict(udsoncan.configs.default_client_config)
     config["security_algo"] = lambda level, seed, params=None: bytes(byte ^ 0xA5 for byte in seed)
     config["data_identifiers"] = {"default": Bytes}
@@ -175,8 +164,8 @@ def main():
     config["request_timeout"] = 20
     config["p2_timeout"] = 3
     config["p2_star_timeout"] = 10
-    results = {"vehicle": find_vehicle(doip)}
-    with Client(DoIPClientUDSConnector(doip), config=config) as client:
+    results = {}
+    with Client(connection, config=config) as client:
         tester = Tester(client)
         results["fields"] = tester.fields()
         results["before"] = tester.running()
@@ -192,6 +181,24 @@ def main():
         results["after_roll_back"] = tester.restart()
         with client.suppress_positive_response:
             client.tester_present()
+    return results
+
+
+def main():
+    host, tcp_port, udp_port, ecu_address, image_path, version, *tls_folder = sys.argv[1:]
+    with open(image_path, "rb") as file:
+        image = file.read()
+    doip = DoIPClient(
+        host,
+        int(ecu_address, 0),
+        tcp_port=int(tcp_port),
+        udp_port=int(udp_port),
+        client_logical_address=0x0E81,
+        protocol_version=2,
+        use_secure=tls(*tls_folder) if tls_folder else False,
+    )
+    results = {"vehicle": find_vehicle(doip)}
+    results |= conversation(DoIPClientUDSConnector(doip), image, version)
     print(json.dumps(results))
 
 

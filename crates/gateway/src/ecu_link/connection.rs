@@ -19,7 +19,7 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
-use crate::topology::{Controller, ControllerTls};
+use crate::topology::{ControllerTls, DoIpEntity};
 
 /// How long a controller may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -79,6 +79,23 @@ pub enum ConnectError {
         #[source]
         source: MessageError,
     },
+    /// The CAN interface cannot be used.
+    #[error("expected CAN interface {interface}; see whether it is up (`ip link`)")]
+    Can {
+        /// Its name.
+        interface: String,
+        /// What happened.
+        #[source]
+        source: io::Error,
+    },
+    /// Whoever listens there is no socketcand server, or does not have the interface.
+    #[error("expected socketcand at {address} to agree to {request}, it closed the connection")]
+    Socketcand {
+        /// Where.
+        address: SocketAddr,
+        /// What it was asked.
+        request: String,
+    },
     /// The entity closed the connection before routing was activated.
     #[error("expected {address} to activate routing, it closed the connection")]
     Closed {
@@ -122,11 +139,11 @@ pub(super) struct ControllerLink {
 }
 
 impl ControllerLink {
-    pub(super) fn new(controller: &Controller, tester: LogicalAddress) -> Self {
+    pub(super) fn new(name: String, entity: &DoIpEntity, tester: LogicalAddress) -> Self {
         Self {
-            name: controller.name.clone(),
-            address: controller.address,
-            tls: controller.tls.clone(),
+            name,
+            address: entity.address,
+            tls: entity.tls.clone(),
             tester,
             connection: tokio::sync::Mutex::new(None),
         }
@@ -137,7 +154,7 @@ impl ControllerLink {
     }
 
     /// A channel to one ECU behind this controller.
-    pub(super) async fn channel(&self, ecu: LogicalAddress) -> Result<EcuChannel, ConnectError> {
+    pub(super) async fn channel(&self, ecu: LogicalAddress) -> Result<DoIpChannel, ConnectError> {
         let mut connection = self.connection.lock().await;
         if let Some(channel) = connection.as_ref().and_then(|open| open.channel(self.tester, ecu)) {
             return Ok(channel);
@@ -225,11 +242,11 @@ impl Connection {
     }
 
     /// A channel to an ECU; nothing if the connection is lost.
-    fn channel(&self, tester: LogicalAddress, ecu: LogicalAddress) -> Option<EcuChannel> {
+    fn channel(&self, tester: LogicalAddress, ecu: LogicalAddress) -> Option<DoIpChannel> {
         let (answers, unread) = mpsc::channel(UNREAD_ANSWERS);
         self.routes.lock().as_mut()?.insert(ecu.0, answers);
         let (frames, routes) = (self.frames.clone(), self.routes.clone());
-        Some(EcuChannel { tester, ecu, frames, routes, unread })
+        Some(DoIpChannel { tester, ecu, frames, routes, unread })
     }
 }
 
@@ -360,7 +377,7 @@ fn take(message: OwnedMessage, frames: &mpsc::Sender<ToController>, routes: &Rou
 
 /// The way to one ECU and back.
 #[derive(Debug)]
-pub(super) struct EcuChannel {
+pub(super) struct DoIpChannel {
     tester: LogicalAddress,
     ecu: LogicalAddress,
     frames: mpsc::Sender<ToController>,
@@ -368,8 +385,8 @@ pub(super) struct EcuChannel {
     unread: mpsc::Receiver<FromEcu>,
 }
 
-impl EcuChannel {
-    /// Sends a UDS message of at most 65,535 bytes; if the connection is lost, [`EcuChannel::receive`] says so.
+impl DoIpChannel {
+    /// Sends a UDS message of at most 65,535 bytes; if the connection is lost, [`DoIpChannel::receive`] says so.
     pub(super) async fn send(&self, uds: Bytes) {
         let Ok(length) = u16::try_from(uds.len()) else { return };
         let prefix = doip::diagnostic_message_prefix(self.tester, self.ecu, length);
@@ -382,7 +399,7 @@ impl EcuChannel {
     }
 }
 
-impl Drop for EcuChannel {
+impl Drop for DoIpChannel {
     fn drop(&mut self) {
         if let Some(routes) = self.routes.lock().as_mut() {
             routes.remove(&self.ecu.0);

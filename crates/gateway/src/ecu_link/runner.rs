@@ -3,22 +3,22 @@
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
-use farrier_diagnostics::doip::{DiagnosticNackCode, LogicalAddress};
+use farrier_diagnostics::doip::DiagnosticNackCode;
 use farrier_diagnostics::uds::TESTER_PRESENT_WITHOUT_ANSWER;
 use farrier_diagnostics::{Failure, RestartCause, Sequence, Step};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
-use super::EcuError;
-use super::connection::{ConnectError, ControllerLink, EcuChannel, FromEcu};
+use super::can_link::CanChannel;
+use super::connection::{ConnectError, DoIpChannel, FromEcu};
 use super::image::ImageReader;
+use super::{EcuError, Way};
 
 /// How often "tester present" is sent while a session is open: S3 is 5 s.
 const TESTER_PRESENT_EVERY: Duration = Duration::from_secs(2);
 
 /// One conversation with one ECU.
 pub(super) struct Conversation<'a, P> {
-    link: &'a ControllerLink,
-    ecu: LogicalAddress,
+    way: Way<'a>,
     image: Option<&'a mut ImageReader>,
     progress: P,
     started: Instant,
@@ -30,6 +30,40 @@ pub(super) struct Conversation<'a, P> {
     sent: Bytes,
 }
 
+/// The way to one ECU and back, once there is a connection.
+#[derive(Debug)]
+enum EcuChannel {
+    DoIp(DoIpChannel),
+    Can(CanChannel),
+}
+
+impl Way<'_> {
+    async fn channel(self) -> Result<EcuChannel, ConnectError> {
+        match self {
+            Self::DoIp(link, address) => link.channel(address).await.map(EcuChannel::DoIp),
+            Self::Can(link, ids) => link.channel(ids).await.map(EcuChannel::Can),
+        }
+    }
+}
+
+impl EcuChannel {
+    /// Sends a UDS message; if the connection is lost, [`EcuChannel::receive`] says so.
+    async fn send(&self, uds: Bytes) {
+        match self {
+            Self::DoIp(channel) => channel.send(uds).await,
+            Self::Can(channel) => channel.send(uds).await,
+        }
+    }
+
+    /// What comes from the ECU; nothing once the connection is lost. Can be dropped at any time.
+    async fn receive(&mut self) -> Option<FromEcu> {
+        match self {
+            Self::DoIp(channel) => channel.receive().await,
+            Self::Can(channel) => channel.receive().await,
+        }
+    }
+}
+
 /// What ends a wait.
 enum Event {
     Answer(Vec<u8>),
@@ -38,18 +72,12 @@ enum Event {
 }
 
 impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
-    pub(super) fn new(
-        link: &'a ControllerLink,
-        ecu: LogicalAddress,
-        image: Option<&'a mut ImageReader>,
-        progress: P,
-    ) -> Self {
+    pub(super) fn new(way: Way<'a>, image: Option<&'a mut ImageReader>, progress: P) -> Self {
         let started = Instant::now();
         let mut tester_present = interval_at(started + TESTER_PRESENT_EVERY, TESTER_PRESENT_EVERY);
         tester_present.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
-            link,
-            ecu,
+            way,
             image,
             progress,
             started,
@@ -103,7 +131,7 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
     fn explained(&mut self, failure: Failure) -> EcuError {
         let lost = matches!(failure, Failure::GaveUp { cause: RestartCause::ConnectionLost, .. });
         match self.refused.take().filter(|_| lost) {
-            Some(source) => EcuError::Connect { controller: self.link.name().to_owned(), source },
+            Some(source) => EcuError::Connect { controller: self.way.controller(), source },
             None => failure.into(),
         }
     }
@@ -115,7 +143,7 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
         out: &mut BytesMut,
     ) -> Result<Step, EcuError> {
         if self.channel.is_none() {
-            match self.link.channel(self.ecu).await {
+            match self.way.channel().await {
                 Ok(channel) => self.channel = Some(channel),
                 Err(error) => {
                     self.refused = Some(error);
@@ -123,7 +151,10 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
                 }
             }
         }
+        let before = self.now();
         send(self.channel.as_ref(), self.sent.clone()).await;
+        // On CAN a block takes a while to get there: the ECU's time begins after that.
+        let answer_by = answer_by + (self.now() - before);
         self.wait_for_answer(sequence, answer_by, out).await
     }
 
@@ -158,7 +189,7 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
                         DiagnosticNackCode::OutOfMemory | DiagnosticNackCode::TargetUnreachable,
                     )) => {}
                     Some(FromEcu::Refused(code)) => {
-                        return Err(EcuError::NotRouted { controller: self.link.name().to_owned(), code });
+                        return Err(EcuError::NotRouted { controller: self.way.controller(), code });
                     }
                     None => return Ok(Event::Lost),
                 },
