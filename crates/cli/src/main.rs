@@ -14,7 +14,7 @@ mod simulate;
 mod stop_signal;
 mod vehicle;
 
-use std::io::{ErrorKind, Write};
+use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
@@ -87,7 +87,8 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("expected a log filter such as info or farrier_server=debug, found {filter:?}; correct --log")
     })?;
-    tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr).init();
+    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
+    log.with_ansi(std::io::stderr().is_terminal()).init();
     Ok(())
 }
 
