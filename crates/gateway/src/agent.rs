@@ -1,15 +1,17 @@
 //! The agent: takes commands from the link, answers them, and carries out the commands of
 //! `farrier_vehicle_update`. Everything that changes its state passes through one loop.
 
+mod bases;
 mod commands;
 mod update;
+mod waiting;
 
 use std::collections::BTreeSet;
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use farrier_protocol::{Binding, InvalidValue, MsgId, VehicleBody};
+use farrier_protocol::{Binding, InvalidValue, MsgId, NotReadyReason, VehicleBody};
 use farrier_vehicle_update::{DamagedRecords, Event, VehicleUpdate};
 use tokio::sync::{Notify, mpsc, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -20,6 +22,7 @@ use crate::config::{ConfigError, GatewayConfig};
 use crate::download::{Downloader, SetUpError};
 use crate::ecu_link::EcuLinks;
 use crate::identity;
+use crate::image_store::ImageStore;
 use crate::journal::{Entry, Journal, JournalError};
 use crate::readiness::{ReadinessSource, SignalsFile};
 use crate::release_signature::{ReleaseKey, ReleaseKeyError};
@@ -130,7 +133,11 @@ impl Gateway {
             .map_err(|source| StartError::StateDir { path: config.state_dir.clone(), source })?;
         let journal = Journal::open(&config.state_dir)?;
         let packages = config.state_dir.join("packages");
-        let downloader = Downloader::new(tls.https, packages, release_key, config.backoff())?;
+        let images_dir = config.state_dir.join("images");
+        let images = ImageStore::new(images_dir.clone(), config.image_store_max_bytes)
+            .map_err(|source| StartError::StateDir { path: images_dir, source })?;
+        let (limits, backoff) = (config.download.clone(), config.backoff());
+        let downloader = Downloader::new(tls.https, packages, release_key, backoff, limits, images.clone())?;
 
         let (status, status_receiver) = watch::channel(Status::default());
         let outgoing = Arc::new(Notify::new());
@@ -162,7 +169,9 @@ impl Gateway {
             journal,
             links: EcuLinks::new(topology),
             downloader,
+            images,
             signals,
+            not_ready: Vec::new(),
             outgoing,
             incoming,
             status,
@@ -240,6 +249,8 @@ enum TaskResult {
     Update { command: MsgId, event: Event },
     /// The answer to a command that took its time.
     Answer(Box<Entry>, Vec<VehicleBody>),
+    /// A command whose deltas were compared with what the ECUs run.
+    BasesCompared(Box<bases::Compared>),
 }
 
 struct Agent {
@@ -248,7 +259,10 @@ struct Agent {
     journal: Journal,
     links: EcuLinks,
     downloader: Downloader,
+    images: ImageStore,
     signals: Arc<dyn ReadinessSource>,
+    /// Why the vehicle was not ready when it was asked last.
+    not_ready: Vec<NotReadyReason>,
     outgoing: Arc<Notify>,
     incoming: Arc<Notify>,
     status: watch::Sender<Status>,
@@ -301,6 +315,7 @@ impl Agent {
     async fn finish(&mut self, result: TaskResult) -> Result<(), GatewayFailure> {
         match result {
             TaskResult::Answer(entry, bodies) => self.store(*entry, bodies).await,
+            TaskResult::BasesCompared(compared) => self.bases_compared(*compared).await,
             TaskResult::Update { command, event } => {
                 let is_current = self.update.as_ref().is_some_and(|update| update.plan().command == command);
                 if is_current { self.update_event(event).await } else { Ok(()) }

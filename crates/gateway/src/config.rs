@@ -56,12 +56,78 @@ pub struct GatewayConfig {
     /// Lets a key exchange without post-quantum protection happen, for servers without ML-KEM.
     #[serde(default)]
     pub allow_classical_key_exchange: bool,
-    /// When the vehicle counts as ready.
+    /// When the vehicle counts as ready; in the file the name of another TOML file, or a table.
     #[serde(default)]
     pub readiness_policy: ReadinessPolicy,
+    /// How packages are fetched.
+    #[serde(default)]
+    pub download: DownloadLimits,
+    /// How many bytes of installed images are kept as bases of later deltas; 0 = none.
+    #[serde(default = "default_image_store_max_bytes")]
+    pub image_store_max_bytes: u64,
+    /// How the driver is asked before an install.
+    #[serde(default)]
+    pub consent: ConsentSettings,
     /// How often an update tries again.
     #[serde(default)]
     pub update_bounds: Bounds,
+}
+
+/// How packages are fetched.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct DownloadLimits {
+    /// Most bytes in a second; 0 = as fast as the network is.
+    pub max_bytes_per_s: u64,
+    /// A server that sends fewer bytes in a second on an average is asked anew.
+    pub min_bytes_per_s: u64,
+    /// Over which time that average counts, in seconds.
+    pub min_rate_window_s: u64,
+}
+
+impl Default for DownloadLimits {
+    fn default() -> Self {
+        Self { max_bytes_per_s: 0, min_bytes_per_s: 256, min_rate_window_s: 30 }
+    }
+}
+
+/// How the driver is asked before an install, and what is said (R156 7.2.2.2).
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(default, deny_unknown_fields)]
+pub struct ConsentSettings {
+    /// Who asks.
+    pub ask: Consent,
+    /// How long an install takes, in seconds.
+    pub duration_s: u64,
+    /// What is not usable meanwhile.
+    pub not_usable: String,
+}
+
+impl Default for ConsentSettings {
+    fn default() -> Self {
+        Self {
+            ask: Consent::Auto,
+            duration_s: 900,
+            not_usable: "The vehicle cannot be driven while its control units restart.".to_owned(),
+        }
+    }
+}
+
+/// Who asks the driver.
+#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Consent {
+    /// Nobody: the driver agreed to updates in general.
+    Auto,
+    /// A program and its arguments: gets the question as JSON on its standard input; exit status 0 = agrees,
+    /// 1 = does not.
+    Command(Vec<String>),
+    /// A Unix socket that takes the question as one line of JSON and answers `{"agrees": true}` or `false`.
+    Socket(PathBuf),
+}
+
+fn default_image_store_max_bytes() -> u64 {
+    4_000_000_000
 }
 
 fn default_topic_prefix() -> String {
@@ -84,7 +150,7 @@ fn default_keep_alive_s() -> u16 {
 #[derive(Debug, thiserror::Error)]
 pub enum ConfigError {
     /// The file cannot be read.
-    #[error("cannot read the settings file {path}; name an existing TOML file with --config")]
+    #[error("cannot read the settings file {path}; name an existing TOML file")]
     Unreadable {
         /// The file.
         path: PathBuf,
@@ -100,6 +166,15 @@ pub enum ConfigError {
         /// The key, what was expected and what was found.
         #[source]
         source: Box<figment::Error>,
+    },
+    /// The file that `readiness_policy` names is not what is expected.
+    #[error("the readiness policy {path} is not usable; correct the named key")]
+    Policy {
+        /// The file.
+        path: PathBuf,
+        /// The key, what was expected and what was found.
+        #[source]
+        source: Box<toml::de::Error>,
     },
     /// A value is against its rule.
     #[error("`{key}` must be {expected}, found {found}; correct it in the settings file")]
@@ -121,11 +196,18 @@ impl GatewayConfig {
     pub fn read(path: &Path) -> Result<Self, ConfigError> {
         let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
         let text = std::fs::read_to_string(path).map_err(unreadable)?;
-        let mut config: Self = Figment::from(Toml::string(&text))
+        let folder = path.parent().unwrap_or(Path::new(""));
+        let mut figment = Figment::from(Toml::string(&text));
+        if let Ok(policy) = figment.extract_inner::<PathBuf>("readiness_policy") {
+            figment = figment.merge(("readiness_policy", read_policy(&folder.join(policy))?));
+        }
+        let mut config: Self = figment
             .extract()
             .map_err(|source| ConfigError::Invalid { path: path.to_owned(), source: Box::new(source) })?;
         config.check()?;
-        let folder = path.parent().unwrap_or(Path::new(""));
+        if let Consent::Socket(socket) = &mut config.consent.ask {
+            *socket = folder.join(&*socket);
+        }
         for relative in [
             &mut config.certificate,
             &mut config.private_key,
@@ -158,6 +240,40 @@ impl GatewayConfig {
         if self.keep_alive_s == 0 {
             return Err(ConfigError::Value {
                 key: "keep_alive_s",
+                expected: "at least 1",
+                found: "0".to_owned(),
+            });
+        }
+        self.check_download()?;
+        if matches!(&self.consent.ask, Consent::Command(program) if program.is_empty()) {
+            return Err(ConfigError::Value {
+                key: "consent.ask.command",
+                expected: "a program and its arguments",
+                found: "[]".to_owned(),
+            });
+        }
+        Ok(())
+    }
+
+    fn check_download(&self) -> Result<(), ConfigError> {
+        let limits = &self.download;
+        if limits.max_bytes_per_s != 0 && limits.min_bytes_per_s >= limits.max_bytes_per_s {
+            return Err(ConfigError::Value {
+                key: "download.min_bytes_per_s",
+                expected: "less than download.max_bytes_per_s",
+                found: limits.min_bytes_per_s.to_string(),
+            });
+        }
+        if limits.min_rate_window_s == 0 {
+            return Err(ConfigError::Value {
+                key: "download.min_rate_window_s",
+                expected: "at least 1",
+                found: "0".to_owned(),
+            });
+        }
+        if self.readiness_policy.install_check_ms == 0 {
+            return Err(ConfigError::Value {
+                key: "readiness_policy.install_check_ms",
                 expected: "at least 1",
                 found: "0".to_owned(),
             });
@@ -199,6 +315,15 @@ impl GatewayConfig {
             Duration::from_millis(self.backoff_max_ms),
         )
     }
+}
+
+/// Checks a policy by itself, so that an error names its file.
+fn read_policy(path: &Path) -> Result<toml::Table, ConfigError> {
+    let unreadable = |source| ConfigError::Unreadable { path: path.to_owned(), source };
+    let unusable = |source| ConfigError::Policy { path: path.to_owned(), source: Box::new(source) };
+    let text = std::fs::read_to_string(path).map_err(unreadable)?;
+    toml::from_str::<ReadinessPolicy>(&text).map_err(unusable)?;
+    toml::from_str(&text).map_err(unusable)
 }
 
 #[cfg(test)]
@@ -248,6 +373,9 @@ mod tests {
         let minimal = read(MINIMAL).unwrap();
         assert_eq!(example.readiness_policy, minimal.readiness_policy);
         assert_eq!(example.update_bounds, minimal.update_bounds);
+        assert_eq!(example.download, minimal.download);
+        assert_eq!(example.consent, minimal.consent);
+        assert_eq!(example.image_store_max_bytes, minimal.image_store_max_bytes);
         assert_eq!(
             (example.topic_prefix, example.keep_alive_s, example.allow_classical_key_exchange),
             (minimal.topic_prefix, minimal.keep_alive_s, minimal.allow_classical_key_exchange)
@@ -256,6 +384,42 @@ mod tests {
             (example.backoff_min_ms, example.backoff_max_ms),
             (minimal.backoff_min_ms, minimal.backoff_max_ms)
         );
+    }
+
+    #[test]
+    fn the_example_of_a_readiness_policy_is_good_and_shows_every_default() {
+        let text = include_str!("../../../docs/readiness.example.toml");
+        let example: ReadinessPolicy = toml::from_str(text).unwrap();
+        assert_eq!(example, ReadinessPolicy::default());
+        let keys: toml::Table = toml::from_str(text).unwrap();
+        // One key for each field: without any of them the default would hide a missing line.
+        assert_eq!(keys.len(), format!("{example:?}").matches(": ").count());
+    }
+
+    #[test]
+    fn a_readiness_policy_is_read_from_the_file_that_is_named() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("gateway.toml");
+        std::fs::write(&path, format!("readiness_policy = \"policy.toml\"\n{MINIMAL}")).unwrap();
+        assert!(GatewayConfig::read(&path).unwrap_err().to_string().contains("policy.toml"));
+        std::fs::write(folder.path().join("policy.toml"), "max_speed_kmh = 5").unwrap();
+        assert_eq!(GatewayConfig::read(&path).unwrap().readiness_policy.max_speed_kmh, 5.0);
+        std::fs::write(folder.path().join("policy.toml"), "max_speed = 5").unwrap();
+        let error = GatewayConfig::read(&path).unwrap_err();
+        assert!(whole_text(&error).contains("max_speed"), "{}", whole_text(&error));
+    }
+
+    #[test]
+    fn consent_is_asked_for_by_a_program_or_a_socket() {
+        let asked =
+            |line: &str| read(&format!("{MINIMAL}\n[consent]\n{line}")).map(|config| config.consent.ask);
+        assert_eq!(asked("ask = \"auto\"").unwrap(), Consent::Auto);
+        let command = asked("ask = { command = [\"ask\", \"-q\"] }").unwrap();
+        assert_eq!(command, Consent::Command(vec!["ask".to_owned(), "-q".to_owned()]));
+        assert!(
+            matches!(asked("ask = { socket = \"hmi.sock\" }").unwrap(), Consent::Socket(path) if path.is_absolute())
+        );
+        assert!(asked("ask = { command = [] }").is_err());
     }
 
     #[test]

@@ -1,32 +1,40 @@
 //! Fetches packages over HTTPS into files named by their SHA-256, so that equal contents are fetched once.
 //!
 //! A package grows as `{sha256}.part`, from where it goes on after a broken connection or a restart, and
-//! becomes `{sha256}.image` only after its size, hash and release signature are right. The future may be
-//! dropped at any moment.
+//! becomes `{sha256}.image` only after its size, hash and release signature are right; a delta is then applied
+//! to the image that is installed. Nothing is ever copied. The future may be dropped at any moment, which is
+//! how the deadline of the update ends a download.
 
+mod pace;
+mod part;
+mod rebuild;
 mod response;
 
 use std::io;
-use std::path::{Path, PathBuf};
+use std::path::PathBuf;
 use std::time::Duration;
 
-use aws_lc_rs::digest::{Context, SHA256};
 use farrier_protocol::{Package, Sha256};
 use farrier_vehicle_update::Plan;
 use reqwest::header::{IF_RANGE, RANGE};
 use reqwest::{StatusCode, Url};
-use tokio::io::{AsyncSeekExt, AsyncWriteExt};
+use tokio::time::{Instant, sleep_until, timeout_at};
 
+use self::pace::{MinimumRate, Pace};
+use self::part::Part;
+pub(crate) use self::part::{move_durably, replace};
+pub(crate) use self::rebuild::RebuildError;
+use self::rebuild::{Rebuild, Rebuilding};
 use self::response::{Body, body_of};
 use crate::backoff::{Backoff, random_u64};
+use crate::config::DownloadLimits;
+use crate::image_store::ImageStore;
 use crate::release_signature::{MAX_SIGNATURE_BYTES, ReleaseKey};
 
 /// How long a connection may take to be set up.
 const CONNECT_TIMEOUT: Duration = Duration::from_secs(20);
 /// How long a server may send nothing.
 const READ_TIMEOUT: Duration = Duration::from_secs(30);
-/// After how many bytes they are made durable, so that a power cut costs no more than these.
-const SYNC_BYTES: u64 = 8 * 1024 * 1024;
 
 /// A package cannot be had.
 #[derive(Debug, thiserror::Error)]
@@ -46,6 +54,20 @@ pub(crate) enum DownloadError {
         path: PathBuf,
         #[source]
         source: io::Error,
+    },
+    #[error(
+        "expected room for {size} bytes on the disk of {path}, found less; free space or choose another state_dir"
+    )]
+    Space { path: PathBuf, size: u64 },
+    #[error(
+        "expected the installed image of {ecu_id} that the delta {pkg_id} begins with, it is not there any more"
+    )]
+    NoBase { pkg_id: String, ecu_id: String },
+    #[error("cannot apply the delta {pkg_id}")]
+    Rebuild {
+        pkg_id: String,
+        #[source]
+        source: RebuildError,
     },
 }
 
@@ -69,6 +91,8 @@ pub(crate) struct Downloader {
     folder: PathBuf,
     key: ReleaseKey,
     backoff: Backoff,
+    limits: DownloadLimits,
+    images: ImageStore,
 }
 
 /// What is fetched.
@@ -78,19 +102,23 @@ struct Source {
     signature_url: Url,
     hash: Sha256,
     size: u64,
+    /// What it is for: itself, or what the delta rebuilds.
+    image: Content,
     /// Largest range of one request in bytes; `None` = all at once.
     range_bytes: Option<u64>,
 }
 
-/// A package on its way.
-struct Part {
-    path: PathBuf,
-    file: tokio::fs::File,
-    /// Bytes on disk.
-    length: u64,
-    /// Bytes of these that are surely durable.
-    durable: u64,
-    hash: Context,
+/// A whole file by its content.
+#[derive(Debug, Clone, Copy)]
+struct Content {
+    hash: Sha256,
+    size: u64,
+}
+
+impl Content {
+    fn image_of(package: &Package) -> Self {
+        Self { hash: package.image_sha256, size: package.image_size_bytes }
+    }
 }
 
 impl Downloader {
@@ -100,6 +128,8 @@ impl Downloader {
         folder: PathBuf,
         key: ReleaseKey,
         backoff: Backoff,
+        limits: DownloadLimits,
+        images: ImageStore,
     ) -> Result<Self, SetUpError> {
         std::fs::create_dir_all(&folder)
             .map_err(|source| SetUpError::Folder { path: folder.clone(), source })?;
@@ -111,15 +141,15 @@ impl Downloader {
             .read_timeout(READ_TIMEOUT)
             .build()
             .map_err(SetUpError::Client)?;
-        Ok(Self { client, folder, key, backoff })
+        Ok(Self { client, folder, key, backoff, limits, images })
     }
 
-    /// Where a verified package lies.
+    /// Where a verified image lies.
     pub(crate) fn image_path(&self, hash: &Sha256) -> PathBuf {
         self.folder.join(format!("{hash}.image"))
     }
 
-    /// Fetches every package of a plan that is not here yet, without end as long as trying again can help.
+    /// Brings every image of a plan here that is not here yet, without end as long as trying again can help.
     /// `progress` takes the bytes here of all packages.
     pub(crate) async fn fetch_all(
         &self,
@@ -128,19 +158,78 @@ impl Downloader {
     ) -> Result<(), DownloadError> {
         let mut sources: Vec<Source> = Vec::new();
         for package in &plan.start.packages {
-            if !sources.iter().any(|known| known.hash == package.hash_sha256) {
+            let is_known = sources.iter().any(|known| known.hash == package.hash_sha256);
+            if !is_known {
                 sources.push(Source::new(plan, package)?);
             }
         }
+        self.reserve(plan, &sources).await?;
         let mut done = 0_u64;
         for source in sources {
-            if !self.is_here(&source).await {
+            if !self.is_here(&source.image).await && !self.is_here(&source.content()).await {
                 self.fetch(&source, |bytes| progress(done.saturating_add(bytes))).await?;
             }
             done = done.saturating_add(source.size);
             progress(done);
         }
+        for package in plan.start.packages.iter().filter(|package| package.delta_from.is_some()) {
+            if !self.is_here(&Content::image_of(package)).await {
+                self.rebuild(package).await?;
+            }
+        }
         Ok(())
+    }
+
+    /// Takes the disk space of everything that is not here yet, so that a full disk shows before the first byte.
+    async fn reserve(&self, plan: &Plan, sources: &[Source]) -> Result<(), DownloadError> {
+        let mut files = Vec::new();
+        for source in sources {
+            if !self.is_here(&source.image).await && !self.is_here(&source.content()).await {
+                files.push((self.part_path(&source.hash), source.size));
+            }
+        }
+        for package in plan.start.packages.iter().filter(|package| package.delta_from.is_some()) {
+            if !self.is_here(&Content::image_of(package)).await {
+                files.push((self.growing_path(&package.image_sha256), package.image_size_bytes));
+            }
+        }
+        let reserved = tokio::task::spawn_blocking(move || {
+            files.iter().try_for_each(|(path, size)| {
+                part::reserve_at(path, *size).map_err(|source| part::file_error(path, *size, source))
+            })
+        });
+        reserved.await.unwrap_or_else(|panic| {
+            Err(DownloadError::File { path: self.folder.clone(), source: io::Error::other(panic) })
+        })
+    }
+
+    /// Applies a delta that is here to the image that is installed, one chunk after the other.
+    async fn rebuild(&self, package: &Package) -> Result<(), DownloadError> {
+        let (pkg_id, ecu_id) = (package.pkg_id.to_string(), package.target_component.clone());
+        let version = package.delta_from.as_ref().map_or("", |version| version.as_str());
+        let Some(base) = self.images.base(&ecu_id, version) else {
+            return Err(DownloadError::NoBase { pkg_id, ecu_id: ecu_id.to_string() });
+        };
+        let delta = self.image_path(&package.hash_sha256);
+        let what = Rebuilding {
+            delta: delta.clone(),
+            base: base.path,
+            base_sha256: base.sha256,
+            growing: self.growing_path(&package.image_sha256),
+            image: self.image_path(&package.image_sha256),
+            image_sha256: package.image_sha256,
+            image_size_bytes: package.image_size_bytes,
+        };
+        let rebuilt = rebuild_chunk_by_chunk(what).await;
+        if rebuilt.as_ref().is_err_and(|error| !matches!(error, RebuildError::File { .. })) {
+            // The next attempt begins with full images rather than with the same base and the same end.
+            if let Err(source) = self.images.forget(std::iter::once(&ecu_id)) {
+                tracing::warn!(%ecu_id, error = %source, "A base that did not fit could not be forgotten.");
+            }
+        }
+        rebuilt.map_err(|source| DownloadError::Rebuild { pkg_id, source })?;
+        // It is no longer needed; where another ECU needs the same image, that is here now.
+        tokio::fs::remove_file(&delta).await.map_err(|source| DownloadError::File { path: delta, source })
     }
 
     /// Deletes all packages, whole or not.
@@ -152,23 +241,42 @@ impl Downloader {
         Ok(())
     }
 
-    async fn is_here(&self, source: &Source) -> bool {
-        let found = tokio::fs::metadata(self.image_path(&source.hash)).await;
-        found.is_ok_and(|found| found.len() == source.size)
+    async fn is_here(&self, content: &Content) -> bool {
+        let found = tokio::fs::metadata(self.image_path(&content.hash)).await;
+        found.is_ok_and(|found| found.len() == content.size)
+    }
+
+    fn part_path(&self, hash: &Sha256) -> PathBuf {
+        self.folder.join(format!("{hash}.part"))
+    }
+
+    /// An image that is being rebuilt.
+    fn growing_path(&self, hash: &Sha256) -> PathBuf {
+        self.folder.join(format!("{hash}.rebuilt"))
     }
 
     async fn fetch(&self, source: &Source, mut progress: impl FnMut(u64)) -> Result<(), DownloadError> {
-        // A part that a power cut garbled can only be noticed at its end; it is fetched once more.
+        // A part that was garbled on the disk can only be noticed at its end; it is fetched once more.
         const TRIES: u32 = 2;
         for _ in 0..TRIES {
-            let mut part = self.open_part(source).await?;
-            let digest = self.fetch_part(source, &mut part, &mut progress).await?;
+            let mut part = Part::open(&self.part_path(&source.hash), source.size).await?;
+            if let Err(error) = self.fetch_part(source, &mut part, &mut progress).await {
+                if matches!(error, DownloadError::TooLong { .. }) {
+                    part.discard().await?;
+                }
+                return Err(error);
+            }
+            let digest = part.hash.clone().finish();
             if digest.as_ref() == source.hash.as_bytes() {
-                self.check_signature(source, &digest, &part.path).await?;
-                return self.finish(source, &part.path).await;
+                let signature = self.signature(source).await?;
+                if self.key.verify(&digest, &signature).is_ok() {
+                    return part.finish(&self.image_path(&source.hash)).await;
+                }
+                part.discard().await?;
+                return Err(DownloadError::Signature { url: source.signature_url.to_string() });
             }
             tracing::warn!(url = %source.url, "The package does not have the announced hash.");
-            remove(&part.path).await?;
+            part.discard().await?;
         }
         Err(DownloadError::Hash { url: source.url.to_string(), hash: source.hash, tries: TRIES })
     }
@@ -179,7 +287,7 @@ impl Downloader {
         source: &Source,
         part: &mut Part,
         progress: &mut impl FnMut(u64),
-    ) -> Result<aws_lc_rs::digest::Digest, DownloadError> {
+    ) -> Result<(), DownloadError> {
         let mut backoff = self.backoff.clone();
         progress(part.length);
         while part.length < source.size {
@@ -192,15 +300,10 @@ impl Downloader {
                 Ok(()) if part.length > before => {}
                 Ok(()) => self.wait(&mut backoff, source, "the server sent nothing").await,
                 Err(Failed::Again(why)) => self.wait(&mut backoff, source, &why).await,
-                Err(Failed::End(error @ DownloadError::TooLong { .. })) => {
-                    remove(&part.path).await?;
-                    return Err(error);
-                }
                 Err(Failed::End(error)) => return Err(error),
             }
         }
-        part.sync().await?;
-        Ok(part.hash.clone().finish())
+        part.sync().await
     }
 
     async fn wait(&self, backoff: &mut Backoff, source: &Source, why: &str) {
@@ -240,7 +343,16 @@ impl Downloader {
                 return Err(Failed::Again("the server knows no such range".to_owned()));
             }
         }
-        while let Some(bytes) = response.chunk().await? {
+        let mut pace = Pace::new(&self.limits);
+        let mut rate = MinimumRate::new(&self.limits, Instant::now());
+        loop {
+            let read = timeout_at(rate.window_ends(), response.chunk()).await;
+            let bytes = match read {
+                Ok(Ok(Some(bytes))) => bytes,
+                Ok(Ok(None)) => return Ok(()),
+                Ok(Err(error)) => return Err(error.into()),
+                Err(_) => bytes::Bytes::new(),
+            };
             let length = part.length.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
             if length > source.size {
                 return Err(Failed::End(DownloadError::TooLong {
@@ -250,29 +362,22 @@ impl Downloader {
             }
             part.append(&bytes).await.map_err(Failed::End)?;
             progress(part.length);
+            if rate.is_too_slow(bytes.len(), Instant::now()) {
+                return Err(Failed::Again("the server sends too slowly".to_owned()));
+            }
+            sleep_until(pace.go_on_at(bytes.len(), Instant::now())).await;
         }
-        Ok(())
     }
 
-    async fn check_signature(
-        &self,
-        source: &Source,
-        digest: &aws_lc_rs::digest::Digest,
-        path: &Path,
-    ) -> Result<(), DownloadError> {
+    async fn signature(&self, source: &Source) -> Result<Vec<u8>, DownloadError> {
         let mut backoff = self.backoff.clone();
-        let signature = loop {
+        loop {
             match self.fetch_signature(source).await {
-                Ok(signature) => break signature,
+                Ok(signature) => return Ok(signature),
                 Err(Failed::Again(why)) => self.wait(&mut backoff, source, &why).await,
                 Err(Failed::End(error)) => return Err(error),
             }
-        };
-        if self.key.verify(digest, &signature).is_ok() {
-            return Ok(());
         }
-        remove(path).await?;
-        Err(DownloadError::Signature { url: source.signature_url.to_string() })
     }
 
     async fn fetch_signature(&self, source: &Source) -> Result<Vec<u8>, Failed> {
@@ -287,35 +392,6 @@ impl Downloader {
             }
         }
         Ok(signature)
-    }
-
-    async fn open_part(&self, source: &Source) -> Result<Part, DownloadError> {
-        let path = self.folder.join(format!("{}.part", source.hash));
-        let failed = |error| DownloadError::File { path: path.clone(), source: error };
-        let mut file = tokio::fs::OpenOptions::new()
-            .read(true)
-            .write(true)
-            .create(true)
-            .truncate(false)
-            .open(&path)
-            .await
-            .map_err(failed)?;
-        let mut length = file.metadata().await.map_err(failed)?.len();
-        if length > source.size {
-            file.set_len(0).await.map_err(failed)?;
-            length = 0;
-        }
-        let hash = hash_of_prefix(path.clone(), length).await.map_err(failed)?;
-        file.seek(io::SeekFrom::Start(length)).await.map_err(failed)?;
-        Ok(Part { path, file, length, durable: length, hash })
-    }
-
-    async fn finish(&self, source: &Source, part: &Path) -> Result<(), DownloadError> {
-        let path = self.image_path(&source.hash);
-        let failed = |error| DownloadError::File { path: path.clone(), source: error };
-        tokio::fs::rename(part, &path).await.map_err(failed)?;
-        let folder = tokio::fs::File::open(&self.folder).await.map_err(failed)?;
-        folder.sync_all().await.map_err(failed)
     }
 }
 
@@ -347,45 +423,35 @@ impl Source {
         let url = package_url(transfer.base_url.as_str(), package.url.as_str()).ok_or_else(refused)?;
         let mut signature_url = url.clone();
         signature_url.set_path(&format!("{}.sig", url.path()));
-        let range_bytes = transfer.max_kb_per_msg.saturating_mul(1024).max(1024);
+        // No range is that short: 0 means that the server does not care.
+        let chunked = transfer.allow_chunking && transfer.max_kb_per_msg > 0;
         Ok(Self {
             url,
             signature_url,
             hash: package.hash_sha256,
             size: package.size_bytes,
-            range_bytes: transfer.allow_chunking.then_some(range_bytes),
+            image: Content::image_of(package),
+            range_bytes: chunked.then(|| transfer.max_kb_per_msg.saturating_mul(1024)),
         })
+    }
+
+    fn content(&self) -> Content {
+        Content { hash: self.hash, size: self.size }
     }
 }
 
-impl Part {
-    async fn append(&mut self, bytes: &[u8]) -> Result<(), DownloadError> {
-        self.file.write_all(bytes).await.map_err(|source| self.failed(source))?;
-        self.hash.update(bytes);
-        self.length = self.length.saturating_add(u64::try_from(bytes.len()).unwrap_or(u64::MAX));
-        if self.length.saturating_sub(self.durable) >= SYNC_BYTES {
-            self.sync().await?;
-        }
-        Ok(())
+/// The disk and the processor are busy meanwhile, away from the threads that serve sockets; between two chunks
+/// it can be given up.
+async fn rebuild_chunk_by_chunk(what: Rebuilding) -> Result<(), RebuildError> {
+    let path = what.growing.clone();
+    let panicked = move |panic| RebuildError::File { path: path.clone(), source: io::Error::other(panic) };
+    let opened = tokio::task::spawn_blocking(move || Rebuild::open(what)).await;
+    let mut rebuild = opened.map_err(&panicked)??;
+    tracing::info!(chunks_done = rebuild.chunks_done(), "A delta is applied.");
+    while !rebuild.is_whole() {
+        rebuild = tokio::task::spawn_blocking(move || rebuild.next_chunk()).await.map_err(&panicked)??;
     }
-
-    async fn sync(&mut self) -> Result<(), DownloadError> {
-        self.file.flush().await.map_err(|source| self.failed(source))?;
-        self.file.sync_all().await.map_err(|source| self.failed(source))?;
-        self.durable = self.length;
-        Ok(())
-    }
-
-    async fn start_again(&mut self) -> Result<(), DownloadError> {
-        self.file.set_len(0).await.map_err(|source| self.failed(source))?;
-        self.file.seek(io::SeekFrom::Start(0)).await.map_err(|source| self.failed(source))?;
-        (self.length, self.durable, self.hash) = (0, 0, Context::new(&SHA256));
-        Ok(())
-    }
-
-    fn failed(&self, source: io::Error) -> DownloadError {
-        DownloadError::File { path: self.path.clone(), source }
-    }
+    tokio::task::spawn_blocking(move || rebuild.finish()).await.map_err(&panicked)?
 }
 
 /// Joins a package's path to the base URL; nothing if the result would not lie below it.
@@ -410,27 +476,6 @@ fn package_url(base_url: &str, path: &str) -> Option<Url> {
     let mut url = base.clone();
     url.set_path(&format!("{}/{relative}", base.path().trim_end_matches('/')));
     Some(url)
-}
-
-async fn hash_of_prefix(path: PathBuf, length: u64) -> io::Result<Context> {
-    let hashed = tokio::task::spawn_blocking(move || {
-        use io::Read;
-        let mut hash = Context::new(&SHA256);
-        let mut file = std::fs::File::open(path)?.take(length);
-        let mut buffer = vec![0; 64 * 1024];
-        loop {
-            let count = file.read(&mut buffer)?;
-            match buffer.get(..count) {
-                Some([]) | None => return Ok(hash),
-                Some(bytes) => hash.update(bytes),
-            }
-        }
-    });
-    hashed.await.map_err(io::Error::other)?
-}
-
-async fn remove(path: &Path) -> Result<(), DownloadError> {
-    tokio::fs::remove_file(path).await.map_err(|source| DownloadError::File { path: path.to_owned(), source })
 }
 
 #[cfg(test)]

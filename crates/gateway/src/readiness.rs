@@ -3,10 +3,8 @@
 
 use std::path::{Path, PathBuf};
 
-use farrier_protocol::{
-    Condition, MsgId, PkgId, ReadinessReport, RequestDownloadReadiness, Sha256, VehicleBody,
-};
-use farrier_vehicle_update::{ReadinessPolicy, VehicleSignals};
+use farrier_protocol::{Condition, MsgId, ReadinessReport, RequestDownloadReadiness, Sha256, VehicleBody};
+use farrier_vehicle_update::{VehicleSignals, Verdict};
 
 /// Where the vehicle's signals come from.
 pub trait ReadinessSource: Send + Sync + 'static {
@@ -89,9 +87,8 @@ pub(crate) fn report(
     command: &MsgId,
     request: &RequestDownloadReadiness,
     signals: &VehicleSignals,
-    policy: &ReadinessPolicy,
+    verdict: Verdict,
 ) -> VehicleBody {
-    let verdict = policy.judge(signals, needed_bytes(request));
     VehicleBody::ReadinessReport(ReadinessReport {
         correlation_id: command.clone(),
         ready: verdict.reasons.is_empty(),
@@ -101,14 +98,8 @@ pub(crate) fn report(
     })
 }
 
-/// The packages that this gateway cannot use, since it applies no deltas.
-pub(crate) fn deltas(request: &RequestDownloadReadiness) -> Vec<PkgId> {
-    let is_delta = request.packages.iter().filter(|package| package.delta_from.is_some());
-    is_delta.map(|package| package.pkg_id.clone()).collect()
-}
-
-/// Equal contents are stored once.
-fn needed_bytes(request: &RequestDownloadReadiness) -> u64 {
+/// What the packages need on disk: equal contents are stored once.
+pub(crate) fn needed_bytes(request: &RequestDownloadReadiness) -> u64 {
     let contents: std::collections::BTreeMap<Sha256, u64> =
         request.packages.iter().map(|package| (package.hash_sha256, package.size_bytes)).collect();
     contents.values().fold(0, |sum, size| sum.saturating_add(*size))
@@ -117,6 +108,7 @@ fn needed_bytes(request: &RequestDownloadReadiness) -> u64 {
 #[cfg(test)]
 mod tests {
     use farrier_protocol::{NotReadyReason, OfferedPackage, Transfer, TransferProtocol};
+    use farrier_vehicle_update::ReadinessPolicy;
 
     use super::*;
 
@@ -183,14 +175,17 @@ mod tests {
         signals.conditions.speed_kmh = Some(0.0);
         signals.conditions.storage_available_gb = Some(3.0);
         let command = "SRV_1".parse().unwrap();
-        let report =
-            |sizes: &[u64]| match report(&command, &request(sizes), &signals, &ReadinessPolicy::default()) {
+        let report = |sizes: &[u64]| {
+            let request = request(sizes);
+            let verdict = ReadinessPolicy::default().judge(&signals, needed_bytes(&request), &[]);
+            match report(&command, &request, &signals, verdict) {
                 VehicleBody::ReadinessReport(report) => report,
                 VehicleBody::WakeUp(_)
                 | VehicleBody::SendVci(_)
                 | VehicleBody::UpdateSuccessResult(_)
                 | VehicleBody::ErrorResponse(_) => panic!("another message"),
-            };
+            }
+        };
         let ready = report(&[2_000_000_000, 2_000_000_000]);
         assert!(ready.ready && ready.not_ready_reasons.is_none() && ready.retry_after_s.is_none());
         assert_eq!(ready.requested_fields.measured(), [Condition::Speed]);

@@ -14,6 +14,8 @@ pub struct Status {
     pub update_id: Option<Text>,
     /// Where it stands.
     pub phase: Option<Phase>,
+    /// What it waits for, where it waits.
+    pub waits_for: Option<String>,
     /// Bytes of its packages that are here.
     pub downloaded_bytes: u64,
     /// Bytes of its packages in all.

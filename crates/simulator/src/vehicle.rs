@@ -277,6 +277,9 @@ fn gateway_config(config: &VehicleConfig, state_dir: PathBuf, topology: PathBuf)
         keep_alive_s: 60,
         allow_classical_key_exchange: config.allow_classical_key_exchange,
         readiness_policy: Default::default(),
+        download: Default::default(),
+        image_store_max_bytes: 1_000_000_000,
+        consent: Default::default(),
         update_bounds: Default::default(),
     }
 }
@@ -295,7 +298,7 @@ mod tests {
         std::fs::write(&path, READY_SIGNALS).unwrap();
         let signals = SignalsFile::new(&path).measure().unwrap();
         assert_eq!(signals.conditions.measured(), Condition::ALL);
-        assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000).reasons, []);
+        assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000, &[]).reasons, []);
     }
 
     #[test]

@@ -13,4 +13,4 @@ pub use ecu_work::{EcuCall, EcuOutcome, Runs, Trial};
 pub use plan::{Plan, Unacceptable};
 pub use readiness::{ReadinessPolicy, VehicleSignals, Verdict};
 pub use record::{DamagedRecords, EarlierSoftware, Ending, Record, Why};
-pub use update::{Bounds, Command, Event, Phase, VehicleUpdate};
+pub use update::{Bounds, Command, Event, InstallStep, Phase, VehicleUpdate};

@@ -19,12 +19,6 @@ pub struct Plan {
 /// A StartDownload that this gateway cannot carry out.
 #[derive(Debug, Clone, PartialEq, Eq, thiserror::Error)]
 pub enum Unacceptable {
-    /// Packages that are deltas.
-    #[error("{} packages are deltas and this gateway applies none; send full images", .pkg_ids.len())]
-    Deltas {
-        /// The packages.
-        pkg_ids: Vec<PkgId>,
-    },
     /// An ECU named more than once.
     #[error("expected one package for each ECU, found several for {ecu_id}; send one image for each ECU")]
     EcuTwice {
@@ -51,18 +45,9 @@ impl Unacceptable {
     /// The code of the ErrorResponse that says so.
     pub fn code(&self) -> ErrorCode {
         match self {
-            Self::Deltas { .. } => ErrorCode::DeltaBaseMismatch,
             Self::EcuTwice { .. } | Self::ImageDiffers { .. } | Self::SizeDiffers { .. } => {
                 ErrorCode::Unsupported
             }
-        }
-    }
-
-    /// The packages concerned, where the code asks for them.
-    pub fn pkg_ids(&self) -> Option<Vec<PkgId>> {
-        match self {
-            Self::Deltas { pkg_ids } => Some(pkg_ids.clone()),
-            Self::EcuTwice { .. } | Self::ImageDiffers { .. } | Self::SizeDiffers { .. } => None,
         }
     }
 }
@@ -73,26 +58,21 @@ impl Plan {
     /// # Errors
     /// A command that this gateway cannot carry out.
     pub fn new(command: MsgId, accepted_at: UnixMillis, start: StartDownload) -> Result<Self, Unacceptable> {
-        let pkg_ids: Vec<PkgId> = start
-            .packages
-            .iter()
-            .filter(|package| package.delta_from.is_some())
-            .map(|package| package.pkg_id.clone())
-            .collect();
-        if !pkg_ids.is_empty() {
-            return Err(Unacceptable::Deltas { pkg_ids });
-        }
         let mut ecus = BTreeSet::new();
         let mut sizes = BTreeMap::new();
         for package in &start.packages {
             if !ecus.insert(&package.target_component) {
                 return Err(Unacceptable::EcuTwice { ecu_id: package.target_component.clone() });
             }
-            if (package.image_sha256, package.image_size_bytes) != (package.hash_sha256, package.size_bytes) {
+            let content = (package.hash_sha256, package.size_bytes);
+            let image = (package.image_sha256, package.image_size_bytes);
+            if package.delta_from.is_none() && image != content {
                 return Err(Unacceptable::ImageDiffers { pkg_id: package.pkg_id.clone() });
             }
-            if *sizes.entry(package.hash_sha256).or_insert(package.size_bytes) != package.size_bytes {
-                return Err(Unacceptable::SizeDiffers { pkg_id: package.pkg_id.clone() });
+            for (hash, size) in [content, image] {
+                if *sizes.entry(hash).or_insert(size) != size {
+                    return Err(Unacceptable::SizeDiffers { pkg_id: package.pkg_id.clone() });
+                }
             }
         }
         Ok(Self { command, accepted_at, start })
@@ -185,18 +165,20 @@ pub(crate) mod tests {
 
     #[test]
     fn what_cannot_be_carried_out_is_refused_with_its_code() {
-        let mut deltas = start_download(&[1, 1]);
-        deltas.packages[1].delta_from = Some("1.0".parse().unwrap());
-        let refusal = plan(deltas).unwrap_err();
-        assert_eq!(refusal.code(), ErrorCode::DeltaBaseMismatch);
-        assert_eq!(refusal.pkg_ids(), Some(vec!["PKG_2".parse().unwrap()]));
-
         let mut twice = start_download(&[1, 1]);
         twice.packages[1].target_component = "ecu_1".parse().unwrap();
         assert!(matches!(plan(twice), Err(Unacceptable::EcuTwice { .. })));
 
         let mut other_image = start_download(&[1]);
         other_image.packages[0].image_size_bytes = 99;
+        other_image.packages[0].delta_from = Some("1.0".parse().unwrap());
+        assert!(
+            matches!(plan(other_image.clone()), Err(Unacceptable::SizeDiffers { .. })),
+            "one hash, two sizes"
+        );
+        other_image.packages[0].image_sha256 = Sha256::of(b"rebuilt");
+        assert!(plan(other_image.clone()).is_ok(), "a delta rebuilds another image");
+        other_image.packages[0].delta_from = None;
         let refusal = plan(other_image).unwrap_err();
         assert!(matches!(refusal, Unacceptable::ImageDiffers { .. }));
         assert_eq!(refusal.code(), ErrorCode::Unsupported);

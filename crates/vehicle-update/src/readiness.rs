@@ -1,4 +1,4 @@
-//! Whether the vehicle is ready for a download: measured values in, verdict out.
+//! Whether the vehicle is ready for a download, and later for the install: measured values in, verdict out.
 //! The thresholds are those of the source document (message 5); where it names none, ours stand.
 
 use farrier_protocol::{ChargingStatus, ConditionValues, DataPlanStatus, NotReadyReason};
@@ -52,6 +52,22 @@ pub struct ReadinessPolicy {
     pub max_speed_kmh: f64,
     /// VEHICLE_HIGH_SPEED above this, in km/h.
     pub high_speed_kmh: f64,
+    /// How far beyond its threshold a battery has to be again once it was too low, in volts.
+    pub margin_battery_v: f64,
+    /// The same for temperatures, in °C.
+    pub margin_temp_c: f64,
+    /// The same for the processor, in percent.
+    pub margin_cpu_usage_percent: f64,
+    /// The same for memory, in MB.
+    pub margin_memory_mb: f64,
+    /// The same for storage, in GB.
+    pub margin_storage_gb: f64,
+    /// The same for bandwidth, in Mbit/s.
+    pub margin_bandwidth_mbps: f64,
+    /// The same for speed, in km/h; standing still is always slow enough.
+    pub margin_speed_kmh: f64,
+    /// How often a vehicle that waits with the install is looked at, in milliseconds.
+    pub install_check_ms: u64,
     /// Retry hint for power, in seconds.
     pub retry_power_s: u64,
     /// Retry hint for temperature, in seconds.
@@ -79,6 +95,14 @@ impl Default for ReadinessPolicy {
             wait_while_roaming: true,
             max_speed_kmh: 0.0,
             high_speed_kmh: 60.0,
+            margin_battery_v: 0.2,
+            margin_temp_c: 3.0,
+            margin_cpu_usage_percent: 5.0,
+            margin_memory_mb: 64.0,
+            margin_storage_gb: 0.1,
+            margin_bandwidth_mbps: 0.2,
+            margin_speed_kmh: 5.0,
+            install_check_ms: 5_000,
             // The middle of the ranges that the source document recommends (system: protocol.md §4.5).
             retry_power_s: 2_700,
             retry_thermal_s: 1_050,
@@ -98,86 +122,154 @@ pub struct Verdict {
     pub retry_after_s: Option<u64>,
 }
 
-impl ReadinessPolicy {
-    /// Judges what was measured. `download_bytes` is what the packages need on disk.
-    pub fn judge(&self, signals: &VehicleSignals, download_bytes: u64) -> Verdict {
-        let mut reasons = Vec::new();
-        self.judge_power(signals, &mut reasons);
-        self.judge_temperature(signals, &mut reasons);
-        self.judge_system(signals, download_bytes, &mut reasons);
-        self.judge_network(signals, &mut reasons);
-        self.judge_vehicle(signals, &mut reasons);
-        let retry_after_s =
-            reasons.iter().map(|reason| self.retry_hint_s(*reason)).max().map(|hint| hint.clamp(60, 7_200));
-        Verdict { reasons, retry_after_s }
+/// The reasons found so far, and those of the question before.
+struct Judged<'a> {
+    before: &'a [NotReadyReason],
+    reasons: Vec<NotReadyReason>,
+}
+
+impl Judged<'_> {
+    /// Below the limit, or not yet above it by the margin after one of these reasons.
+    fn is_below(&self, value: f64, limit: f64, margin: f64, same: &[NotReadyReason]) -> bool {
+        value < if self.was(same) { limit + margin } else { limit }
     }
 
-    fn judge_power(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+    /// Above the limit, or not yet below it by the margin after one of these reasons.
+    fn is_above(&self, value: f64, limit: f64, margin: f64, same: &[NotReadyReason]) -> bool {
+        value > if self.was(same) { limit - margin } else { limit }
+    }
+
+    fn was(&self, same: &[NotReadyReason]) -> bool {
+        same.iter().any(|reason| self.before.contains(reason))
+    }
+}
+
+impl ReadinessPolicy {
+    /// Judges what was measured for a download. `download_bytes` is what the packages need on disk. What was
+    /// wrong at the question before (`before`) must be right by its margin, so that a value on the edge does
+    /// not flap.
+    pub fn judge(&self, signals: &VehicleSignals, download_bytes: u64, before: &[NotReadyReason]) -> Verdict {
+        let mut judged = Judged { before, reasons: Vec::new() };
+        self.judge_power(signals, &mut judged);
+        self.judge_temperature(signals, &mut judged);
+        self.judge_system(signals, download_bytes, &mut judged);
+        self.judge_network(signals, &mut judged);
+        self.judge_vehicle(signals, &mut judged);
+        self.verdict(judged)
+    }
+
+    /// Judges what was measured for the install, to which storage, network and load do not matter any more.
+    pub fn judge_install(&self, signals: &VehicleSignals, before: &[NotReadyReason]) -> Verdict {
+        let mut judged = Judged { before, reasons: Vec::new() };
+        self.judge_power(signals, &mut judged);
+        self.judge_temperature(signals, &mut judged);
+        self.judge_vehicle(signals, &mut judged);
+        self.verdict(judged)
+    }
+
+    fn verdict(&self, judged: Judged<'_>) -> Verdict {
+        let hints = judged.reasons.iter().map(|reason| self.retry_hint_s(*reason));
+        let retry_after_s = hints.max().map(|hint| hint.clamp(60, 7_200));
+        Verdict { reasons: judged.reasons, retry_after_s }
+    }
+
+    fn judge_power(&self, signals: &VehicleSignals, judged: &mut Judged<'_>) {
+        let margin = self.margin_battery_v;
         if let Some(voltage) = signals.conditions.battery_12v_v {
-            if voltage < self.critical_battery_12v_v {
-                reasons.push(NotReadyReason::PowerCritical);
-            } else if voltage < self.min_battery_12v_v {
-                reasons.push(NotReadyReason::PowerLow);
+            if judged.is_below(voltage, self.critical_battery_12v_v, margin, &[NotReadyReason::PowerCritical])
+            {
+                judged.reasons.push(NotReadyReason::PowerCritical);
+            } else if judged.is_below(
+                voltage,
+                self.min_battery_12v_v,
+                margin,
+                &[NotReadyReason::PowerLow, NotReadyReason::PowerCritical],
+            ) {
+                judged.reasons.push(NotReadyReason::PowerLow);
             }
         }
         if self.wait_while_charging && signals.conditions.charging_status == Some(ChargingStatus::Charging) {
-            reasons.push(NotReadyReason::PowerCharging);
+            judged.reasons.push(NotReadyReason::PowerCharging);
         }
     }
 
-    fn judge_temperature(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+    fn judge_temperature(&self, signals: &VehicleSignals, judged: &mut Judged<'_>) {
+        let margin = self.margin_temp_c;
         if let Some(temperature) = signals.conditions.temp_ccu_c {
-            if temperature > self.critical_temp_ccu_c {
-                reasons.push(NotReadyReason::TempCritical);
-            } else if temperature > self.max_temp_ccu_c {
-                reasons.push(NotReadyReason::TempHigh);
+            if judged.is_above(temperature, self.critical_temp_ccu_c, margin, &[NotReadyReason::TempCritical])
+            {
+                judged.reasons.push(NotReadyReason::TempCritical);
+            } else if judged.is_above(
+                temperature,
+                self.max_temp_ccu_c,
+                margin,
+                &[NotReadyReason::TempHigh, NotReadyReason::TempCritical],
+            ) {
+                judged.reasons.push(NotReadyReason::TempHigh);
             }
         }
         if signals.cooling == Some(true) {
-            reasons.push(NotReadyReason::TempCooling);
+            judged.reasons.push(NotReadyReason::TempCooling);
         }
     }
 
-    fn judge_system(&self, signals: &VehicleSignals, download_bytes: u64, reasons: &mut Vec<NotReadyReason>) {
+    fn judge_system(&self, signals: &VehicleSignals, download_bytes: u64, judged: &mut Judged<'_>) {
         let conditions = &signals.conditions;
-        if conditions.cpu_usage_percent.is_some_and(|usage| usage > self.max_cpu_usage_percent) {
-            reasons.push(NotReadyReason::CpuHigh);
-        }
-        if conditions.memory_available_mb.is_some_and(|available| available < self.min_memory_available_mb) {
-            reasons.push(NotReadyReason::MemoryLow);
-        }
         // Precise up to 2^53 bytes, 9,000 TB.
         let needed_gb = (download_bytes as f64 / 1e9).max(self.min_storage_available_gb);
-        if conditions.storage_available_gb.is_some_and(|available| available < needed_gb) {
-            reasons.push(NotReadyReason::StorageLow);
+        let (cpu, memory, storage) =
+            (NotReadyReason::CpuHigh, NotReadyReason::MemoryLow, NotReadyReason::StorageLow);
+        if conditions.cpu_usage_percent.is_some_and(|usage| {
+            judged.is_above(usage, self.max_cpu_usage_percent, self.margin_cpu_usage_percent, &[cpu])
+        }) {
+            judged.reasons.push(cpu);
+        }
+        if conditions.memory_available_mb.is_some_and(|available| {
+            judged.is_below(available, self.min_memory_available_mb, self.margin_memory_mb, &[memory])
+        }) {
+            judged.reasons.push(memory);
+        }
+        if conditions.storage_available_gb.is_some_and(|available| {
+            judged.is_below(available, needed_gb, self.margin_storage_gb, &[storage])
+        }) {
+            judged.reasons.push(storage);
         }
         if signals.storage_fragmented == Some(true) {
-            reasons.push(NotReadyReason::StorageFragmented);
+            judged.reasons.push(NotReadyReason::StorageFragmented);
         }
     }
 
-    fn judge_network(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
-        if signals.conditions.bandwidth_mbps.is_some_and(|bandwidth| bandwidth < self.min_bandwidth_mbps) {
-            reasons.push(NotReadyReason::NetworkPoor);
+    fn judge_network(&self, signals: &VehicleSignals, judged: &mut Judged<'_>) {
+        let poor = NotReadyReason::NetworkPoor;
+        if signals.conditions.bandwidth_mbps.is_some_and(|bandwidth| {
+            judged.is_below(bandwidth, self.min_bandwidth_mbps, self.margin_bandwidth_mbps, &[poor])
+        }) {
+            judged.reasons.push(poor);
         }
         if signals.conditions.data_plan_status == Some(DataPlanStatus::LimitReached) {
-            reasons.push(NotReadyReason::NetworkDataLimit);
+            judged.reasons.push(NotReadyReason::NetworkDataLimit);
         }
         if self.wait_while_roaming && signals.roaming == Some(true) {
-            reasons.push(NotReadyReason::NetworkRoaming);
+            judged.reasons.push(NotReadyReason::NetworkRoaming);
         }
     }
 
-    fn judge_vehicle(&self, signals: &VehicleSignals, reasons: &mut Vec<NotReadyReason>) {
+    fn judge_vehicle(&self, signals: &VehicleSignals, judged: &mut Judged<'_>) {
+        let margin = self.margin_speed_kmh;
         if let Some(speed) = signals.conditions.speed_kmh {
-            if speed > self.high_speed_kmh {
-                reasons.push(NotReadyReason::VehicleHighSpeed);
-            } else if speed > self.max_speed_kmh {
-                reasons.push(NotReadyReason::VehicleMoving);
+            if judged.is_above(speed, self.high_speed_kmh, margin, &[NotReadyReason::VehicleHighSpeed]) {
+                judged.reasons.push(NotReadyReason::VehicleHighSpeed);
+            } else if judged.is_above(
+                speed,
+                self.max_speed_kmh,
+                margin.min(self.max_speed_kmh),
+                &[NotReadyReason::VehicleMoving, NotReadyReason::VehicleHighSpeed],
+            ) {
+                judged.reasons.push(NotReadyReason::VehicleMoving);
             }
         }
         if signals.emergency == Some(true) {
-            reasons.push(NotReadyReason::VehicleEmergency);
+            judged.reasons.push(NotReadyReason::VehicleEmergency);
         }
     }
 
@@ -210,7 +302,7 @@ mod tests {
     fn judged(change: impl FnOnce(&mut VehicleSignals), download_bytes: u64) -> Verdict {
         let mut signals = VehicleSignals::default();
         change(&mut signals);
-        ReadinessPolicy::default().judge(&signals, download_bytes)
+        ReadinessPolicy::default().judge(&signals, download_bytes, &[])
     }
 
     #[test]
@@ -281,5 +373,56 @@ mod tests {
     #[test]
     fn what_cannot_be_measured_is_not_judged() {
         assert_eq!(judged(|_| {}, u64::MAX), Verdict { reasons: Vec::new(), retry_after_s: None });
+    }
+
+    #[test]
+    fn a_value_on_the_edge_does_not_flap() {
+        use NotReadyReason::*;
+        type Row = (NotReadyReason, f64, f64, fn(&mut VehicleSignals, f64));
+        // Just right for a vehicle that was ready, and right again after this reason.
+        let rows: &[Row] = &[
+            (PowerLow, 11.5, 11.7, |s, v| s.conditions.battery_12v_v = Some(v)),
+            (TempHigh, 70.0, 67.0, |s, v| s.conditions.temp_ccu_c = Some(v)),
+            (CpuHigh, 80.0, 75.0, |s, v| s.conditions.cpu_usage_percent = Some(v)),
+            (MemoryLow, 1_024.0, 1_088.0, |s, v| s.conditions.memory_available_mb = Some(v)),
+            (StorageLow, 2.0, 2.1, |s, v| s.conditions.storage_available_gb = Some(v)),
+            (NetworkPoor, 1.0, 1.2, |s, v| s.conditions.bandwidth_mbps = Some(v)),
+        ];
+        let policy = ReadinessPolicy::default();
+        for (reason, edge, right, set) in rows {
+            let judged = |value: f64, before: &[NotReadyReason]| {
+                let mut signals = VehicleSignals::default();
+                set(&mut signals, value);
+                policy.judge(&signals, 0, before).reasons
+            };
+            assert_eq!(judged(*edge, &[]), [], "{reason:?}");
+            assert_eq!(judged(*edge, &[*reason]), [*reason]);
+            assert_eq!(judged(*right, &[*reason]), [], "{reason:?}");
+        }
+        let judged = |speed, before: &[NotReadyReason]| {
+            let mut signals = VehicleSignals::default();
+            signals.conditions.speed_kmh = Some(speed);
+            policy.judge(&signals, 0, before).reasons
+        };
+        assert_eq!(judged(58.0, &[VehicleHighSpeed]), [VehicleHighSpeed]);
+        assert_eq!(judged(54.0, &[VehicleHighSpeed]), [VehicleMoving]);
+        assert_eq!(judged(0.0, &[VehicleMoving, VehicleHighSpeed]), [], "standing still");
+    }
+
+    #[test]
+    fn for_the_install_power_temperature_and_what_the_vehicle_does_count() {
+        let mut signals = VehicleSignals { roaming: Some(true), ..VehicleSignals::default() };
+        signals.conditions.storage_available_gb = Some(0.0);
+        signals.conditions.bandwidth_mbps = Some(0.0);
+        signals.conditions.cpu_usage_percent = Some(99.0);
+        let policy = ReadinessPolicy::default();
+        assert_eq!(policy.judge_install(&signals, &[]).reasons, []);
+        signals.conditions.battery_12v_v = Some(11.0);
+        signals.conditions.temp_ccu_c = Some(90.0);
+        signals.conditions.speed_kmh = Some(1.0);
+        assert_eq!(
+            policy.judge_install(&signals, &[]).reasons,
+            [NotReadyReason::PowerLow, NotReadyReason::TempCritical, NotReadyReason::VehicleMoving]
+        );
     }
 }

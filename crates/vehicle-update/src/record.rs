@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | Accepted | nothing | syncing, from its beginning |
 //! | Synced | packages fetched | transferring goes on from what is on disk |
-//! | Transferred | inactive banks erased or written | RollBack is recorded; every ECU must say that it runs its earlier software |
+//! | Transferred | nothing: it waits for the vehicle and the driver | waits again |
+//! | Process | inactive banks erased or written | RollBack is recorded; every ECU must say that it runs its earlier software |
 //! | Activate | boot flags swapped, in any number of ECUs | RollBack is recorded; every ECU is rolled back, restarted and asked |
 //! | Activated | ECUs restarted into the new software, on trial | as after Activate |
 //! | Commit | ECUs confirmed | finishing: every ECU is asked, and brought forward by what it says (table in `ecu_work.rs`) |
@@ -29,8 +30,10 @@ pub enum Record {
     Accepted(Box<Plan>),
     /// Every ECU said what it runs.
     Synced(Vec<EarlierSoftware>),
-    /// Every package is here and verified; banks may be written from now on.
+    /// Every package is here and verified.
     Transferred,
+    /// The vehicle is ready and the driver agrees; banks may be written from now on.
+    Process,
     /// The barrier: every inactive bank is written; boot flags may be swapped from now on.
     Activate,
     /// Every boot flag is swapped; ECUs may be restarted from now on.
@@ -86,6 +89,8 @@ pub enum Ending {
     RolledBack(Why),
     /// As the server asked: every ECU runs its earlier software.
     Cancelled,
+    /// The driver does not agree, so nothing was written.
+    ConsentDenied(Why),
     /// A committed update was undone: every ECU runs its earlier software again.
     Undone,
     /// The ECUs named could not be brought to the state of the others.
@@ -113,15 +118,19 @@ impl Record {
             Self::Accepted(_) => &[],
             Self::Synced(_) => &[Kind::Accepted],
             Self::Transferred => &[Kind::Synced],
-            Self::Activate => &[Kind::Transferred],
+            Self::Process => &[Kind::Transferred],
+            Self::Activate => &[Kind::Process],
             Self::Activated => &[Kind::Activate],
             Self::Commit => &[Kind::Activated],
-            Self::RollBack { swapped: false, .. } => &[Kind::Transferred, Kind::Activate],
+            Self::RollBack { swapped: false, .. } => &[Kind::Process, Kind::Activate],
             Self::RollBack { swapped: true, .. } => &[Kind::Activate, Kind::Activated],
             Self::Undo { .. } => &[Kind::Committed],
             Self::Ended(ending) => match ending {
                 Ending::Committed => &[Kind::Commit],
-                Ending::RolledBack(_) | Ending::Cancelled => &[Kind::Accepted, Kind::Synced, Kind::RollBack],
+                Ending::RolledBack(_) | Ending::Cancelled => {
+                    &[Kind::Accepted, Kind::Synced, Kind::Transferred, Kind::RollBack]
+                }
+                Ending::ConsentDenied(_) => &[Kind::Transferred],
                 Ending::Undone => &[Kind::Undo],
                 Ending::ServiceRequired(_) => &[Kind::Commit, Kind::RollBack, Kind::Undo],
             },
@@ -135,6 +144,7 @@ impl Record {
             Self::Accepted(_) => "accepted",
             Self::Synced(_) => "synced",
             Self::Transferred => "transferred",
+            Self::Process => "process",
             Self::Activate => "activate",
             Self::Activated => "activated",
             Self::Commit => "commit",
@@ -149,6 +159,7 @@ impl Record {
             Self::Accepted(_) => Kind::Accepted,
             Self::Synced(_) => Kind::Synced,
             Self::Transferred => Kind::Transferred,
+            Self::Process => Kind::Process,
             Self::Activate => Kind::Activate,
             Self::Activated => Kind::Activated,
             Self::Commit => Kind::Commit,
@@ -166,6 +177,7 @@ enum Kind {
     Accepted,
     Synced,
     Transferred,
+    Process,
     Activate,
     Activated,
     Commit,

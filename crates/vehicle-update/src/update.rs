@@ -4,10 +4,15 @@
 //! |---|---|---|
 //! | syncing | every ECU said what it runs | persist Synced → transferring |
 //! | | an ECU failed, cancelled, or past the deadline | persist Ended → cleaning up |
-//! | transferring | every package is here and verified | persist Transferred, report `download` → processing |
+//! | transferring | every package is here and verified | persist Transferred, report `download` → waiting |
 //! | | failed, cancelled, or past the deadline | persist Ended → cleaning up |
+//! | waiting | the vehicle is ready and the driver agrees | persist Process → processing |
+//! | | the driver does not agree | persist Ended, report CONSENT_DENIED → cleaning up |
+//! | | cancelled, or past the deadline | persist Ended → cleaning up |
 //! | processing | every ECU of an install order is written | the next order |
-//! | | every ECU is written | persist Activate (the barrier) → activating |
+//! | | every ECU is written | waiting |
+//! | waiting (all written) | the vehicle is ready | persist Activate (the barrier) → activating |
+//! | | cancelled, or past the deadline | persist RollBack → rolling back |
 //! | | an ECU failed, cancelled, or past the deadline | stop the others, persist RollBack → rolling back |
 //! | barrier | cancelled before Activate was durable | persist RollBack → rolling back |
 //! | activating | every flag is swapped | persist Activated, report `install` → vehicle checking |
@@ -61,10 +66,24 @@ pub enum Command {
         /// How long to wait before.
         wait: Duration,
     },
+    /// Wait until the vehicle is ready for this; before processing, ask the driver too.
+    AwaitReady {
+        /// What comes after.
+        before: InstallStep,
+    },
     /// Give up the download, the waits and the calls that are under way: each answers with its failure.
     Interrupt,
     /// Delete the packages of this update.
     DeletePackages,
+}
+
+/// What an update waits with until the vehicle is ready: both need it parked, powered and cool.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum InstallStep {
+    /// Writing the inactive banks.
+    Processing,
+    /// Swapping the boot flags and restarting the ECUs.
+    Activating,
 }
 
 /// What happened.
@@ -76,6 +95,12 @@ pub enum Event {
     Downloaded,
     /// A package cannot be had; for people.
     DownloadFailed(String),
+    /// The vehicle is ready, and the driver agrees where that was asked.
+    Ready,
+    /// The driver does not agree; for people.
+    ConsentDenied(String),
+    /// The wait for the vehicle was given up.
+    WaitGivenUp,
     /// An ECU call ended.
     EcuAnswered {
         /// The ECU.
@@ -103,6 +128,8 @@ pub enum Phase {
     Syncing,
     /// Fetches the packages.
     Transferring,
+    /// Waits until the vehicle is ready and the driver agrees.
+    Waiting,
     /// Writes the inactive banks.
     Processing,
     /// Every ECU is ready; the ACTIVATE record is being written.
@@ -128,6 +155,7 @@ impl fmt::Display for Phase {
         f.write_str(match self {
             Self::Syncing => "syncing",
             Self::Transferring => "transferring",
+            Self::Waiting => "waiting",
             Self::Processing => "processing",
             Self::Barrier => "barrier",
             Self::Activating => "activating",
@@ -193,9 +221,18 @@ pub struct VehicleUpdate {
 enum State {
     AwaitingPersisted(Record),
     Downloading { interrupted: bool },
+    Waiting { before: InstallStep, interrupted: bool },
     Working(Work),
     CleaningUp,
     Ended,
+}
+
+/// What came of waiting for the vehicle and the driver.
+#[derive(Debug, Clone, PartialEq, Eq)]
+enum Waited {
+    Ready,
+    Denied(String),
+    GivenUp,
 }
 
 /// One goal for every ECU.
@@ -259,12 +296,13 @@ impl VehicleUpdate {
             cancelled: false,
         };
         let commands = match &update.last {
-            Record::Transferred => update.persist(Record::RollBack { swapped: false, why: restarted() }, now),
+            Record::Process => update.persist(Record::RollBack { swapped: false, why: restarted() }, now),
             Record::Activate | Record::Activated => {
                 update.persist(Record::RollBack { swapped: true, why: restarted() }, now)
             }
             Record::Accepted(_)
             | Record::Synced(_)
+            | Record::Transferred
             | Record::Commit
             | Record::RollBack { .. }
             | Record::Undo { .. }
@@ -293,6 +331,7 @@ impl VehicleUpdate {
             State::AwaitingPersisted(record) => match record {
                 Record::Accepted(_) | Record::Synced(_) => Phase::Syncing,
                 Record::Transferred => Phase::Transferring,
+                Record::Process => Phase::Waiting,
                 Record::Activate => Phase::Barrier,
                 Record::Activated => Phase::Activating,
                 Record::Commit => Phase::Committing,
@@ -300,6 +339,7 @@ impl VehicleUpdate {
                 Record::Ended(_) => Phase::CleaningUp,
             },
             State::Downloading { .. } => Phase::Transferring,
+            State::Waiting { .. } => Phase::Waiting,
             State::Working(work) => match work.goal {
                 Goal::Sync | Goal::OfferEarlier => Phase::Syncing,
                 Goal::Write => Phase::Processing,
@@ -320,6 +360,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Process
             | Record::Activate
             | Record::Activated
             | Record::Commit
@@ -334,6 +375,9 @@ impl VehicleUpdate {
             Event::Persisted => self.persisted(now),
             Event::Downloaded => self.downloaded(None, now),
             Event::DownloadFailed(detail) => self.downloaded(Some(detail), now),
+            Event::Ready => self.waited(Waited::Ready, now),
+            Event::ConsentDenied(detail) => self.waited(Waited::Denied(detail), now),
+            Event::WaitGivenUp => self.waited(Waited::GivenUp, now),
             Event::EcuAnswered { ecu_id, call, outcome } => self.ecu_answered(&ecu_id, call, outcome, now),
             Event::CancelRequested { command } => self.cancel_requested(command),
             Event::DeadlinePassed => self.deadline_passed(),
@@ -365,8 +409,10 @@ impl VehicleUpdate {
     fn enter(&mut self, now: UnixMillis) -> Vec<Command> {
         let given_up = self.given_up(now);
         match (&self.last, given_up) {
-            (Record::Accepted(_) | Record::Synced(_), Some(why)) => self.end_before_writing(why, now),
-            (Record::Transferred | Record::Activate, Some(why)) => {
+            (Record::Accepted(_) | Record::Synced(_) | Record::Transferred, Some(why)) => {
+                self.end_before_writing(why, now)
+            }
+            (Record::Process | Record::Activate, Some(why)) => {
                 self.persist(Record::RollBack { swapped: false, why }, now)
             }
             (Record::Accepted(_), None) => self.work(Goal::Sync, None, now),
@@ -374,7 +420,8 @@ impl VehicleUpdate {
                 self.state = State::Downloading { interrupted: false };
                 vec![Command::Download]
             }
-            (Record::Transferred, None) => self.work(Goal::Write, None, now),
+            (Record::Transferred, None) => self.wait(InstallStep::Processing),
+            (Record::Process, None) => self.work(Goal::Write, None, now),
             (Record::Activate, None) => self.work(Goal::Activate, None, now),
             (Record::Activated, _) => self.work(Goal::Prove, None, now),
             (Record::Commit, _) => self.work(Goal::Keep, None, now),
@@ -418,6 +465,31 @@ impl VehicleUpdate {
                 self.end_before_writing(Why { detail, failed_ecus: Vec::new(), cancelled: false }, now)
             }
             None => self.persist(Record::Transferred, now),
+        }
+    }
+
+    fn wait(&mut self, before: InstallStep) -> Vec<Command> {
+        self.state = State::Waiting { before, interrupted: false };
+        vec![Command::AwaitReady { before }]
+    }
+
+    fn waited(&mut self, waited: Waited, now: UnixMillis) -> Vec<Command> {
+        let State::Waiting { before, .. } = self.state else { return Vec::new() };
+        let why = |detail| Why { detail, failed_ecus: Vec::new(), cancelled: false };
+        let gives_up = || why("the wait for the vehicle was given up".to_owned());
+        match (before, self.given_up(now), waited) {
+            (InstallStep::Processing, None, Waited::Ready) => self.persist(Record::Process, now),
+            (InstallStep::Activating, None, Waited::Ready) => self.persist(Record::Activate, now),
+            (InstallStep::Processing, None, Waited::Denied(detail)) => {
+                self.persist(Record::Ended(Ending::ConsentDenied(why(detail))), now)
+            }
+            (InstallStep::Processing, given_up, _) => {
+                self.end_before_writing(given_up.unwrap_or_else(gives_up), now)
+            }
+            (InstallStep::Activating, given_up, _) => {
+                let why = given_up.unwrap_or_else(gives_up);
+                self.persist(Record::RollBack { swapped: false, why }, now)
+            }
         }
     }
 
@@ -513,7 +585,7 @@ impl VehicleUpdate {
                 self.persist(Record::Synced(earlier), now)
             }
             (Goal::Sync, Some(why)) => self.end_before_writing(why, now),
-            (Goal::Write, None) => self.persist(Record::Activate, now),
+            (Goal::Write, None) => self.wait(InstallStep::Activating),
             (Goal::Write, Some(why)) => self.persist(Record::RollBack { swapped: false, why }, now),
             (Goal::Activate, None) => self.persist(Record::Activated, now),
             (Goal::Prove, None) => self.persist(Record::Commit, now),
@@ -559,6 +631,7 @@ impl VehicleUpdate {
             | Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Process
             | Record::Activate
             | Record::Activated
             | Record::Commit
@@ -570,7 +643,10 @@ impl VehicleUpdate {
         let ended = match &self.state {
             State::AwaitingPersisted(Record::Ended(ending)) => Some(ending),
             State::CleaningUp | State::Ended => self.ending(),
-            State::AwaitingPersisted(_) | State::Downloading { .. } | State::Working(_) => None,
+            State::AwaitingPersisted(_)
+            | State::Downloading { .. }
+            | State::Waiting { .. }
+            | State::Working(_) => None,
         };
         if let Some(ending) = ended {
             return vec![Command::Report(cancel_answer(&command, ending))];
@@ -594,7 +670,7 @@ impl VehicleUpdate {
     /// Gives up what can be given up: the download, the questions at the beginning and the writing.
     fn interrupt(&mut self) -> Vec<Command> {
         match &mut self.state {
-            State::Downloading { interrupted } => {
+            State::Downloading { interrupted } | State::Waiting { interrupted, .. } => {
                 if std::mem::replace(interrupted, true) {
                     return Vec::new();
                 }
@@ -610,6 +686,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Process
             | Record::RollBack { swapped: false, .. } => false,
             Record::Activate
             | Record::Activated
@@ -632,6 +709,7 @@ impl VehicleUpdate {
             Record::Ended(ending) => self.ending_reports(ending, now),
             Record::Accepted(_)
             | Record::Synced(_)
+            | Record::Process
             | Record::Activate
             | Record::Commit
             | Record::RollBack { .. }
@@ -647,6 +725,9 @@ impl VehicleUpdate {
                 vec![error(self.answered_command(), ErrorCode::UpdateFailed, why)]
             }
             Ending::RolledBack(_) | Ending::Cancelled => Vec::new(),
+            Ending::ConsentDenied(why) => {
+                vec![error(self.answered_command(), ErrorCode::ConsentDenied, why)]
+            }
             Ending::ServiceRequired(why) => {
                 vec![error(self.answered_command(), ErrorCode::ServiceRequired, why)]
             }
@@ -661,6 +742,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Process
             | Record::Activate
             | Record::Activated
             | Record::Commit
@@ -687,6 +769,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Process
             | Record::Activate
             | Record::Activated
             | Record::Commit
@@ -765,7 +848,7 @@ impl Work {
 
 fn cancel_answer(command: &MsgId, ending: &Ending) -> VehicleBody {
     match ending {
-        Ending::RolledBack(_) | Ending::Cancelled => {
+        Ending::RolledBack(_) | Ending::Cancelled | Ending::ConsentDenied(_) => {
             let why = Why {
                 detail: "every ECU runs its earlier software".to_owned(),
                 failed_ecus: Vec::new(),

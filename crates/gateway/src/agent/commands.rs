@@ -8,6 +8,7 @@ use farrier_protocol::{
 };
 use farrier_vehicle_update::{Event, Phase, Plan, VehicleUpdate};
 
+use super::bases::WithDeltas;
 use super::{Agent, GatewayFailure, TaskResult};
 use crate::clock;
 use crate::error_text::with_causes;
@@ -41,7 +42,7 @@ impl Agent {
         }
         match message.body {
             ServerBody::RequestVci(request) => self.request_vci(command, request, expires_at).await,
-            ServerBody::RequestDownloadReadiness(request) => self.request_readiness(&command, &request).await,
+            ServerBody::RequestDownloadReadiness(request) => self.request_readiness(command, request).await,
             ServerBody::StartDownload(start) => self.start_download(command, start).await,
             ServerBody::StartRollback(rollback) => self.start_rollback(command, &rollback).await,
             ServerBody::CancelUpdate(cancel) => self.cancel_update(command, &cancel).await,
@@ -95,21 +96,29 @@ impl Agent {
 
     async fn request_readiness(
         &mut self,
+        command: MsgId,
+        request: RequestDownloadReadiness,
+    ) -> Result<(), GatewayFailure> {
+        if self.is_updating() {
+            return self.send(busy(&command, "an update is under way", BUSY_RETRY_S)).await;
+        }
+        self.compare_bases(command, WithDeltas::Readiness(request)).await
+    }
+
+    pub(super) async fn judge_readiness(
+        &mut self,
         command: &MsgId,
         request: &RequestDownloadReadiness,
     ) -> Result<(), GatewayFailure> {
-        if self.is_updating() {
-            return self.send(busy(command, "an update is under way", BUSY_RETRY_S)).await;
-        }
-        let deltas = readiness::deltas(request);
-        if !deltas.is_empty() {
-            let detail = "this gateway applies no deltas; send full images";
-            let mut response = error_response(command, ErrorCode::DeltaBaseMismatch, detail);
-            response.pkg_ids = Some(deltas);
-            return self.send(VehicleBody::ErrorResponse(response)).await;
-        }
         let body = match self.signals.measure() {
-            Ok(signals) => readiness::report(command, request, &signals, &self.config.readiness_policy),
+            Ok(signals) => {
+                let needed_bytes =
+                    readiness::needed_bytes(request).saturating_add(self.rebuilt_bytes(request));
+                let policy = &self.config.readiness_policy;
+                let verdict = policy.judge(&signals, needed_bytes, &self.not_ready);
+                self.not_ready.clone_from(&verdict.reasons);
+                readiness::report(command, request, &signals, verdict)
+            }
             Err(unavailable) => {
                 let why = with_causes(&unavailable);
                 tracing::error!(why, "The vehicle's signals cannot be read.");
@@ -128,6 +137,18 @@ impl Agent {
                 self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await
             };
         }
+        self.compare_bases(command, WithDeltas::Start(start)).await
+    }
+
+    /// Begins an update whose deltas can be applied.
+    pub(super) async fn start_update(
+        &mut self,
+        command: MsgId,
+        start: StartDownload,
+    ) -> Result<(), GatewayFailure> {
+        if self.is_updating() {
+            return self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await;
+        }
         match Plan::new(command.clone(), clock::now(), start) {
             Ok(plan) => {
                 let (update, commands) = VehicleUpdate::begin(plan, self.config.update_bounds.clone());
@@ -135,9 +156,7 @@ impl Agent {
                 self.carry_out(commands).await
             }
             Err(unacceptable) => {
-                let mut response = error_response(&command, unacceptable.code(), &unacceptable.to_string());
-                response.pkg_ids = unacceptable.pkg_ids();
-                self.send(VehicleBody::ErrorResponse(response)).await
+                self.send(error(&command, unacceptable.code(), &unacceptable.to_string())).await
             }
         }
     }
@@ -186,7 +205,7 @@ impl Agent {
             | Phase::Committing
             | Phase::Finishing
             | Phase::RollingBack => true,
-            Phase::Syncing | Phase::Transferring | Phase::CleaningUp | Phase::Ended => false,
+            Phase::Syncing | Phase::Transferring | Phase::Waiting | Phase::CleaningUp | Phase::Ended => false,
         })
     }
 }

@@ -6,7 +6,8 @@ use std::time::Duration;
 use farrier_diagnostics::{IdentificationField, Running, Trial, WriteJob};
 use farrier_protocol::EcuId;
 use farrier_vehicle_update::{
-    Command, EcuCall, EcuOutcome, Ending, Event, Plan, Record, Runs, Trial as UpdateTrial, VehicleUpdate,
+    Command, EcuCall, EcuOutcome, Ending, Event, Phase, Plan, Record, Runs, Trial as UpdateTrial,
+    VehicleUpdate,
 };
 use tokio::sync::watch;
 
@@ -15,6 +16,7 @@ use crate::clock;
 use crate::download::Downloader;
 use crate::ecu_link::{EcuError, EcuLinks, Image};
 use crate::error_text::with_causes;
+use crate::image_store::ImageStore;
 use crate::journal::Entry;
 use crate::status::{EcuProgress, Status};
 
@@ -85,6 +87,7 @@ impl Agent {
                 }
                 Command::Report(body) => self.send(body).await?,
                 Command::Download => self.download(),
+                Command::AwaitReady { before } => self.await_ready(before),
                 Command::CallEcu { ecu_id, call, wait } => self.call_ecu(ecu_id, call, wait),
                 Command::Interrupt => {
                     std::mem::take(&mut self.interrupt).cancel();
@@ -101,6 +104,9 @@ impl Agent {
         let (phase, ending) = (Some(update.phase()), update.ending().cloned());
         self.status.send_if_modified(|status| {
             let changed = status.phase != phase || status.ending != ending;
+            if phase != Some(Phase::Waiting) {
+                status.waits_for = None;
+            }
             if let Some(ending) = ending.as_ref().filter(|ending| status.ending.as_ref() != Some(*ending)) {
                 log_ending(update, ending);
             }
@@ -145,9 +151,19 @@ impl Agent {
     }
 
     fn delete_packages(&mut self) {
-        let Some(command) = self.update.as_ref().map(|update| update.plan().command.clone()) else { return };
-        let (downloader, results) = (self.downloader.clone(), self.results.clone());
+        let Some(update) = &self.update else { return };
+        let (plan, ending) = (update.plan().clone(), update.ending().cloned());
+        let command = plan.command.clone();
+        let (downloader, images, results) =
+            (self.downloader.clone(), self.images.clone(), self.results.clone());
         self.tasks.spawn(async move {
+            let kept = {
+                let downloader = downloader.clone();
+                tokio::task::spawn_blocking(move || keep_images(&images, &plan, ending, &downloader)).await
+            };
+            if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
+                tracing::warn!(why = with_causes(&error), "The bases of later deltas could not be kept.");
+            }
             if let Err(error) = downloader.delete_all().await {
                 // They are looked for again at the next start; nothing else depends on them.
                 tracing::warn!(why = with_causes(&error), "Packages could not be deleted.");
@@ -157,7 +173,7 @@ impl Agent {
     }
 
     /// Runs work of this update beside the agent; where it is interrupted, `interrupted` is its result.
-    fn spawn(
+    pub(super) fn spawn(
         &mut self,
         command: farrier_protocol::MsgId,
         work: impl Future<Output = Event> + Send + 'static,
@@ -174,6 +190,20 @@ impl Agent {
     }
 }
 
+/// What ECUs run now is what later deltas begin with; what they do not run any more is of no use.
+fn keep_images(
+    images: &ImageStore,
+    plan: &Plan,
+    ending: Option<Ending>,
+    downloader: &Downloader,
+) -> std::io::Result<()> {
+    match ending {
+        Some(Ending::Committed) => images.keep(plan, clock::now(), |hash| downloader.image_path(hash)),
+        Some(Ending::Undone | Ending::ServiceRequired(_)) => images.forget(plan.ecus()),
+        Some(Ending::RolledBack(_) | Ending::Cancelled | Ending::ConsentDenied(_)) | None => Ok(()),
+    }
+}
+
 /// One line about the end of an update, for the log.
 fn log_ending(update: &VehicleUpdate, ending: &Ending) {
     let update_id = update.plan().update_id();
@@ -181,6 +211,9 @@ fn log_ending(update: &VehicleUpdate, ending: &Ending) {
         Ending::Committed => tracing::info!(%update_id, "The update is committed on every ECU."),
         Ending::Undone => tracing::info!(%update_id, "The update is undone on every ECU."),
         Ending::Cancelled => tracing::info!(%update_id, "The update is cancelled."),
+        Ending::ConsentDenied(why) => {
+            tracing::warn!(%update_id, why = why.detail, "The update ends before anything was written.");
+        }
         Ending::RolledBack(why) => {
             tracing::warn!(%update_id, why = why.detail, "The update failed; every ECU runs its earlier software.");
         }
@@ -197,6 +230,7 @@ fn entry(record: Record) -> Entry {
         Record::Undo { command, .. } => vec![command.clone()],
         Record::Synced(_)
         | Record::Transferred
+        | Record::Process
         | Record::Activate
         | Record::Activated
         | Record::Commit
@@ -247,7 +281,7 @@ async fn write(
         version: package.target_version.to_string(),
         hw_part_no: package.hw_part_no.to_string(),
     };
-    let path = downloader.image_path(&package.hash_sha256);
+    let path = downloader.image_path(&package.image_sha256);
     let progress = |bytes| {
         status.send_modify(|status| {
             if let Some(ecu) = status.ecus.get_mut(ecu_id) {

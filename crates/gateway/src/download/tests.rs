@@ -4,8 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use farrier_protocol::{DownloadTransfer, StartDownload, TransferProtocol, UnixMillis};
-use tokio::io::{AsyncBufReadExt, AsyncReadExt, BufReader};
+use tokio::io::{AsyncBufReadExt, AsyncReadExt, AsyncWriteExt, BufReader};
 use tokio::net::{TcpListener, TcpStream};
+
+use std::path::Path;
 
 use super::*;
 use crate::release_signature::tests::Signer;
@@ -20,6 +22,8 @@ enum Trick {
     IgnoreRange,
     /// Sends without length and without end.
     Endless,
+    /// Keeps the connection open and sends nothing.
+    Stall,
     /// Answers the range that begins one byte later.
     WrongRange,
 }
@@ -66,7 +70,9 @@ impl Bench {
         .with_root_certificates(rustls::RootCertStore::empty())
         .with_no_client_auth();
         let backoff = Backoff::new(Duration::from_millis(1), Duration::from_millis(2));
-        Downloader::new(https, folder.join("packages"), signer.key(), backoff).unwrap()
+        let images = ImageStore::new(folder.join("images"), 1_000_000_000).unwrap();
+        let limits = DownloadLimits::default();
+        Downloader::new(https, folder.join("packages"), signer.key(), backoff, limits, images).unwrap()
     }
 
     /// Offers content that is announced under the hash and size of `announced`.
@@ -81,6 +87,7 @@ impl Bench {
             signature_url: Url::parse(&format!("{}{path}.sig", self.base)).unwrap(),
             hash,
             size: announced.len() as u64,
+            image: Content { hash, size: announced.len() as u64 },
             range_bytes,
         }
     }
@@ -157,6 +164,10 @@ async fn respond(socket: &mut BufReader<TcpStream>, head: &[String], shared: &Sh
             send(vec![0; 1024]).await?;
         }
     }
+    if trick == Some(Trick::Stall) {
+        send(format!("HTTP/1.1 200 OK\r\ncontent-length: {}\r\n\r\n", content.len()).into_bytes()).await?;
+        std::future::pending::<()>().await;
+    }
     let same = header("if-range").is_none_or(|tag| tag == format!("\"{}\"", Sha256::of(&content)));
     let bounds = range.filter(|_| trick != Some(Trick::IgnoreRange) && same).map(|range| {
         let (first, last) = range.strip_prefix("bytes=").unwrap().split_once('-').unwrap();
@@ -220,7 +231,9 @@ async fn after_a_restart_the_download_goes_on_from_the_disk() {
     let bench = Bench::new().await;
     let source = bench.offer(CONTENT, CONTENT, Some(8));
     let part = bench.folder.path().join("packages").join(format!("{}.part", source.hash));
-    std::fs::write(&part, &CONTENT[..20]).unwrap();
+    // Two bytes more than were durable when the power went.
+    std::fs::write(&part, [&CONTENT[..20], &[0, 0]].concat()).unwrap();
+    std::fs::write(part.with_extension("durable"), "20").unwrap();
     let restarted = Bench::downloader(bench.folder.path(), &bench.signer);
     restarted.fetch(&source, |_| {}).await.unwrap();
     assert!(bench.is_here(&source, CONTENT));
@@ -234,6 +247,7 @@ async fn a_garbled_part_is_fetched_again_from_the_beginning() {
     let part = bench.folder.path().join("packages").join(format!("{}.part", source.hash));
     for garbled in [&[0_u8; 20][..], &[0; 36], &[0; 100]] {
         std::fs::write(&part, garbled).unwrap();
+        std::fs::write(part.with_extension("durable"), garbled.len().to_string()).unwrap();
         bench.fetch(&source).await.unwrap();
         assert!(bench.is_here(&source, CONTENT), "{} bytes", garbled.len());
         bench.downloader.delete_all().await.unwrap();
@@ -390,5 +404,131 @@ fn a_package_lies_below_its_base_url_on_the_same_host() {
     for base in ["http://host", "https://user@host", "https://host?x", "https://host#x", "host", "file:///x"]
     {
         assert_eq!(join(base, "/v1/x"), None, "{base}");
+    }
+}
+
+#[tokio::test]
+async fn a_server_that_stalls_is_asked_anew() {
+    let mut bench = Bench::new().await;
+    bench.downloader.limits.min_rate_window_s = 1;
+    let source = bench.offer(CONTENT, CONTENT, None);
+    bench.trick(&[Trick::Stall]);
+    bench.fetch(&source).await.unwrap();
+    assert!(bench.is_here(&source, CONTENT));
+    assert_eq!(bench.ranges().len(), 2);
+}
+
+#[tokio::test]
+async fn a_disk_that_is_too_small_shows_before_anything_is_asked_for() {
+    let bench = Bench::new().await;
+    let mut plan = plan("https://127.0.0.1:1", &[CONTENT]);
+    let package = &mut plan.start.packages[0];
+    (package.size_bytes, package.image_size_bytes) = (8 << 40, 8 << 40);
+    let error = bench.downloader.fetch_all(&plan, |_| {}).await.unwrap_err();
+    assert!(matches!(error, DownloadError::Space { .. }), "{error}");
+}
+
+#[tokio::test]
+async fn the_space_of_a_package_is_taken_before_its_bytes_come() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("x.part");
+    part::reserve_at(&path, 1_000_000).unwrap();
+    let found = std::fs::metadata(&path).unwrap();
+    assert_eq!(found.len(), 0, "its length still says how much came");
+    assert!(std::os::unix::fs::MetadataExt::blocks(&found) * 512 >= 1_000_000);
+}
+
+#[tokio::test]
+async fn a_range_length_of_zero_means_no_ranges() {
+    let mut plan = plan("https://localhost", &[CONTENT]);
+    plan.start.transfer.max_kb_per_msg = 0;
+    assert_eq!(Source::new(&plan, &plan.start.packages[0]).unwrap().range_bytes, None);
+    plan.start.transfer.max_kb_per_msg = 2;
+    assert_eq!(Source::new(&plan, &plan.start.packages[0]).unwrap().range_bytes, Some(2_048));
+}
+
+/// An image of two chunks that shares most with its base.
+fn images() -> (Vec<u8>, Vec<u8>) {
+    let base: Vec<u8> = (0..60_000_u32).flat_map(|at| at.wrapping_mul(2_654_435_761).to_le_bytes()).collect();
+    let mut image = base.clone();
+    image.resize(farrier_delta::CHUNK_BYTES, 7);
+    image.extend_from_slice(&base[1_000..50_000]);
+    (base, image)
+}
+
+/// A bench whose first ECU was updated to `base`, and the package of a delta from `from` to `image` that is here.
+async fn with_delta(base: &[u8], delta: &[u8], image: &[u8]) -> (Bench, Package) {
+    let bench = Bench::new().await;
+    let installed = plan("https://localhost", &[base]);
+    let downloader = &bench.downloader;
+    std::fs::write(downloader.image_path(&Sha256::of(base)), base).unwrap();
+    downloader.images.keep(&installed, UnixMillis(1), |hash| downloader.image_path(hash)).unwrap();
+    assert_eq!(bench.files(), [""; 0], "an installed image is moved, not copied");
+    let mut package = installed.start.packages[0].clone();
+    package.delta_from = Some("2.0".parse().unwrap());
+    (package.hash_sha256, package.size_bytes) = (Sha256::of(delta), delta.len() as u64);
+    (package.image_sha256, package.image_size_bytes) = (Sha256::of(image), image.len() as u64);
+    std::fs::write(downloader.image_path(&package.hash_sha256), delta).unwrap();
+    (bench, package)
+}
+
+fn rebuilding(bench: &Bench, package: &Package) -> Rebuilding {
+    let base = bench.downloader.images.base(&package.target_component, "2.0").unwrap();
+    Rebuilding {
+        delta: bench.downloader.image_path(&package.hash_sha256),
+        base: base.path,
+        base_sha256: base.sha256,
+        growing: bench.downloader.growing_path(&package.image_sha256),
+        image: bench.downloader.image_path(&package.image_sha256),
+        image_sha256: package.image_sha256,
+        image_size_bytes: package.image_size_bytes,
+    }
+}
+
+#[tokio::test]
+async fn a_delta_is_applied_and_goes_on_at_a_chunk_after_a_restart() {
+    let (base, image) = images();
+    let delta = farrier_delta::make(&base, &image).unwrap();
+    let (bench, package) = with_delta(&base, &delta, &image).await;
+    let what = rebuilding(&bench, &package);
+
+    let begun = Rebuild::open(what.clone()).unwrap().next_chunk().unwrap();
+    assert!(!begun.is_whole());
+    drop(begun);
+    // A power cut can leave the beginning of the next chunk behind.
+    let mut growing = std::fs::read(&what.growing).unwrap();
+    growing.extend_from_slice(&[9; 500]);
+    std::fs::write(&what.growing, &growing).unwrap();
+    assert_eq!(Rebuild::open(what.clone()).unwrap().chunks_done(), 1);
+    // Or garbage where the first one was.
+    growing[5] ^= 1;
+    std::fs::write(&what.growing, &growing).unwrap();
+    assert_eq!(Rebuild::open(what.clone()).unwrap().chunks_done(), 0);
+
+    bench.downloader.rebuild(&package).await.unwrap();
+    assert!(std::fs::read(&what.image).unwrap() == image);
+    assert_eq!(bench.files().len(), 1, "neither the delta nor a part is left");
+}
+
+#[tokio::test]
+async fn a_delta_that_is_damaged_or_for_another_base_is_refused_and_not_tried_again() {
+    let (base, image) = images();
+    let image = &image[..base.len()];
+    let delta = farrier_delta::make(&base, image).unwrap();
+    let other_base: Vec<u8> = base.iter().rev().copied().collect();
+    let mut damaged = delta.clone();
+    // The hash of the first chunk.
+    damaged[140] ^= 1;
+    let mut other_end = delta.clone();
+    other_end[60] ^= 1;
+    for (base, delta) in [(&base, &damaged), (&other_base, &delta), (&base, &other_end)] {
+        let (bench, package) = with_delta(base, delta, image).await;
+        let what = rebuilding(&bench, &package);
+        let error = bench.downloader.rebuild(&package).await.unwrap_err();
+        assert!(matches!(error, DownloadError::Rebuild { .. }), "{error}");
+        assert!(!what.image.exists());
+        assert_eq!(bench.downloader.images.base(&package.target_component, "2.0"), None);
+        let error = bench.downloader.rebuild(&package).await.unwrap_err();
+        assert!(matches!(error, DownloadError::NoBase { .. }), "{error}");
     }
 }

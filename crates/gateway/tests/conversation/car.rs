@@ -111,7 +111,10 @@ impl Car {
             backoff_max_ms: 50,
             keep_alive_s: 60,
             allow_classical_key_exchange: false,
-            readiness_policy: ReadinessPolicy::default(),
+            readiness_policy: ReadinessPolicy { install_check_ms: 10, ..ReadinessPolicy::default() },
+            download: Default::default(),
+            image_store_max_bytes: 1_000_000,
+            consent: Default::default(),
             update_bounds: Bounds { retry_wait_ms: 10, ..Bounds::default() },
         };
         let car = Self { config, folder, _entities: entities, ecus: faults.len() };

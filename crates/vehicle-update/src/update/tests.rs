@@ -61,6 +61,7 @@ impl Run {
             | Command::Persist { .. }
             | Command::Report(_)
             | Command::Download
+            | Command::AwaitReady { .. }
             | Command::Interrupt
             | Command::DeletePackages => panic!("expected {expected:?}, found {command:?}"),
         });
@@ -89,11 +90,21 @@ impl Run {
         self.advance_to_transferring();
         self.event(Event::Downloaded);
         assert_eq!(self.persist(), "transferred");
+        self.ready(InstallStep::Processing);
+        assert_eq!(self.persist(), "process");
+    }
+
+    /// The wait that has begun ends well.
+    fn ready(&mut self, before: InstallStep) {
+        assert_eq!(self.commands, [Command::AwaitReady { before }]);
+        assert_eq!(self.update.phase(), Phase::Waiting);
+        self.event(Event::Ready);
     }
 
     fn advance_to_activating(&mut self) {
         self.advance_to_processing();
         self.all(EcuCall::WriteInactiveBank, &EcuOutcome::Done);
+        self.ready(InstallStep::Activating);
         assert_eq!(self.update.phase(), Phase::Barrier);
         assert_eq!(self.persist(), "activate");
     }
@@ -176,6 +187,7 @@ fn nothing_is_done_before_the_record_that_allows_it_is_durable() {
     assert!(is_one_persist(&run.commands));
     run.advance_to_processing();
     run.answer(1, EcuCall::WriteInactiveBank, EcuOutcome::Done);
+    run.ready(InstallStep::Activating);
     assert!(is_one_persist(&run.commands), "{:?}", run.commands);
     run.persist();
     run.answer(1, EcuCall::Activate, EcuOutcome::Done);
@@ -399,6 +411,7 @@ fn a_cancel_while_the_activate_record_is_written_still_counts_for_no_flag_is_swa
     let mut run = Run::begin(&[1]);
     run.advance_to_processing();
     run.answer(1, EcuCall::WriteInactiveBank, EcuOutcome::Done);
+    run.ready(InstallStep::Activating);
     let persist = std::mem::take(&mut run.commands);
     run.event(cancel(1));
     assert_eq!(run.commands, []);
@@ -496,18 +509,23 @@ fn a_restart_goes_on_as_the_table_of_the_records_says() {
     let call = |call| Command::CallEcu { ecu_id: "ecu_1".parse().unwrap(), call, wait: Duration::ZERO };
     let rolls_back = |command: &Command, expected: bool| matches!(command, Command::Persist { record: Record::RollBack { swapped, .. }, .. } if *swapped == expected);
     let names: Vec<&str> = records.iter().map(Record::name).collect();
-    assert_eq!(names, ["accepted", "synced", "transferred", "activate", "activated", "commit", "ended"]);
+    assert_eq!(
+        names,
+        ["accepted", "synced", "transferred", "process", "activate", "activated", "commit", "ended"]
+    );
     assert_eq!(first_command(1), (Phase::Syncing, call(EcuCall::Identify)));
     assert_eq!(first_command(2), (Phase::Transferring, Command::Download));
-    assert!(rolls_back(&first_command(3).1, false));
-    assert!(rolls_back(&first_command(4).1, true));
+    let waits = Command::AwaitReady { before: InstallStep::Processing };
+    assert_eq!(first_command(3), (Phase::Waiting, waits));
+    assert!(rolls_back(&first_command(4).1, false));
     assert!(rolls_back(&first_command(5).1, true));
-    assert_eq!(first_command(6), (Phase::Finishing, call(EcuCall::AskWhatRuns)));
-    assert_eq!(first_command(7), (Phase::CleaningUp, Command::DeletePackages));
+    assert!(rolls_back(&first_command(6).1, true));
+    assert_eq!(first_command(7), (Phase::Finishing, call(EcuCall::AskWhatRuns)));
+    assert_eq!(first_command(8), (Phase::CleaningUp, Command::DeletePackages));
 
     let why = Why { detail: "x".to_owned(), failed_ecus: Vec::new(), cancelled: false };
     for (swapped, expected) in [(false, EcuCall::AskWhatRuns), (true, EcuCall::RollBack)] {
-        let mut rolling_back = records[..4].to_vec();
+        let mut rolling_back = records[..5].to_vec();
         rolling_back.push(Record::RollBack { swapped, why: why.clone() });
         let (update, commands) = VehicleUpdate::resume(rolling_back, Bounds::default(), NOW).unwrap();
         assert_eq!((update.phase(), commands), (Phase::RollingBack, vec![call(expected)]));
@@ -550,4 +568,45 @@ fn events_that_do_not_fit_change_nothing() {
     assert_eq!(run.update.phase(), Phase::Syncing);
     run.answer(1, EcuCall::Activate, EcuOutcome::Done);
     assert_eq!(run.commands, []);
+}
+
+#[test]
+fn a_vehicle_that_is_not_ready_waits_with_the_install_until_it_is_or_the_deadline_passes() {
+    let mut run = Run::begin(&[1]);
+    run.advance_to_transferring();
+    run.event(Event::Downloaded);
+    assert_eq!(run.persist(), "transferred");
+    assert_eq!(run.codes(), ["Download"]);
+    run.event_at(Event::DeadlinePassed, LATE);
+    assert_eq!(run.commands, [Command::Interrupt]);
+    run.event_at(Event::WaitGivenUp, LATE);
+    assert_eq!(run.persist(), "ended");
+    assert_eq!(run.codes(), ["Download", "UpdateFailed"]);
+
+    let mut run = Run::begin(&[1]);
+    run.advance_to_processing();
+    run.answer(1, EcuCall::WriteInactiveBank, EcuOutcome::Done);
+    assert_eq!(run.commands, [Command::AwaitReady { before: InstallStep::Activating }]);
+    run.event(cancel(1));
+    assert_eq!(run.commands, [Command::Interrupt]);
+    run.event(Event::Ready);
+    assert_eq!(run.persist(), "roll_back");
+    run.answer(1, EcuCall::AskWhatRuns, earlier_runs());
+    assert_eq!(run.persist(), "ended");
+    assert_eq!(run.codes(), ["Download", "Cancelled"]);
+}
+
+#[test]
+fn a_driver_who_does_not_agree_ends_the_update_before_anything_is_written() {
+    let mut run = Run::begin(&[1]);
+    run.update.plan.start.failure_report = false;
+    run.advance_to_transferring();
+    run.event(Event::Downloaded);
+    run.persist();
+    run.event(Event::ConsentDenied("not now".to_owned()));
+    assert_eq!(run.persist(), "ended");
+    assert_eq!(run.codes(), ["Download", "ConsentDenied"]);
+    assert_eq!(run.commands, [Command::DeletePackages]);
+    let (update, _) = VehicleUpdate::resume(run.records, Bounds::default(), NOW).unwrap();
+    assert!(matches!(update.ending(), Some(Ending::ConsentDenied(_))));
 }

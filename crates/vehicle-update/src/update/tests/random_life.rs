@@ -187,6 +187,11 @@ impl Life {
                 let failure = Event::DownloadFailed("broken".to_owned());
                 self.handle(if failed { failure } else { Event::Downloaded });
             }
+            Command::AwaitReady { before } => {
+                let denied = before == InstallStep::Processing && self.draw() > 245;
+                let denial = Event::ConsentDenied("not now".to_owned());
+                self.handle(if denied { denial } else { Event::Ready });
+            }
             Command::CallEcu { ecu_id, call, wait } => {
                 self.now.0 += i64::try_from(wait.as_millis()).unwrap();
                 let outcome = self.call(&ecu_id, call);
@@ -196,6 +201,7 @@ impl Life {
                 for command in std::mem::take(&mut self.open) {
                     match command {
                         Command::Download => self.handle(Event::DownloadFailed("interrupted".to_owned())),
+                        Command::AwaitReady { .. } => self.handle(Event::WaitGivenUp),
                         Command::CallEcu { ecu_id, call, .. } => {
                             let has_effect = self.draw().is_multiple_of(2);
                             self.ecus.get_mut(&ecu_id).unwrap().cut_off(call, has_effect);
@@ -262,6 +268,7 @@ impl Life {
                 Command::Persist { .. }
                 | Command::Report(_)
                 | Command::Download
+                | Command::AwaitReady { .. }
                 | Command::Interrupt
                 | Command::DeletePackages => {}
             }
@@ -305,7 +312,9 @@ impl Life {
         };
         match ending {
             Ending::Committed => all_at_rest("2.0"),
-            Ending::RolledBack(_) | Ending::Cancelled | Ending::Undone => all_at_rest("1.0"),
+            Ending::RolledBack(_) | Ending::Cancelled | Ending::ConsentDenied(_) | Ending::Undone => {
+                all_at_rest("1.0");
+            }
             Ending::ServiceRequired(why) => assert!(!why.failed_ecus.is_empty()),
         }
         let count = |operation| {
