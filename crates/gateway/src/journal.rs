@@ -2,14 +2,22 @@
 //! counter, the commands taken in, the messages not yet acknowledged, the records of the update.
 //!
 //! A write that fails is an error that stops the gateway: it must not act on what it could not store.
+//! A journal that is damaged, older than it was, or gone is a fault that is kept and told (`fault.rs`).
+
+mod fault;
+mod marker;
+#[cfg(test)]
+pub(crate) mod watch;
 
 use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farrier_protocol::{MsgId, Sha256, UnixMillis, UpTopic, VehicleMessage};
+use farrier_protocol::{EcuId, MsgId, Sha256, UnixMillis, UpTopic, VehicleMessage};
 use farrier_vehicle_update::Record;
-use rusqlite::{Connection, OptionalExtension, Transaction, params};
+use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
+
+use self::marker::{Found, Marker};
 
 /// The layout of the file; a newer gateway may raise it, an older one must not open it then.
 const SCHEMA_VERSION: i64 = 1;
@@ -18,7 +26,8 @@ const SCHEMA_VERSION: i64 = 1;
 const INBOX_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
 const SCHEMA: &str = "
-    CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL) STRICT;
+    CREATE TABLE fact (name TEXT PRIMARY KEY, value TEXT NOT NULL, sha256 TEXT NOT NULL) STRICT;
+    CREATE TABLE accepted_version (ecu_id TEXT PRIMARY KEY, version TEXT NOT NULL) STRICT;
     CREATE TABLE inbox (
         msg_id TEXT PRIMARY KEY, payload BLOB NOT NULL, received_at_ms INTEGER NOT NULL, open INTEGER NOT NULL
     ) STRICT;
@@ -26,7 +35,8 @@ const SCHEMA: &str = "
         sequence INTEGER PRIMARY KEY AUTOINCREMENT, topic TEXT NOT NULL, payload BLOB NOT NULL
     ) STRICT;
     CREATE TABLE record (
-        sequence INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, content TEXT NOT NULL
+        sequence INTEGER PRIMARY KEY AUTOINCREMENT, name TEXT NOT NULL, content TEXT NOT NULL,
+        sha256 TEXT NOT NULL
     ) STRICT;
     PRAGMA user_version = 1;
 ";
@@ -71,6 +81,15 @@ pub enum JournalError {
         /// The file.
         path: PathBuf,
     },
+    /// A file beside it cannot be read or written.
+    #[error("cannot read or write the files of the journal in {folder}; check the disk")]
+    Folder {
+        /// The folder.
+        folder: PathBuf,
+        /// Why.
+        #[source]
+        source: std::io::Error,
+    },
     /// The file cannot be locked.
     #[error("cannot lock {path}; name a folder on a writable disk as state_dir")]
     Lock {
@@ -96,6 +115,8 @@ pub(crate) struct Entry {
     pub closes: Vec<MsgId>,
     /// Digest of the VCI among the messages.
     pub vci_digest: Option<Sha256>,
+    /// What ECUs have proved to run at the end of an update.
+    pub accepted_versions: Vec<(EcuId, String)>,
 }
 
 /// A message that the server has not acknowledged.
@@ -122,8 +143,13 @@ pub(crate) struct Journal {
 #[derive(Debug)]
 struct File {
     path: PathBuf,
+    folder: PathBuf,
+    /// Why no update may be taken on, until a workshop has cleared it.
+    fault: Option<String>,
     /// Nothing once it is closed.
     open: Mutex<Option<Open>>,
+    #[cfg(test)]
+    watch: Option<Arc<dyn watch::Watch>>,
 }
 
 #[derive(Debug)]
@@ -134,12 +160,45 @@ struct Open {
 }
 
 impl Journal {
-    /// Opens or makes the journal in a folder, and checks that it is sound.
+    /// Opens or makes the journal in a folder, and checks that it is sound. One that is not is put aside, a new
+    /// one goes on with the boot counter, and [`Journal::fault`] says so from then on.
     pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
         let path = folder.join("journal.sqlite3");
+        let in_folder = |source| JournalError::Folder { folder: folder.to_owned(), source };
         let lock = lock(&path)?;
-        let open = Open { connection: prepare(&path)?, _lock: lock };
-        Ok(Self { file: Arc::new(File { path, open: Mutex::new(Some(open)) }) })
+        let found = marker::read(folder).map_err(in_folder)?;
+        let connection = match prepare(&path, found) {
+            Err(JournalError::Damaged { found: damage, .. }) => {
+                tracing::error!(
+                    damage,
+                    "The journal is damaged: no update is taken on until a workshop clears the fault."
+                );
+                fault::record(&path, &damage).map_err(in_folder)?;
+                let marker = match found {
+                    Found::Marker(marker) => marker,
+                    Found::Nothing | Found::Unreadable => Marker::default(),
+                };
+                prepare_new(&path, marker)?
+            }
+            prepared => prepared?,
+        };
+        let fault = fault::read(folder).map_err(in_folder)?;
+        let open = Mutex::new(Some(Open { connection, _lock: lock }));
+        Ok(Self {
+            file: Arc::new(File {
+                path,
+                folder: folder.to_owned(),
+                fault,
+                open,
+                #[cfg(test)]
+                watch: watch::of(folder),
+            }),
+        })
+    }
+
+    /// Why this gateway must not take on an update, if it must not: what was found when its journal was damaged.
+    pub(crate) fn fault(&self) -> Option<&str> {
+        self.file.fault.as_deref()
     }
 
     /// Lets what is being written finish, and closes the file.
@@ -153,20 +212,22 @@ impl Journal {
 
     /// Counts this boot; the first is 1.
     pub(crate) async fn count_boot(&self) -> Result<u64, JournalError> {
-        self.run(|file, transaction| {
-            let text = read_fact(transaction, "boot_seq")?;
-            let earlier = match text {
-                None => 0,
-                Some(text) => match text.parse::<u64>() {
-                    Ok(earlier) => earlier,
-                    Err(_) => return Ok(Err(file.damaged(format!("boot counter {text:?}")))),
-                },
-            };
-            let boot_seq = earlier.saturating_add(1);
+        self.run_marked(|transaction| {
+            let boot_seq = read_marker(transaction)?.boot_seq.saturating_add(1);
             write_fact(transaction, "boot_seq", &boot_seq.to_string())?;
-            Ok(Ok(boot_seq))
+            Ok(boot_seq)
         })
-        .await?
+        .await
+    }
+
+    /// The version that each ECU ran when an update of it last ended well.
+    pub(crate) async fn accepted_versions(&self) -> Result<Vec<(String, String)>, JournalError> {
+        self.run(|_, transaction| {
+            let mut statement = transaction.prepare("SELECT ecu_id, version FROM accepted_version")?;
+            let rows = statement.query_map([], |row| Ok((row.get(0)?, row.get(1)?)))?;
+            rows.collect()
+        })
+        .await
     }
 
     /// Digest of the VCI that was sent last.
@@ -215,7 +276,11 @@ impl Journal {
 
     /// Stores an entry, all of it or nothing.
     pub(crate) async fn store(&self, entry: Entry) -> Result<(), JournalError> {
-        self.run(move |_, transaction| store(transaction, &entry)).await
+        if entry.record.is_some() {
+            self.run_marked(move |transaction| store(transaction, &entry)).await
+        } else {
+            self.run(move |_, transaction| store(transaction, &entry)).await
+        }
     }
 
     /// The oldest message that is not acknowledged.
@@ -269,12 +334,29 @@ impl Journal {
     {
         let file = self.file.clone();
         let done = tokio::task::spawn_blocking(move || {
-            let failed = |source| JournalError::Database { path: file.path.clone(), source };
             let mut open = file.open.lock().unwrap_or_else(PoisonError::into_inner);
-            let Some(open) = open.as_mut() else { return Err(JournalError::Closed) };
-            let transaction = open.connection.transaction().map_err(failed)?;
-            let value = work(&file, &transaction).map_err(failed)?;
-            transaction.commit().map_err(failed)?;
+            file.transact(&mut open, |transaction| work(&file, transaction))
+        });
+        done.await.map_err(|_| JournalError::Closed)?
+    }
+
+    /// The same, and notes beside the journal how far it has come: done only when both are durable.
+    async fn run_marked<T, F>(&self, work: F) -> Result<T, JournalError>
+    where
+        T: Send + 'static,
+        F: FnOnce(&Transaction<'_>) -> rusqlite::Result<T> + Send + 'static,
+    {
+        let file = self.file.clone();
+        let done = tokio::task::spawn_blocking(move || {
+            let mut open = file.open.lock().unwrap_or_else(PoisonError::into_inner);
+            let (value, marker) = file.transact(&mut open, |transaction| {
+                let value = work(transaction)?;
+                let mut marker = read_marker(transaction)?;
+                marker.generation = marker.generation.saturating_add(1);
+                write_fact(transaction, "generation", &marker.generation.to_string())?;
+                Ok((value, marker))
+            })?;
+            file.mark(marker)?;
             Ok(value)
         });
         done.await.map_err(|_| JournalError::Closed)?
@@ -282,6 +364,39 @@ impl Journal {
 }
 
 impl File {
+    fn transact<T>(
+        &self,
+        open: &mut Option<Open>,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
+        let failed = |source| JournalError::Database { path: self.path.clone(), source };
+        let Some(open) = open.as_mut() else { return Err(JournalError::Closed) };
+        #[cfg(test)]
+        let changes = open.connection.total_changes();
+        let transaction = open.connection.transaction().map_err(failed)?;
+        let value = work(&transaction).map_err(failed)?;
+        #[cfg(test)]
+        let watch = self.watch.as_ref().filter(|_| transaction.total_changes() > changes);
+        #[cfg(test)]
+        watch.map_or(Ok(()), |watch| watch.at(watch::Instant::BeforeCommit(&transaction)))?;
+        transaction.commit().map_err(failed)?;
+        #[cfg(test)]
+        watch.map_or(Ok(()), |watch| watch.at(watch::Instant::AfterCommit))?;
+        Ok(value)
+    }
+
+    fn mark(&self, marker: Marker) -> Result<(), JournalError> {
+        let in_folder = |source| JournalError::Folder { folder: self.folder.clone(), source };
+        #[cfg(test)]
+        self.watch.as_ref().map_or(Ok(()), |watch| watch.at(watch::Instant::BeforeMarker))?;
+        marker.write(&self.folder).map_err(in_folder)?;
+        #[cfg(test)]
+        self.watch
+            .as_ref()
+            .map_or(Ok(()), |watch| watch.at(watch::Instant::AfterMarker(&marker.path(&self.folder))))?;
+        Ok(())
+    }
+
     fn damaged(&self, found: String) -> JournalError {
         JournalError::Damaged { path: self.path.clone(), found }
     }
@@ -298,23 +413,94 @@ fn lock(journal: &Path) -> Result<std::fs::File, JournalError> {
     }
 }
 
-fn prepare(path: &Path) -> Result<Connection, JournalError> {
-    let failed = |source| JournalError::Database { path: path.to_owned(), source };
-    let connection = Connection::open(path).map_err(failed)?;
-    connection.pragma_update(None, "journal_mode", "WAL").map_err(failed)?;
-    connection.pragma_update(None, "synchronous", "FULL").map_err(failed)?;
+/// Opens a journal that is there, or makes the first one. `marker` says whether there ever was one.
+fn prepare(path: &Path, marker: Found) -> Result<Connection, JournalError> {
+    let failed = |source: rusqlite::Error| match source.sqlite_error_code() {
+        Some(ErrorCode::DatabaseCorrupt | ErrorCode::NotADatabase) => damaged(path, &source.to_string()),
+        _ => JournalError::Database { path: path.to_owned(), source },
+    };
+    let connection = connect(path).map_err(failed)?;
     let sound: String =
         connection.query_row("PRAGMA quick_check(1)", [], |row| row.get(0)).map_err(failed)?;
     if sound != "ok" {
-        return Err(JournalError::Damaged { path: path.to_owned(), found: sound });
+        return Err(damaged(path, &sound));
     }
     let layout: i64 = connection.query_row("PRAGMA user_version", [], |row| row.get(0)).map_err(failed)?;
-    match layout {
-        SCHEMA_VERSION => {}
-        0 => connection.execute_batch(&format!("BEGIN; {SCHEMA} COMMIT;")).map_err(failed)?,
-        found => return Err(JournalError::Layout { path: path.to_owned(), found }),
+    match (layout, marker) {
+        (SCHEMA_VERSION, _) => {
+            let has_come_to = inspect(&connection).map_err(failed)?.map_err(|found| damaged(path, &found))?;
+            match marker {
+                Found::Marker(marker) if marker > has_come_to => {
+                    let found = format!("an earlier state of it ({has_come_to:?}, expected {marker:?})");
+                    Err(damaged(path, &found))
+                }
+                Found::Marker(_) | Found::Nothing | Found::Unreadable => Ok(connection),
+            }
+        }
+        (0, Found::Nothing) => {
+            fill(&connection, Marker::default()).map_err(failed)?;
+            Ok(connection)
+        }
+        (0, Found::Marker(_) | Found::Unreadable) => Err(damaged(path, "none, although there was one")),
+        (found, _) => Err(JournalError::Layout { path: path.to_owned(), found }),
     }
+}
+
+/// Makes a journal in place of one that was put aside; it goes on from what is known of that one.
+fn prepare_new(path: &Path, marker: Marker) -> Result<Connection, JournalError> {
+    let failed = |source| JournalError::Database { path: path.to_owned(), source };
+    let connection = connect(path).map_err(failed)?;
+    fill(&connection, marker).map_err(failed)?;
     Ok(connection)
+}
+
+fn connect(path: &Path) -> rusqlite::Result<Connection> {
+    let connection = Connection::open(path)?;
+    connection.pragma_update(None, "journal_mode", "WAL")?;
+    connection.pragma_update(None, "synchronous", "FULL")?;
+    Ok(connection)
+}
+
+fn fill(connection: &Connection, marker: Marker) -> rusqlite::Result<()> {
+    let transaction = connection.unchecked_transaction()?;
+    transaction.execute_batch(SCHEMA)?;
+    write_fact(&transaction, "generation", &marker.generation.to_string())?;
+    write_fact(&transaction, "boot_seq", &marker.boot_seq.to_string())?;
+    transaction.commit()
+}
+
+fn damaged(path: &Path, found: &str) -> JournalError {
+    JournalError::Damaged { path: path.to_owned(), found: found.to_owned() }
+}
+
+/// How far the journal has come, or what in it is not as it was written. SQLite keeps no checksum of what is in
+/// its pages, so the facts and records carry their own.
+fn inspect(connection: &Connection) -> rusqlite::Result<Result<Marker, String>> {
+    let transaction = connection.unchecked_transaction()?;
+    let mut facts = transaction.prepare("SELECT name, value, sha256 FROM fact")?;
+    let mut rows = facts.query([])?;
+    while let Some(row) = rows.next()? {
+        let (name, value, sha256): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        if checksum_of_fact(&name, &value) != sha256 {
+            return Ok(Err(format!("{name} {value:?}, which has another checksum")));
+        }
+    }
+    let mut records = transaction.prepare("SELECT name, content, sha256 FROM record ORDER BY sequence")?;
+    let mut rows = records.query([])?;
+    let mut earlier: Option<Record> = None;
+    while let Some(row) = rows.next()? {
+        let (name, content, sha256): (String, String, String) = (row.get(0)?, row.get(1)?, row.get(2)?);
+        let record = serde_json::from_str::<Record>(&content).ok();
+        let Some(record) = record.filter(|_| Sha256::of(content.as_bytes()).to_string() == sha256) else {
+            return Ok(Err(format!("a record {name:?} that is not as it was written")));
+        };
+        if !record.may_follow(earlier.as_ref()) {
+            let after = earlier.as_ref().map_or("nothing", Record::name);
+            return Ok(Err(format!("the record {:?} after {after:?}", record.name())));
+        }
+        earlier = Some(record);
+    }
+    read_marker(&transaction).map(Ok)
 }
 
 fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
@@ -324,8 +510,10 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
         }
         let content = serde_json::to_string(record)
             .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
-        transaction
-            .execute("INSERT INTO record (name, content) VALUES (?1, ?2)", params![record.name(), content])?;
+        transaction.execute(
+            "INSERT INTO record (name, content, sha256) VALUES (?1, ?2, ?3)",
+            params![record.name(), content, Sha256::of(content.as_bytes()).to_string()],
+        )?;
     }
     for message in &entry.messages {
         transaction.execute(
@@ -342,6 +530,12 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
     if let Some(digest) = &entry.vci_digest {
         write_fact(transaction, "vci_digest", &digest.to_string())?;
     }
+    for (ecu_id, version) in &entry.accepted_versions {
+        transaction.execute(
+            "INSERT OR REPLACE INTO accepted_version (ecu_id, version) VALUES (?1, ?2)",
+            params![ecu_id.as_str(), version],
+        )?;
+    }
     Ok(())
 }
 
@@ -357,14 +551,34 @@ fn read_fact(transaction: &Transaction<'_>, name: &str) -> rusqlite::Result<Opti
 
 fn write_fact(transaction: &Transaction<'_>, name: &str, value: &str) -> rusqlite::Result<()> {
     transaction
-        .execute("INSERT OR REPLACE INTO fact (name, value) VALUES (?1, ?2)", params![name, value])
+        .execute(
+            "INSERT OR REPLACE INTO fact (name, value, sha256) VALUES (?1, ?2, ?3)",
+            params![name, value, checksum_of_fact(name, value)],
+        )
         .map(|_| ())
+}
+
+fn checksum_of_fact(name: &str, value: &str) -> String {
+    Sha256::of(format!("{name}={value}").as_bytes()).to_string()
+}
+
+/// How far the journal has come, by its own account.
+fn read_marker(transaction: &Transaction<'_>) -> rusqlite::Result<Marker> {
+    let number = |name| {
+        let text = read_fact(transaction, name)?.unwrap_or_default();
+        text.parse().map_err(|error: std::num::ParseIntError| {
+            rusqlite::Error::FromSqlConversionFailure(1, rusqlite::types::Type::Text, Box::new(error))
+        })
+    };
+    Ok(Marker { generation: number("generation")?, boot_seq: number("boot_seq")? })
 }
 
 #[cfg(test)]
 mod tests {
-    use farrier_protocol::{ErrorCode, ErrorResponse, LongText, ProtoVer, VehicleBody};
-    use farrier_vehicle_update::Ending;
+    use farrier_protocol::{
+        ErrorCode, ErrorResponse, LongText, ProtoVer, ServerBody, ServerMessage, VehicleBody,
+    };
+    use farrier_vehicle_update::{Ending, Plan};
 
     use super::*;
 
@@ -437,16 +651,33 @@ mod tests {
         assert_eq!(journal.next_outgoing().await.unwrap(), None);
     }
 
+    fn accepted() -> Record {
+        let start = r#"{"msg_id":"SRV-1","proto_ver":"1.0","type":"StartDownload","vehicle_id":"V","gateway_id":"G",
+            "correlation_id":"VMG-1","expires_at_ms":9,"update_id":"U","failure_report":true,
+            "transfer":{"protocol":"HTTPS","allow_chunking":true,"max_kb_per_msg":1,"base_url":"https://localhost"},
+            "packages":[{"pkg_id":"P","target_component":"ecu_1","target_version":"2","size_bytes":1,
+            "hash_sha256":"HASH","url":"/v1/packages/P/HASH","image_sha256":"HASH","image_size_bytes":1,
+            "hw_part_no":"H","install_order":1}]}"#;
+        let start = start.replace("HASH", &Sha256::of(b"image").to_string());
+        let message = ServerMessage::parse(start.as_bytes()).unwrap();
+        let ServerBody::StartDownload(start) = message.body else { panic!("{message:?}") };
+        Record::Accepted(Box::new(Plan::new(message.msg_id, UnixMillis(1), start).unwrap()))
+    }
+
+    async fn store_record(journal: &Journal, record: Record) {
+        journal.store(Entry { record: Some(record), ..Entry::default() }).await.unwrap();
+    }
+
     #[tokio::test]
     async fn records_come_back_in_order_with_what_was_stored_beside_them() {
         let folder = tempfile::tempdir().unwrap();
         let journal = Journal::open(folder.path()).unwrap();
         let digest = Sha256::of(b"vci");
-        let first =
-            Entry { record: Some(Record::Transferred), messages: vec![message(1)], ..Entry::default() };
+        let first = Entry { record: Some(accepted()), messages: vec![message(1)], ..Entry::default() };
         let second = Entry {
-            record: Some(Record::Ended(Ending::Committed)),
+            record: Some(Record::Ended(Ending::Cancelled)),
             vci_digest: Some(digest),
+            accepted_versions: vec![("ecu_1".parse().unwrap(), "2".to_owned())],
             ..Entry::default()
         };
         journal.store(first).await.unwrap();
@@ -454,10 +685,12 @@ mod tests {
         drop(journal);
 
         let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!(journal.fault(), None);
         let records = journal.records().await.unwrap();
-        assert_eq!(records, [Record::Transferred, Record::Ended(Ending::Committed)]);
+        assert_eq!(records, [accepted(), Record::Ended(Ending::Cancelled)]);
         assert!(journal.next_outgoing().await.unwrap().is_some());
         assert_eq!(journal.vci_digest().await.unwrap(), Some(digest));
+        assert_eq!(journal.accepted_versions().await.unwrap(), [("ecu_1".to_owned(), "2".to_owned())]);
     }
 
     #[tokio::test]
@@ -483,23 +716,138 @@ mod tests {
         Journal::open(folder.path()).unwrap();
     }
 
-    #[tokio::test]
-    async fn a_damaged_journal_is_reported_and_not_replaced() {
-        let folder = tempfile::tempdir().unwrap();
-        let path = folder.path().join("journal.sqlite3");
-        std::fs::write(&path, b"this is no database, it only lies where one should be".repeat(100)).unwrap();
-        assert!(Journal::open(folder.path()).is_err());
-        assert!(std::fs::read(&path).unwrap().starts_with(b"this is no database"));
-
-        std::fs::remove_file(&path).unwrap();
-        let journal = Journal::open(folder.path()).unwrap();
-        journal.store(Entry { record: Some(Record::Commit), ..Entry::default() }).await.unwrap();
-        let other = Connection::open(&path).unwrap();
-        other.execute_batch("UPDATE record SET content = '{\"Comm'").unwrap();
-        assert!(matches!(journal.records().await, Err(JournalError::Damaged { .. })));
-
-        other.execute_batch("PRAGMA user_version = 9").unwrap();
+    /// A journal with an update under way, closed.
+    async fn with_an_update(folder: &Path) -> PathBuf {
+        let journal = Journal::open(folder).unwrap();
+        assert_eq!(journal.count_boot().await.unwrap(), 1);
+        assert_eq!(journal.count_boot().await.unwrap(), 2);
+        store_record(&journal, accepted()).await;
+        store_record(&journal, Record::Synced(Vec::new())).await;
         journal.close().await;
+        folder.join("journal.sqlite3")
+    }
+
+    /// The damage that a gateway finds in this folder, again at each start; its boot counter goes on.
+    async fn fault(folder: &Path, boot: u64) -> String {
+        for boot in [boot, boot + 1] {
+            let journal = Journal::open(folder).unwrap();
+            assert!(journal.fault().is_some());
+            assert_eq!(journal.records().await.unwrap(), []);
+            assert_eq!(journal.count_boot().await.unwrap(), boot);
+            journal.close().await;
+        }
+        let found = Journal::open(folder).unwrap().fault().unwrap().to_owned();
+        std::fs::remove_file(folder.join("journal.fault")).unwrap();
+        assert_eq!(Journal::open(folder).unwrap().fault(), None, "a workshop can clear it");
+        found
+    }
+
+    #[tokio::test]
+    async fn garbage_in_place_of_the_journal_is_a_fault_and_kept_for_the_workshop() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = with_an_update(folder.path()).await;
+        let garbage = b"this is no database, it only lies where one should be".repeat(100);
+        std::fs::write(&path, &garbage).unwrap();
+        assert!(fault(folder.path(), 3).await.contains("not a database"));
+        assert_eq!(std::fs::read(folder.path().join("journal.damaged.sqlite3")).unwrap(), garbage);
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_is_gone_or_empty_is_a_fault_and_not_a_vehicle_without_an_update() {
+        for damage in ["gone", "empty", "gone, one marker too", "gone, markers unreadable"] {
+            let folder = tempfile::tempdir().unwrap();
+            let path = with_an_update(folder.path()).await;
+            if damage == "empty" {
+                std::fs::write(&path, "").unwrap()
+            } else {
+                std::fs::remove_file(&path).unwrap()
+            }
+            let mut boot = 3;
+            if damage.contains("too") {
+                std::fs::remove_file(folder.path().join("journal.mark0")).unwrap();
+            }
+            if damage.contains("unreadable") {
+                std::fs::write(folder.path().join("journal.mark0"), "x").unwrap();
+                std::fs::write(folder.path().join("journal.mark1"), "x").unwrap();
+                boot = 1;
+            }
+            assert!(fault(folder.path(), boot).await.contains("there was one"), "{damage}");
+        }
+    }
+
+    #[tokio::test]
+    async fn a_journal_cut_at_any_page_or_byte_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(with_an_update(folder.path()).await).unwrap();
+        for length in (1..whole.len()).step_by(1_000).chain((4_096..whole.len()).step_by(4_096)) {
+            let folder = tempfile::tempdir().unwrap();
+            let path = with_an_update(folder.path()).await;
+            std::fs::write(&path, &whole[..length]).unwrap();
+            fault(folder.path(), 3).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_changed_byte_in_a_record_or_in_the_boot_counter_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(with_an_update(folder.path()).await).unwrap();
+        for text in ["\"update_id\":\"U\"", "boot_seq2", "{\"Synced\":[]}"] {
+            let at = whole.windows(text.len()).position(|window| window == text.as_bytes()).unwrap();
+            let folder = tempfile::tempdir().unwrap();
+            let path = with_an_update(folder.path()).await;
+            let mut damaged = std::fs::read(&path).unwrap();
+            assert_eq!(damaged.len(), whole.len());
+            damaged[at + text.len() - 2] ^= 1;
+            std::fs::write(&path, damaged).unwrap();
+            fault(folder.path(), 3).await;
+        }
+    }
+
+    #[tokio::test]
+    async fn a_page_of_zeros_or_noise_is_never_taken_for_a_vehicle_without_an_update() {
+        let folder = tempfile::tempdir().unwrap();
+        let whole = std::fs::read(with_an_update(folder.path()).await).unwrap();
+        for page in 0..whole.len() / 4_096 {
+            for noise in [0, 0xA5] {
+                let folder = tempfile::tempdir().unwrap();
+                let path = with_an_update(folder.path()).await;
+                let mut damaged = std::fs::read(&path).unwrap();
+                damaged[page * 4_096..(page + 1) * 4_096].fill(noise);
+                std::fs::write(&path, damaged).unwrap();
+                let journal = Journal::open(folder.path()).unwrap();
+                let records = journal.records().await.unwrap();
+                assert!(journal.fault().is_some() || records.len() == 2, "page {page}, {noise}");
+            }
+        }
+    }
+
+    #[tokio::test]
+    async fn an_older_copy_of_the_journal_is_a_fault() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = with_an_update(folder.path()).await;
+        let older = std::fs::read(&path).unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        store_record(&journal, Record::Transferred).await;
+        journal.close().await;
+        std::fs::write(&path, older).unwrap();
+        assert!(fault(folder.path(), 3).await.contains("an earlier state"));
+    }
+
+    #[tokio::test]
+    async fn a_journal_whose_markers_are_lost_is_sound() {
+        let folder = tempfile::tempdir().unwrap();
+        with_an_update(folder.path()).await;
+        std::fs::remove_file(folder.path().join("journal.mark0")).unwrap();
+        std::fs::write(folder.path().join("journal.mark1"), "x").unwrap();
+        let journal = Journal::open(folder.path()).unwrap();
+        assert_eq!((journal.fault(), journal.records().await.unwrap().len()), (None, 2));
+    }
+
+    #[tokio::test]
+    async fn a_journal_of_another_layout_is_refused_and_left_alone() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = with_an_update(folder.path()).await;
+        Connection::open(&path).unwrap().execute_batch("PRAGMA user_version = 9").unwrap();
         assert!(matches!(Journal::open(folder.path()), Err(JournalError::Layout { found: 9, .. })));
     }
 }
