@@ -369,6 +369,26 @@ impl VehicleUpdate {
         }
     }
 
+    /// What each ECU has proved to run where the update ends like this; nothing where they were left as they were.
+    pub fn proven_versions(&self, ending: &Ending) -> Vec<(EcuId, String)> {
+        match ending {
+            Ending::Committed => {
+                let packages = self.plan.start.packages.iter();
+                packages
+                    .map(|package| (package.target_component.clone(), package.target_version.to_string()))
+                    .collect()
+            }
+            Ending::Undone => {
+                let earlier = self.earlier.iter();
+                earlier.map(|software| (software.ecu_id.clone(), software.version.clone())).collect()
+            }
+            Ending::RolledBack(_)
+            | Ending::Cancelled
+            | Ending::ConsentDenied(_)
+            | Ending::ServiceRequired(_) => Vec::new(),
+        }
+    }
+
     /// Takes an event and says what to do. One that does not fit the present state changes nothing.
     pub fn handle(&mut self, event: Event, now: UnixMillis) -> Vec<Command> {
         match event {

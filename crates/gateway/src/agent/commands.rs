@@ -21,6 +21,8 @@ use crate::server_link::Received;
 const BUSY_RETRY_S: u64 = 30;
 /// When to ask again after the signals could not be read, in seconds.
 const SIGNALS_RETRY_S: u64 = 60;
+/// When to ask again while the journal is damaged, in seconds: only a workshop can change that.
+const FAULT_RETRY_S: u64 = 7_200;
 /// How long ECUs may take for an inventory that has no deadline.
 const INVENTORY_PATIENCE: Duration = Duration::from_secs(30);
 
@@ -40,6 +42,9 @@ impl Agent {
             let detail = "the command had expired when it was looked at";
             return self.send(error(&command, ErrorCode::Expired, detail)).await;
         }
+        if let Some(refused) = self.refused_for_a_fault(&command, &message.body) {
+            return self.send(refused).await;
+        }
         match message.body {
             ServerBody::RequestVci(request) => self.request_vci(command, request, expires_at).await,
             ServerBody::RequestDownloadReadiness(request) => self.request_readiness(command, request).await,
@@ -53,6 +58,21 @@ impl Agent {
                 );
                 self.close(command).await
             }
+        }
+    }
+
+    /// With a damaged journal nobody knows what state the ECUs were left in: no update begins, ends or is undone
+    /// until a workshop has cleared the fault. What the vehicle runs is still told.
+    fn refused_for_a_fault(&self, command: &MsgId, body: &ServerBody) -> Option<VehicleBody> {
+        let fault = self.journal.fault()?;
+        let detail = format!("the gateway's journal is damaged (found {fault}); have the vehicle checked");
+        match body {
+            ServerBody::RequestVci(_) | ServerBody::MessageRejected(_) => None,
+            ServerBody::StartDownload(_) | ServerBody::StartRollback(_) => {
+                Some(error(command, ErrorCode::ServiceRequired, &detail))
+            }
+            ServerBody::RequestDownloadReadiness(_) => Some(busy(command, &detail, FAULT_RETRY_S)),
+            ServerBody::CancelUpdate(_) => Some(error(command, ErrorCode::CancelRefused, &detail)),
         }
     }
 

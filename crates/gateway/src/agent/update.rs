@@ -1,13 +1,13 @@
 //! Carries out the commands of an update and feeds their results back.
 
-use std::collections::VecDeque;
+use std::collections::{HashMap, VecDeque};
 use std::time::Duration;
 
 use farrier_diagnostics::{IdentificationField, Running, Trial, WriteJob};
 use farrier_protocol::EcuId;
 use farrier_vehicle_update::{
-    Command, EcuCall, EcuOutcome, Ending, Event, Phase, Plan, Record, Runs, Trial as UpdateTrial,
-    VehicleUpdate,
+    Command, EarlierSoftware, EcuCall, EcuOutcome, Ending, Event, Phase, Plan, Record, Runs,
+    Trial as UpdateTrial, VehicleUpdate,
 };
 use tokio::sync::watch;
 
@@ -81,7 +81,8 @@ impl Agent {
             match command {
                 Command::Persist { record, reports } => {
                     tracing::info!(record = record.name(), "The update takes a step.");
-                    self.store(entry(record), reports).await?;
+                    let entry = self.entry(record).await?;
+                    self.store(entry, reports).await?;
                     let Some(update) = self.update.as_mut() else { return Ok(()) };
                     queue.extend(update.handle(Event::Persisted, clock::now()));
                 }
@@ -95,6 +96,41 @@ impl Agent {
                 Command::DeletePackages => self.delete_packages(),
             }
             self.show_phase();
+        }
+        Ok(())
+    }
+
+    /// What is stored with a record. The command that it takes on needs no further work of its own: the record
+    /// stands for it.
+    async fn entry(&self, record: Record) -> Result<Entry, GatewayFailure> {
+        let mut entry = Entry::default();
+        match &record {
+            Record::Accepted(plan) => entry.closes = vec![plan.command.clone()],
+            Record::Undo { command, .. } => entry.closes = vec![command.clone()],
+            Record::Synced(found) => self.compare_with_accepted(found).await?,
+            Record::Ended(ending) => {
+                entry.accepted_versions =
+                    self.update.as_ref().map(|update| update.proven_versions(ending)).unwrap_or_default();
+            }
+            Record::Transferred
+            | Record::Process
+            | Record::Activate
+            | Record::Activated
+            | Record::Commit
+            | Record::RollBack { .. } => {}
+        }
+        Ok(Entry { record: Some(record), ..entry })
+    }
+
+    /// An ECU that was exchanged or written by somebody else is no reason against an update, but worth knowing.
+    async fn compare_with_accepted(&self, found: &[EarlierSoftware]) -> Result<(), GatewayFailure> {
+        let accepted: HashMap<String, String> = self.journal.accepted_versions().await?.into_iter().collect();
+        for software in found {
+            let last = accepted.get(software.ecu_id.as_str()).filter(|last| **last != software.version);
+            if let Some(accepted) = last {
+                let (ecu_id, runs) = (&software.ecu_id, &software.version);
+                tracing::warn!(%ecu_id, runs, accepted, "An ECU does not run what it proved to run after its last update.");
+            }
         }
         Ok(())
     }
@@ -221,23 +257,6 @@ fn log_ending(update: &VehicleUpdate, ending: &Ending) {
             tracing::error!(%update_id, why = why.detail, "ECUs could not be brought to one state; service is required.");
         }
     }
-}
-
-/// The command that a record takes on needs no further work of its own: the record stands for it.
-fn entry(record: Record) -> Entry {
-    let closes = match &record {
-        Record::Accepted(plan) => vec![plan.command.clone()],
-        Record::Undo { command, .. } => vec![command.clone()],
-        Record::Synced(_)
-        | Record::Transferred
-        | Record::Process
-        | Record::Activate
-        | Record::Activated
-        | Record::Commit
-        | Record::RollBack { .. }
-        | Record::Ended(_) => Vec::new(),
-    };
-    Entry { record: Some(record), closes, ..Entry::default() }
 }
 
 async fn carry_out_call(
