@@ -2,12 +2,14 @@
 //! Pure: values and `now` come in, decisions go out; sending, storing and waiting are the server's.
 
 mod boot_loop;
+mod delta;
 mod plan;
 mod release;
 mod settings;
 mod vehicle_update;
 
 pub use boot_loop::*;
+pub use delta::*;
 pub use plan::*;
 pub use release::*;
 pub use settings::*;

@@ -5,6 +5,7 @@ use std::collections::BTreeSet;
 use farrier_protocol::{Condition, EcuEntry, EcuId, MessageType, PkgId, SendVci, Sha256, Text, VciField};
 use serde::{Deserialize, Serialize};
 
+use crate::delta::Deltas;
 use crate::release::{Image, Release};
 
 /// The software update packages of one vehicle, one per ECU that needs one.
@@ -160,8 +161,9 @@ pub const READINESS_CONDITIONS: [Condition; 9] = [
     Condition::Speed,
 ];
 
-/// Decides what a vehicle needs from a release: each ECU with hardware of the release that runs another version.
-pub fn evaluate(vci: &SendVci, release: &Release) -> Evaluation {
+/// Decides what a vehicle needs from a release: each ECU with hardware of the release that runs another version,
+/// as a delta where one from that version is clearly smaller.
+pub fn evaluate(vci: &SendVci, release: &Release, deltas: Deltas<'_>) -> Evaluation {
     let mut reasons = Vec::new();
     let mut matching = false;
     let mut outdated: Vec<(&EcuEntry, &Image, &Text)> = Vec::new();
@@ -184,25 +186,26 @@ pub fn evaluate(vci: &SendVci, release: &Release) -> Evaluation {
     match (reasons.is_empty(), outdated.is_empty()) {
         (false, _) => Evaluation::Ineligible(reasons),
         (true, true) => Evaluation::UpToDate,
-        (true, false) => Evaluation::Eligible(plan(&outdated)),
+        (true, false) => Evaluation::Eligible(plan(&outdated, deltas)),
     }
 }
 
-fn plan(outdated: &[(&EcuEntry, &Image, &Text)]) -> Plan {
+fn plan(outdated: &[(&EcuEntry, &Image, &Text)], deltas: Deltas<'_>) -> Plan {
     let assigned = |ecu: &EcuEntry| ecu.functional_group.index.filter(|index| *index > 0).map(u64::from);
     let last = outdated.iter().filter_map(|(ecu, _, _)| assigned(ecu)).max().unwrap_or(0).saturating_add(1);
     let mut names = BTreeSet::new();
     let packages = outdated
         .iter()
-        .map(|(ecu, image, earlier)| PlannedPackage {
+        .map(|(ecu, image, earlier)| (ecu, image, earlier, deltas.to(image, earlier)))
+        .map(|(ecu, image, earlier, delta)| PlannedPackage {
             pkg_id: package_name(&ecu.ecu_id, &image.version, &mut names),
             ecu_id: ecu.ecu_id.clone(),
             hw_part_no: image.hw_part_no.clone(),
             earlier_version: (*earlier).clone(),
             version: image.version.clone(),
-            delta_from: None,
-            sha256: image.sha256,
-            size_bytes: image.size_bytes,
+            delta_from: delta.map(|delta| delta.from_version.clone()),
+            sha256: delta.map_or(image.sha256, |delta| delta.sha256),
+            size_bytes: delta.map_or(image.size_bytes, |delta| delta.size_bytes),
             image_sha256: image.sha256,
             image_size_bytes: image.size_bytes,
             install_order: assigned(ecu).unwrap_or(last),

@@ -41,6 +41,7 @@ use farrier_protocol::{
 };
 use serde::{Deserialize, Serialize};
 
+use crate::delta::Deltas;
 use crate::plan::{Evaluation, FoundVersion, IneligibleReason, Plan, Verdict, evaluate, verdict};
 use crate::release::Release;
 use crate::settings::Settings;
@@ -315,6 +316,8 @@ pub struct Context<'a> {
     pub settings: &'a Settings,
     /// The release of the campaign.
     pub release: &'a Release,
+    /// The deltas to its images.
+    pub deltas: Deltas<'a>,
     /// Whether the vehicle is connected.
     pub vehicle_there: bool,
     /// What the server itself puts before this update.

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::Settings;
+use farrier_campaign::{DeltaSettings, Settings};
 use farrier_protocol::{LongText, Topics};
 use figment::Figment;
 use figment::providers::{Format, Toml};
@@ -45,6 +45,8 @@ pub struct ServerConfig {
     pub failure_report: bool,
     /// Every deadline, pause and number of tries.
     pub deadlines: Settings,
+    /// Which deltas are made and sent.
+    pub deltas: DeltaSettings,
 }
 
 /// The PEM files of the vehicles' listeners.
@@ -120,6 +122,7 @@ impl Default for ServerConfig {
             max_kb_per_msg: 1024,
             failure_report: false,
             deadlines: Settings::default(),
+            deltas: DeltaSettings::default(),
         }
     }
 }
@@ -170,6 +173,10 @@ impl ServerConfig {
                 let expected = "https:// and a host, at most 512 characters, no slash at the end";
                 return refused("base_url", expected, base_url.clone());
             }
+        }
+        if self.deltas.at_most_percent > 100 {
+            let found = self.deltas.at_most_percent.to_string();
+            return refused("deltas.at_most_percent", "0 to 100", found);
         }
         self.check_deadlines()?;
         Topics::new(&self.topic_prefix).map_err(|error| ConfigError::Refused {
@@ -256,6 +263,7 @@ mod tests {
         assert!(refused(|c| c.max_kb_per_msg = 0).contains("max_kb_per_msg"));
         assert!(refused(|c| c.base_url = Some("http://host".to_owned())).contains("base_url"));
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
+        assert!(refused(|c| c.deltas.at_most_percent = 101).contains("at_most_percent"));
         assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
         let mut open = good.clone();
         open.operator = "0.0.0.0:80".parse().unwrap();

@@ -10,7 +10,7 @@ mod wake_up;
 
 use std::sync::Arc;
 
-use farrier_campaign::Settings;
+use farrier_campaign::{DeltaSettings, Settings};
 use farrier_protocol::{
     Binding, LongText, MsgId, ReceivedMessage, Refusal, RefusalCode, Refused, Sha256, UpTopic, VehicleBody,
     VehicleMessage,
@@ -29,6 +29,8 @@ pub(crate) use wake_up::release_from_quarantine;
 pub(crate) struct Rules {
     /// Deadlines, pauses, tries.
     pub(crate) settings: Settings,
+    /// Which deltas are made and sent.
+    pub(crate) deltas: DeltaSettings,
     /// Who enrols vehicles.
     pub(crate) enroll: Enroll,
     /// What the paths of packages stand below.

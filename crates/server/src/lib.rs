@@ -5,6 +5,7 @@ mod api;
 mod artifacts;
 mod config;
 mod conversation;
+mod delta_maker;
 pub mod desk;
 pub mod files;
 pub mod mqtt;

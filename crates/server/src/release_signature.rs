@@ -79,6 +79,11 @@ impl ReleaseSignature {
         Ok(Self { signing, verifying: verifying.to_vec() })
     }
 
+    /// Whether there is a private key, so that what this server makes can be released.
+    pub(crate) fn can_sign(&self) -> bool {
+        self.signing.is_some()
+    }
+
     /// The signature under which an image is released: the one that came with it, if it is valid, else our own.
     pub(crate) fn settle(&self, digest: &Digest, given: Option<Vec<u8>>) -> Result<Vec<u8>, SignatureError> {
         if let Some(given) = given {

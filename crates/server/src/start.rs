@@ -20,6 +20,7 @@ use crate::api::{self, Api};
 use crate::artifacts::Artifacts;
 use crate::config::{ConfigError, ServerConfig};
 use crate::conversation::{Rules, ServerDesk};
+use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
@@ -150,7 +151,8 @@ impl Server {
 
         let connections = Arc::new(Connections::new());
         let due_changed = Arc::new(Notify::new());
-        let store = open_store(&config.data, &connections, &due_changed)?;
+        let delta_wanted = Arc::new(Notify::new());
+        let store = open_store(&config.data, &connections, &due_changed, &delta_wanted)?;
         let operator_token = config.data.join("operator.token");
         let tokens = Arc::new(operator_tokens(&store, &operator_token, clock()).await?);
         let rules = Arc::new(rules(&config, &listeners, &connections)?);
@@ -161,6 +163,14 @@ impl Server {
             artifacts: artifacts.clone(),
             clock: Arc::clone(&clock),
         });
+        let delta_maker = DeltaMaker {
+            store: store.clone(),
+            artifacts: artifacts.clone(),
+            signature: Arc::clone(&signature),
+            settings: config.deltas.clone(),
+            clock: Arc::clone(&clock),
+            wanted: delta_wanted,
+        };
         let api = Api {
             store: store.clone(),
             rules: Arc::clone(&rules),
@@ -193,6 +203,7 @@ impl Server {
             tokio::spawn(files::serve(https.0, tls, desk, HttpsLimits::default(), shutdown.clone())),
             tokio::spawn(serve_operators(operator.0, api, shutdown.clone())),
             tokio::spawn(watch.run(shutdown.clone())),
+            tokio::spawn(delta_maker.run(shutdown.clone())),
         ];
         let runner = tokio::spawn(runner.run(runner_shutdown.clone()));
         tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = %operator.1, "The server listens.");
@@ -311,12 +322,17 @@ fn open_store(
     data: &Path,
     connections: &Arc<Connections>,
     due_changed: &Arc<Notify>,
+    delta_wanted: &Arc<Notify>,
 ) -> Result<Store, StoreError> {
     let (connections, due_changed) = (Arc::clone(connections), Arc::clone(due_changed));
+    let delta_wanted = Arc::clone(delta_wanted);
     let on_commit = move |committed: Committed| {
         committed.wake.iter().for_each(|binding| connections.wake(binding));
         if committed.due_changed {
             due_changed.notify_one();
+        }
+        if committed.delta_wanted {
+            delta_wanted.notify_one();
         }
     };
     Store::open(&data.join("farrier.db"), Box::new(on_commit))
@@ -337,6 +353,7 @@ fn rules(
     let connections = Arc::clone(connections);
     Ok(Rules {
         settings: config.deadlines.clone(),
+        deltas: config.deltas.clone(),
         enroll: config.enroll,
         base_url,
         max_kb_per_msg: config.max_kb_per_msg,

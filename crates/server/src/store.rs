@@ -3,6 +3,7 @@
 
 pub(crate) mod campaigns;
 pub(crate) mod commands;
+pub(crate) mod deltas;
 pub(crate) mod messages;
 mod migrations;
 pub(crate) mod packages;
@@ -79,6 +80,8 @@ pub(crate) struct Committed {
     pub(crate) wake: BTreeSet<Binding>,
     /// Whether something may be due earlier than before.
     pub(crate) due_changed: bool,
+    /// Whether another delta is wanted.
+    pub(crate) delta_wanted: bool,
 }
 
 /// Told of every commit, on the writer's thread; must not block.

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farrier_campaign::{Image, Release, Settings};
+use farrier_campaign::{DeltaSettings, Image, Release, Settings};
 use farrier_protocol::{
     Binding, MessageType, ServerBody, ServerMessage, Sha256, StartDownload, Text, Thumbprint, UnixMillis,
     UpTopic,
@@ -52,6 +52,7 @@ impl World {
         let is_connected = Arc::clone(&connected);
         let rules = Arc::new(Rules {
             settings,
+            deltas: DeltaSettings::default(),
             enroll,
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,

@@ -1,6 +1,7 @@
 use farrier_protocol::{FunctionalGroup, Placement};
 
 use super::*;
+use crate::delta::{Delta, DeltaSettings};
 
 fn text(value: &str) -> Text {
     value.parse().unwrap()
@@ -43,6 +44,10 @@ fn release(images: &[(&str, &str)]) -> Release {
     Release::new(images.iter().map(image).collect()).unwrap()
 }
 
+fn evaluated(vci: &SendVci, release: &Release) -> Evaluation {
+    evaluate(vci, release, Deltas { ready: &[], settings: &DeltaSettings::default() })
+}
+
 fn planned(evaluation: Evaluation) -> Plan {
     match evaluation {
         Evaluation::Eligible(plan) => plan,
@@ -61,7 +66,7 @@ fn outdated_ecus_of_the_releases_hardware_get_a_package_each() {
         ecu("d", Some("HW-2"), Some("1.0"), Some(0)),
         ecu("e", Some("HW-2"), Some("1.1"), None),
     ]);
-    let plan = planned(evaluate(&vci, &release(&[("HW-1", "2.0"), ("HW-2", "5.0")])));
+    let plan = planned(evaluated(&vci, &release(&[("HW-1", "2.0"), ("HW-2", "5.0")])));
     let summary: Vec<_> = plan
         .packages
         .iter()
@@ -75,23 +80,59 @@ fn outdated_ecus_of_the_releases_hardware_get_a_package_each() {
 }
 
 #[test]
+fn a_delta_travels_only_from_the_version_that_runs_and_only_if_clearly_smaller() {
+    let release = release(&[("HW-1", "2.0")]);
+    let image = release.images()[0].clone();
+    let delta = |from: &str, size_bytes: u64| Delta {
+        hw_part_no: text("HW-1"),
+        from_version: text(from),
+        image_sha256: image.sha256,
+        sha256: Sha256::of(from.as_bytes()),
+        size_bytes,
+        compressed_image_bytes: 500,
+    };
+    let vci = vci(vec![ecu("a", Some("HW-1"), Some("1.0"), None)]);
+    let settings = DeltaSettings::default();
+    let package = |ready: &[Delta], settings: &DeltaSettings| {
+        planned(evaluate(&vci, &release, Deltas { ready, settings })).packages.remove(0)
+    };
+
+    let by_delta = package(&[delta("0.9", 10), delta("1.0", 450)], &settings);
+    assert_eq!(by_delta.delta_from, Some(text("1.0")));
+    assert_eq!((by_delta.sha256, by_delta.size_bytes), (Sha256::of(b"1.0"), 450));
+    assert_eq!((by_delta.image_sha256, by_delta.image_size_bytes), (image.sha256, 1_000));
+
+    let full = package(&[], &settings);
+    assert_eq!((full.delta_from.clone(), full.sha256, full.size_bytes), (None, image.sha256, 1_000));
+    assert_eq!(package(&[delta("1.0", 451)], &settings), full, "not clearly smaller");
+    assert_eq!(package(&[delta("0.9", 10)], &settings), full, "from another version");
+    let of_other_hardware = Delta { hw_part_no: text("HW-2"), ..delta("1.0", 10) };
+    let to_other_image = Delta { image_sha256: Sha256::of(b"other"), ..delta("1.0", 10) };
+    assert_eq!(package(&[of_other_hardware, to_other_image], &settings), full);
+    let from_another_image = Delta { sha256: Sha256::of(b"twin"), ..delta("1.0", 11) };
+    assert_eq!(package(&[delta("1.0", 10), from_another_image], &settings), full, "from one of two images");
+    let none = DeltaSettings { at_most_percent: 0, ..settings.clone() };
+    assert_eq!(package(&[delta("1.0", 0)], &none), full, "switched off");
+}
+
+#[test]
 fn a_vehicle_at_the_release_is_up_to_date() {
     let vci = vci(vec![ecu("a", Some("HW-1"), Some("2.0"), None), ecu("b", Some("HW-9"), Some("1"), None)]);
-    assert_eq!(evaluate(&vci, &release(&[("HW-1", "2.0")])), Evaluation::UpToDate);
+    assert_eq!(evaluated(&vci, &release(&[("HW-1", "2.0")])), Evaluation::UpToDate);
 }
 
 #[test]
 fn every_reason_against_a_vehicle_is_named() {
     let vci = vci(vec![ecu("a", None, Some("2.0"), None), ecu("b", Some("HW-9"), None, None)]);
     assert_eq!(
-        evaluate(&vci, &release(&[("HW-1", "2.0")])),
+        evaluated(&vci, &release(&[("HW-1", "2.0")])),
         Evaluation::Ineligible(vec![
             IneligibleReason::HardwareUnknown { ecu_id: "a".parse().unwrap() },
             IneligibleReason::NoMatchingHardware,
         ])
     );
     assert_eq!(
-        evaluate(&vci, &release(&[("HW-9", "2.0")])),
+        evaluated(&vci, &release(&[("HW-9", "2.0")])),
         Evaluation::Ineligible(vec![
             IneligibleReason::HardwareUnknown { ecu_id: "a".parse().unwrap() },
             IneligibleReason::VersionUnknown { ecu_id: "b".parse().unwrap() },
@@ -110,7 +151,7 @@ fn package_names_are_valid_and_distinct_whatever_the_versions_are() {
     ]);
     let release = release(&[("HW-1", "2"), ("HW-2", "1-2"), ("HW-3", "2.0 build/7")]);
     let names: BTreeSet<_> =
-        planned(evaluate(&vci, &release)).packages.into_iter().map(|p| p.pkg_id).collect();
+        planned(evaluated(&vci, &release)).packages.into_iter().map(|p| p.pkg_id).collect();
     assert_eq!(names.len(), 4);
     assert!(names.contains(&"PKG-a-1-2".parse().unwrap()));
 }
@@ -119,7 +160,7 @@ fn package_names_are_valid_and_distinct_whatever_the_versions_are() {
 fn the_verdict_is_what_all_planned_ecus_run() {
     let before =
         vci(vec![ecu("a", Some("HW-1"), Some("1"), None), ecu("b", Some("HW-1"), Some("1.5"), None)]);
-    let plan = planned(evaluate(&before, &release(&[("HW-1", "2")])));
+    let plan = planned(evaluated(&before, &release(&[("HW-1", "2")])));
     assert_eq!(verdict(&plan, &before), Verdict::AllEarlier);
     let after = vci(vec![ecu("b", Some("HW-1"), Some("2"), None), ecu("a", Some("HW-1"), Some("2"), None)]);
     assert_eq!(verdict(&plan, &after), Verdict::AllNew);

@@ -75,7 +75,7 @@ pub(super) fn collecting_vci(
     context: &Context<'_>,
 ) -> Transition {
     match event {
-        Event::VciReceived(vci) => match evaluate(vci, context.release) {
+        Event::VciReceived(vci) => match evaluate(vci, context.release, context.deltas) {
             Evaluation::Eligible(plan) => ask_readiness(plan, 0, replans, context),
             Evaluation::UpToDate => Transition::to(State::UpToDate),
             Evaluation::Ineligible(reasons) => Transition::to(State::Ineligible { reasons }),

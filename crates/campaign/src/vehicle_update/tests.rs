@@ -2,6 +2,7 @@ use farrier_protocol::{EcuEntry, FunctionalGroup, Placement, Sha256};
 use proptest::prelude::*;
 
 use super::*;
+use crate::delta::DeltaSettings;
 use crate::release::Image;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
@@ -41,7 +42,11 @@ fn vci(hardware: &str, versions: &[&str]) -> SendVci {
 }
 
 fn plan() -> Plan {
-    match evaluate(&vci("HW", &["1", "1"]), &release()) {
+    match evaluate(
+        &vci("HW", &["1", "1"]),
+        &release(),
+        Deltas { ready: &[], settings: &DeltaSettings::default() },
+    ) {
         Evaluation::Eligible(plan) => plan,
         other @ (Evaluation::UpToDate | Evaluation::Ineligible(_)) => panic!("{other:?}"),
     }
@@ -85,11 +90,12 @@ impl Surroundings {
 }
 
 fn step(state: State, event: Event<'_>, surroundings: &Surroundings) -> Transition {
-    let (settings, release) = (Settings::default(), release());
+    let (settings, release, delta_settings) = (Settings::default(), release(), DeltaSettings::default());
     let context = Context {
         now: NOW.plus_seconds(surroundings.after_s),
         settings: &settings,
         release: &release,
+        deltas: Deltas { ready: &[], settings: &delta_settings },
         vehicle_there: surroundings.there,
         block: surroundings.block.clone(),
     };

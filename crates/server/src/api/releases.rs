@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 use super::problem::Problem;
 use super::{Api, document, name};
 use crate::store::Tx;
+use crate::store::deltas::{self, DeltaState, ReleaseDelta};
 use crate::store::releases::{self, NamedRelease};
 
 /// The body of a new release.
@@ -37,7 +38,7 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<Value>), Problem> {
     let new: NewRelease = document(&body)?;
     let name = name(&new.name, "release")?;
-    api.write(move |tx, _, now| {
+    api.write(move |tx, rules, now| {
         let release = release(tx, new.images)?;
         match releases::by_name(tx, &name)? {
             Some(existing) if same_images(&existing.release, &release) => {
@@ -51,6 +52,9 @@ pub(super) async fn create(
             )),
             None => {
                 releases::create(tx, &name, &release, now)?;
+                if rules.deltas.at_most_percent > 0 {
+                    deltas::want_from_newest(tx, &release, rules.deltas.bases_per_image, now)?;
+                }
                 let created = NamedRelease { name, created_at: now, release };
                 Ok((StatusCode::CREATED, shown(&created)))
             }
@@ -95,6 +99,31 @@ fn shown(release: &NamedRelease) -> Value {
     json!({"name": release.name, "created_at_ms": release.created_at, "images": images})
 }
 
+/// The ratio is to the compressed image, by which a delta is judged.
+fn shown_delta(delta: &ReleaseDelta, can_sign: bool) -> Value {
+    let ratio = match (delta.size_bytes, delta.compressed_image_bytes) {
+        (Some(bytes), Some(compressed)) if compressed > 0 => Some(bytes as f64 / compressed as f64),
+        (_, _) => None,
+    };
+    let detail = match delta.state {
+        DeltaState::Pending if !can_sign => Some(
+            "not made: this server has no release key to sign it; start the server with a release_key"
+                .to_owned(),
+        ),
+        DeltaState::Pending | DeltaState::Ready | DeltaState::NotSmaller | DeltaState::Failed => {
+            delta.detail.clone()
+        }
+    };
+    json!({
+        "hw_part_no": delta.hw_part_no,
+        "from": {"version": delta.from_version, "sha256": delta.from},
+        "to": {"version": delta.version, "sha256": delta.image},
+        "state": delta.state.name(), "detail": detail, "sha256": delta.sha256, "size_bytes": delta.size_bytes,
+        "image_size_bytes": delta.image_bytes, "compressed_image_bytes": delta.compressed_image_bytes,
+        "ratio": ratio,
+    })
+}
+
 /// `GET /releases`
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, Problem> {
     let releases = api.read(|tx| {
@@ -110,6 +139,16 @@ pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, Problem>
 /// `GET /releases/{name}`
 pub(super) async fn show(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Value>, Problem> {
     let wanted = name(&text, "release")?;
-    let found = api.read(move |tx| Ok(releases::by_name(tx, &wanted)?)).await?;
-    found.map(|release| Json(shown(&release))).ok_or_else(|| Problem::not_found("release", &text))
+    let found = api.read(move |tx| {
+        let Some(release) = releases::by_name(tx, &wanted)? else { return Ok(None) };
+        Ok(Some((release, deltas::of_release(tx, &wanted)?)))
+    });
+    let (release, deltas) = found.await?.ok_or_else(|| Problem::not_found("release", &text))?;
+    let can_sign = api.signature.can_sign();
+    let mut shown = shown(&release);
+    if let Value::Object(fields) = &mut shown {
+        let deltas = deltas.iter().map(|delta| shown_delta(delta, can_sign)).collect();
+        fields.insert("deltas".to_owned(), Value::Array(deltas));
+    }
+    Ok(Json(shown))
 }

@@ -15,9 +15,14 @@ struct Operator {
 
 impl Operator {
     fn of(world: &World) -> Self {
+        Self::with(world, true)
+    }
+
+    fn with(world: &World, has_release_key: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::init(&dir.path().join("pki"), false, START).unwrap();
-        let signature = ReleaseSignature::load(Some(&pki.release_key()), &pki.release_public_key()).unwrap();
+        let key = has_release_key.then(|| pki.release_key());
+        let signature = ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap();
         let now = world.now;
         let router = router(Api {
             store: world.store.clone(),
@@ -279,4 +284,48 @@ async fn refused_messages_are_shown_with_their_reason() {
     let refused = operator.get("/refused-messages").await;
     assert_eq!((&refused[0]["code"], &refused[0]["payload"]), (&json!("MALFORMED_JSON"), &json!("{")));
     assert_eq!(operator.get("/vehicles/V1").await["refused_messages"][0]["topic"], "result");
+}
+
+#[tokio::test]
+async fn a_release_shows_its_deltas_and_why_there_are_none() {
+    let world = World::new();
+    world.release("R1", "1").await;
+    world.release("R2", "2").await;
+    let digest = |version: &str| Sha256::of(version.as_bytes());
+    let images = json!([{"hw_part_no": "HW-1", "version": "3", "sha256": digest("2")}]);
+    let operator = Operator::of(&world);
+    assert_eq!(
+        operator.post("/releases", json!({"name": "R3", "images": images})).await.0,
+        StatusCode::CREATED
+    );
+
+    let shown = operator.get("/releases/R3").await;
+    assert_eq!(shown["deltas"][0]["from"], json!({"version": "1", "sha256": digest("1")}));
+    assert_eq!(shown["deltas"][0]["to"], json!({"version": "3", "sha256": digest("2")}));
+    assert_eq!(
+        (&shown["deltas"][0]["state"], &shown["deltas"][0]["detail"]),
+        (&json!("pending"), &Value::Null)
+    );
+    let without_key = Operator::with(&world, false).get("/releases/R3").await;
+    let detail = without_key["deltas"][0]["detail"].as_str().unwrap();
+    assert!(detail.contains("no release key"), "{detail}");
+
+    world
+        .write(|tx, _, now| {
+            let wanted = crate::store::deltas::next_wanted(tx)?.unwrap();
+            let made = crate::store::deltas::MadeDelta::Ready {
+                sha256: Sha256::of(b"delta"),
+                size_bytes: 100,
+                signature: vec![0x30],
+                compressed_image_bytes: 400,
+            };
+            crate::store::deltas::made(tx, &wanted, &made, now)
+        })
+        .await;
+    let ready = &operator.get("/releases/R3").await["deltas"][0];
+    assert_eq!(
+        (&ready["state"], &ready["size_bytes"], &ready["ratio"]),
+        (&json!("ready"), &json!(100), &json!(0.25))
+    );
+    assert_eq!(operator.get("/releases/R1").await["deltas"], json!([]));
 }

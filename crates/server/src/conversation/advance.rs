@@ -1,14 +1,14 @@
 //! Carries out what the campaign decides about vehicle updates: state, commands, what may be downloaded, and
 //! which update of a vehicle is next.
 
-use farrier_campaign::{Block, Context, Event, State};
+use farrier_campaign::{Block, Context, Deltas, Event, State};
 use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
 use crate::store::campaigns::Campaign;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, campaigns, commands, packages, releases, updates, vehicles};
+use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, releases, updates, vehicles};
 
 /// Tells a vehicle update what happened, and carries out what follows. `cause` is the vehicle's message.
 pub(crate) fn advance(
@@ -23,10 +23,14 @@ pub(crate) fn advance(
     let (vehicle, campaign, release) = surroundings(tx, &update)?;
     let mut settings = rules.settings.clone();
     settings.update_deadline_s = campaign.update_deadline_s.unwrap_or(settings.update_deadline_s);
+    // Only a VCI is planned by.
+    let plans = matches!(event, Event::VciReceived(_));
+    let ready = if plans { deltas::ready_of_release(tx, &campaign.release)? } else { Vec::new() };
     let context = Context {
         now,
         settings: &settings,
         release: &release.release,
+        deltas: Deltas { ready: &ready, settings: &rules.deltas },
         vehicle_there,
         block: block(tx, &vehicle, &update)?,
     };
@@ -36,6 +40,12 @@ pub(crate) fn advance(
         return Ok(());
     }
     update.state = transition.state;
+    if plans
+        && rules.deltas.at_most_percent > 0
+        && let Some(plan) = update.state.plan()
+    {
+        deltas::want_for_plan(tx, plan, rules.deltas.bases_per_image, now)?;
+    }
     update.ended_at = match (update.state.is_final(), before.is_final()) {
         (true, true) => update.ended_at,
         (true, false) => Some(now),

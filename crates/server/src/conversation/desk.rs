@@ -13,7 +13,7 @@ use crate::desk::{
     WallClock,
 };
 use crate::store::packages::Grant;
-use crate::store::{Store, StoreError, Tx, commands, packages, releases, vehicles};
+use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, vehicles};
 
 /// What the endpoints speak to.
 #[derive(Clone)]
@@ -109,8 +109,11 @@ impl PackageDesk for ServerDesk {
     ) -> Result<FileAnswer, DeskUnavailable> {
         let digest = *hash;
         self.answer(peer, pkg_id, hash, move |tx, _| {
-            let image = releases::image(tx, &digest)?;
-            Ok(image.map_or(FileAnswer::Unknown, |image| FileAnswer::Signature(image.signature)))
+            let signature = match releases::image(tx, &digest)? {
+                Some(image) => Some(image.signature),
+                None => deltas::signature(tx, &digest)?,
+            };
+            Ok(signature.map_or(FileAnswer::Unknown, FileAnswer::Signature))
         })
         .await
     }

@@ -7,7 +7,10 @@ use rusqlite::{Connection, TransactionBehavior};
 use super::StoreError;
 
 /// The steps, each named after what it brings.
-const STEPS: [(&str, &str); 1] = [("first_light", include_str!("../../migrations/0001_first_light.sql"))];
+const STEPS: [(&str, &str); 2] = [
+    ("first_light", include_str!("../../migrations/0001_first_light.sql")),
+    ("deltas", include_str!("../../migrations/0002_deltas.sql")),
+];
 
 /// Runs the steps that this store has not seen, each with its record in one transaction.
 pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreError> {

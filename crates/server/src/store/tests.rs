@@ -145,7 +145,50 @@ async fn a_store_of_this_version_opens_again_with_all_that_is_in_it() {
     let steps = store.read(|tx| {
         tx.rows("SELECT number, name FROM schema_step", &[], |row| Ok((row.integer(0)?, row.text(1)?)))
     });
-    assert_eq!(steps.await.unwrap(), [(1, "first_light".to_owned())]);
+    assert_eq!(steps.await.unwrap(), [(1, "first_light".to_owned()), (2, "deltas".to_owned())]);
+}
+
+#[tokio::test]
+async fn a_filled_store_of_the_first_version_is_brought_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let digest = farrier_protocol::Sha256::of(b"image");
+    let old = Connection::open(dir.path().join("farrier.db")).unwrap();
+    old.execute_batch(include_str!("../../migrations/0001_first_light.sql")).unwrap();
+    old.execute_batch(&format!(
+        "CREATE TABLE schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL);
+         INSERT INTO schema_step VALUES (1, 'first_light');
+         INSERT INTO image VALUES ('{digest}', 5, '3001', 1);
+         INSERT INTO release VALUES ('R1', 1);
+         INSERT INTO release_image VALUES ('R1', 'HW-1', '1', '{digest}');"
+    ))
+    .unwrap();
+    drop(old);
+
+    let (store, _) = open(&dir);
+    let image = store.read(move |tx| releases::image(tx, &digest)).await.unwrap().unwrap();
+    assert_eq!((image.size_bytes, image.signature), (5, vec![0x30, 1]));
+    let release: farrier_protocol::Text = "R1".parse().unwrap();
+    let newer = farrier_campaign::Image {
+        hw_part_no: "HW-1".parse().unwrap(),
+        version: "2".parse().unwrap(),
+        sha256: farrier_protocol::Sha256::of(b"newer"),
+        size_bytes: 5,
+    };
+    store
+        .write::<_, StoreError>(move |tx| {
+            let at = farrier_protocol::UnixMillis(2);
+            let image =
+                releases::StoredImage { sha256: newer.sha256, size_bytes: 5, signature: vec![0x30, 2] };
+            releases::put_image(tx, &image, at)?;
+            let second = farrier_campaign::Release::new(vec![newer]).unwrap();
+            releases::create(tx, &"R2".parse().unwrap(), &second, at)?;
+            deltas::want_from_newest(tx, &second, 8, at)
+        })
+        .await
+        .unwrap();
+    let wanted = store.read(deltas::next_wanted).await.unwrap().unwrap();
+    assert_eq!((wanted.from, wanted.compressed_image_bytes), (digest, None));
+    assert!(store.read(move |tx| deltas::of_release(tx, &release)).await.unwrap().is_empty());
 }
 
 #[tokio::test]
@@ -158,7 +201,7 @@ async fn a_store_of_a_newer_version_is_left_alone() {
         .unwrap();
     store.close().await;
     let error = Store::open(&dir.path().join("farrier.db"), Box::new(|_| {})).err().unwrap();
-    assert!(matches!(error, StoreError::Newer { found: 99, expected: 1, .. }), "{error}");
+    assert!(matches!(error, StoreError::Newer { found: 99, expected: 2, .. }), "{error}");
 }
 
 #[test]

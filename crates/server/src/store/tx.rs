@@ -82,6 +82,11 @@ impl<'c> Tx<'c> {
         self.committed.borrow_mut().due_changed = true;
     }
 
+    /// Once this is durable, the maker of deltas looks what is wanted.
+    pub(crate) fn delta_wanted(&self) {
+        self.committed.borrow_mut().delta_wanted = true;
+    }
+
     /// Runs a statement; gives the number of rows that it changed.
     pub(crate) fn exec(&self, sql: &'static str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
         let mut statement = self.connection.prepare_cached(sql)?;
