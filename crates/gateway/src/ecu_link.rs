@@ -121,7 +121,8 @@ struct Vehicle {
 #[derive(Debug)]
 struct Controller {
     link: Link,
-    writes: Semaphore,
+    /// Places for blocks in its buffers.
+    blocks: Semaphore,
 }
 
 #[derive(Debug)]
@@ -138,7 +139,7 @@ impl Controller {
             }
             Transport::Can(interface) => Link::Can(CanLink::new(controller.name.clone(), interface.clone())),
         };
-        Self { link, writes: Semaphore::new(controller.parallel_writes) }
+        Self { link, blocks: Semaphore::new(controller.parallel_writes) }
     }
 }
 
@@ -222,8 +223,6 @@ impl EcuLinks {
         progress: impl FnMut(u64) + Send,
     ) -> Result<(), EcuError> {
         let ecu = self.ecu(ecu_id)?;
-        // A closed semaphore cannot be: nobody closes it. Without a permit the write goes on all the same.
-        let _permit = ecu.controller.writes.acquire().await.ok();
         let mut reader = ImageReader::open(image.path, image.job.size).await?;
         let mut settings = self.settings().clone();
         settings.timers.max_block_length = settings.timers.max_block_length.min(ecu.way.max_message_length());
@@ -353,7 +352,7 @@ impl Ecu<'_> {
         image: Option<&'c mut ImageReader>,
         progress: P,
     ) -> Conversation<'c, P> {
-        Conversation::new(self.way, image, progress)
+        Conversation::new(self.way, &self.controller.blocks, image, progress)
     }
 
     async fn read(&self, settings: &Settings, identifiers: &[u16]) -> Result<Vec<Vec<u8>>, EcuError> {

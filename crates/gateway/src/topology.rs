@@ -53,7 +53,7 @@ pub struct Controller {
     pub name: String,
     /// How it is reached.
     pub transport: Transport,
-    /// How many ECUs behind it may be written at once.
+    /// How many blocks of images may be on their way to its ECUs at once: what its buffers hold.
     pub parallel_writes: usize,
 }
 

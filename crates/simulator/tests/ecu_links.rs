@@ -68,10 +68,15 @@ struct Car {
 
 impl Car {
     async fn new(ecus: Vec<EcuConfig>) -> Self {
+        Self::with_places(ecus, 8).await
+    }
+
+    /// A controller that has room for so many blocks at once.
+    async fn with_places(ecus: Vec<EcuConfig>, places: usize) -> Self {
         let folder = tempfile::tempdir().unwrap();
         let count = ecus.len();
         let entity = DoipEntity::start(entity_config("127.0.0.1:0"), ecus, folder.path()).await.unwrap();
-        let links = EcuLinks::new(topology(&entity, count));
+        let links = EcuLinks::new(topology(&entity, count, places));
         Self { entity, links, folder }
     }
 
@@ -94,7 +99,7 @@ impl Car {
     }
 }
 
-fn topology(entity: &DoipEntity, ecus: usize) -> Topology {
+fn topology(entity: &DoipEntity, ecus: usize, places: usize) -> Topology {
     let mut text = format!(
         r#"
         security_algorithm = "insecure-xor-a5-for-simulators-only"
@@ -108,7 +113,7 @@ fn topology(entity: &DoipEntity, ecus: usize) -> Topology {
         name = "front"
         address = "{}"
         logical_address = 0x1000
-        parallel_writes = 8
+        parallel_writes = {places}
         "#,
         entity.tcp_address(),
     );
@@ -349,6 +354,50 @@ async fn a_slow_ecu_does_not_hold_up_its_neighbours() {
 }
 
 #[tokio::test]
+async fn ecus_in_trouble_take_no_time_from_others_even_behind_the_smallest_controller() {
+    let mut ecus: Vec<_> = (0..5).map(ecu_config).collect();
+    ecus[0].faults.silent = true;
+    ecus[1].timing.erase_ms = 3_000;
+    ecus[2].faults.slow_ms = 500;
+    let car = Car::with_places(ecus, 1).await;
+    let content = content(200_000);
+    let path = car.image("image", &content);
+    let start = Instant::now();
+    let timed = async |number| (write(&car.links, number, &path, job(&content)).await, start.elapsed());
+    let (silent, erasing, slow, good, better) =
+        tokio::join!(timed(0), timed(1), timed(2), timed(3), timed(4));
+    assert!(matches!(silent.0, Err(EcuError::Conversation(Failure::Silent { .. }))), "{:?}", silent.0);
+    for (result, elapsed) in [good, better] {
+        result.unwrap();
+        for trouble in [silent.1, erasing.1, slow.1] {
+            assert!(elapsed < trouble, "{elapsed:?} and {trouble:?}");
+        }
+    }
+    erasing.0.and(slow.0).unwrap();
+    for number in 1..5 {
+        assert_eq!(car.bank(number, 1), content);
+    }
+}
+
+#[tokio::test]
+async fn a_controller_gets_no_more_blocks_at_once_than_it_has_room_for() {
+    let timing = EcuTiming { block_ms: 20, max_block_length: 1002, ..ecu_config(0).timing };
+    let ecus = (0..3).map(|number| EcuConfig { timing: timing.clone(), ..ecu_config(number) }).collect();
+    let car = Car::with_places(ecus, 1).await;
+    let content = content(10_000);
+    let path = car.image("image", &content);
+    let start = Instant::now();
+    let (a, b, c) = tokio::join!(
+        write(&car.links, 0, &path, job(&content)),
+        write(&car.links, 1, &path, job(&content)),
+        write(&car.links, 2, &path, job(&content)),
+    );
+    a.and(b).and(c).unwrap();
+    // Three times ten blocks, one after the other, each with its 20 ms.
+    assert!(start.elapsed() >= Duration::from_millis(600), "{:?}", start.elapsed());
+}
+
+#[tokio::test]
 async fn an_ecu_that_boots_its_old_bank_is_seen() {
     let faults = Faults { boots_into_old_bank: true, ..Faults::default() };
     let car = Car::new(vec![EcuConfig { faults, ..ecu_config(0) }]).await;
@@ -375,7 +424,7 @@ async fn what_cannot_be_reached_is_named() {
     let unknown = car.links.running(&id(7)).await.unwrap_err();
     assert!(matches!(unknown, EcuError::UnknownEcu { .. }), "{unknown}");
 
-    let more = EcuLinks::new(topology(&car.entity, 2));
+    let more = EcuLinks::new(topology(&car.entity, 2, 8));
     drop(car.links);
     let not_routed = more.running(&id(1)).await.unwrap_err();
     assert!(matches!(not_routed, EcuError::NotRouted { .. }), "{not_routed}");

@@ -1,11 +1,13 @@
 //! Carries out what a sequence asks for: sends, waits, reads blocks, keeps the session open.
 
+use std::pin::pin;
 use std::time::Duration;
 
 use bytes::{Bytes, BytesMut};
 use farrier_diagnostics::doip::DiagnosticNackCode;
 use farrier_diagnostics::uds::TESTER_PRESENT_WITHOUT_ANSWER;
 use farrier_diagnostics::{Failure, RestartCause, Sequence, Step};
+use tokio::sync::{Semaphore, SemaphorePermit};
 use tokio::time::{Instant, Interval, MissedTickBehavior, interval_at, sleep_until};
 
 use super::can_link::CanChannel;
@@ -16,9 +18,14 @@ use super::{EcuError, Way};
 /// How often "tester present" is sent while a session is open: S3 is 5 s.
 const TESTER_PRESENT_EVERY: Duration = Duration::from_secs(2);
 
+/// The service byte of a block.
+const TRANSFER_DATA: u8 = 0x36;
+
 /// One conversation with one ECU.
 pub(super) struct Conversation<'a, P> {
     way: Way<'a>,
+    /// Places for blocks in the buffers of the ECU's controller.
+    blocks: &'a Semaphore,
     image: Option<&'a mut ImageReader>,
     progress: P,
     started: Instant,
@@ -72,12 +79,18 @@ enum Event {
 }
 
 impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
-    pub(super) fn new(way: Way<'a>, image: Option<&'a mut ImageReader>, progress: P) -> Self {
+    pub(super) fn new(
+        way: Way<'a>,
+        blocks: &'a Semaphore,
+        image: Option<&'a mut ImageReader>,
+        progress: P,
+    ) -> Self {
         let started = Instant::now();
         let mut tester_present = interval_at(started + TESTER_PRESENT_EVERY, TESTER_PRESENT_EVERY);
         tester_present.set_missed_tick_behavior(MissedTickBehavior::Delay);
         Self {
             way,
+            blocks,
             image,
             progress,
             started,
@@ -152,8 +165,12 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
             }
         }
         let before = self.now();
+        let _place = match self.sent.first() {
+            Some(service) if *service == TRANSFER_DATA => self.place(sequence.session_is_open()).await,
+            Some(_) | None => None,
+        };
         send(self.channel.as_ref(), self.sent.clone()).await;
-        // On CAN a block takes a while to get there: the ECU's time begins after that.
+        // A block waits for its place, and on CAN it takes a while to get there: the ECU's time begins after that.
         let answer_by = answer_by + (self.now() - before);
         self.wait_for_answer(sequence, answer_by, out).await
     }
@@ -194,6 +211,21 @@ impl<'a, P: FnMut(u64) + Send> Conversation<'a, P> {
                     None => return Ok(Event::Lost),
                 },
                 () = sleep_until(until) => return Ok(Event::Time),
+                _ = self.tester_present.tick(), if session_is_open => {
+                    send(self.channel.as_ref(), Bytes::from_static(&TESTER_PRESENT_WITHOUT_ANSWER)).await;
+                }
+            }
+        }
+    }
+
+    /// Waits until the controller has room for a block. An ECU takes a place only while a block of its own is on
+    /// the way, so that one that erases, waits or does not answer keeps no other from being written.
+    async fn place(&mut self, session_is_open: bool) -> Option<SemaphorePermit<'a>> {
+        let mut place = pin!(self.blocks.acquire());
+        loop {
+            tokio::select! {
+                // Nobody closes the semaphore; without a place the block would go out all the same.
+                place = &mut place => return place.ok(),
                 _ = self.tester_present.tick(), if session_is_open => {
                     send(self.channel.as_ref(), Bytes::from_static(&TESTER_PRESENT_WITHOUT_ANSWER)).await;
                 }
