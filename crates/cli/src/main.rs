@@ -3,6 +3,7 @@
 
 mod campaign;
 mod check_message;
+mod delta;
 mod demo;
 mod operator;
 mod output;
@@ -53,6 +54,9 @@ enum Command {
     Simulate(simulate::Simulate),
     /// Check one message against the protocol, for those who write their own gateway.
     CheckMessage(check_message::CheckMessage),
+    /// Make, apply and look into deltas between images.
+    #[command(subcommand)]
+    Delta(delta::Delta),
 }
 
 impl Command {
@@ -65,7 +69,8 @@ impl Command {
             | Self::Release(_)
             | Self::Campaign(_)
             | Self::Vehicle(_)
-            | Self::CheckMessage(_) => "warn",
+            | Self::CheckMessage(_)
+            | Self::Delta(_) => "warn",
         }
     }
 }
@@ -96,6 +101,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
     let command = match command {
         Command::CheckMessage(check) => return check.run(),
         Command::Pki(pki) => return pki.run().map(|()| ExitCode::SUCCESS),
+        Command::Delta(delta) => return delta.run().map(|()| ExitCode::SUCCESS),
         command @ (Command::Demo(_)
         | Command::Server(_)
         | Command::Release(_)
@@ -112,7 +118,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Campaign(campaign) => campaign.run().await?,
             Command::Vehicle(vehicle) => vehicle.run().await?,
             Command::Simulate(simulate) => simulate.run().await?,
-            Command::CheckMessage(_) | Command::Pki(_) => {}
+            Command::CheckMessage(_) | Command::Pki(_) | Command::Delta(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     })

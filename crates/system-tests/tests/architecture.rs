@@ -29,7 +29,14 @@ const ARROWS: &[(&str, &[&str])] = &[
     ),
     (
         "farrier",
-        &["farrier-server", "farrier-simulator", "farrier-gateway", "farrier-campaign", "farrier-protocol"],
+        &[
+            "farrier-server",
+            "farrier-simulator",
+            "farrier-gateway",
+            "farrier-campaign",
+            "farrier-delta",
+            "farrier-protocol",
+        ],
     ),
     (
         "farrier-system-tests",
