@@ -16,6 +16,19 @@
 //! | Undo | ECUs rolled back | goes on rolling back |
 //! | Ended | packages deleted | cleaning up |
 //!
+//! What then follows from what each ECU says it runs (the new software *ready* = in the other bank, bootable):
+//!
+//! | last record | asked after | earlier | earlier, new ready | new on trial | new confirmed | no answer |
+//! |---|---|---|---|---|---|---|
+//! | Accepted | | remembered | remembered | ended: not of this update | remembered | asked again |
+//! | Process, RollBack before any swap | | at rest | at rest | asked again, until its trial runs out | asked again | asked again |
+//! | Activate, Activated, RollBack after a swap | roll-back and restart | at rest | at rest | rolled back again | rolled back again | rolled back again |
+//! | Commit | | asked again | activated again | confirmed | at rest | asked again |
+//! | Undo | roll-back and restart | at rest | at rest | rolled back again | rolled back again | rolled back again |
+//!
+//! "Again" happens a bounded number of times; then service is required and the ECU is named (after Accepted: the
+//! update ends, for nothing was touched). `update/tests/recovery.rs` walks every cell.
+//!
 //! The order in which records may follow each other is [`Record::may_follow`].
 
 use farrier_protocol::{EcuId, MsgId, UnixMillis};

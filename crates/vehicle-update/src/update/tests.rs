@@ -1,6 +1,7 @@
 //! Every row of the table, then random lives in virtual time against a model of ECUs.
 
 mod random_life;
+mod recovery;
 
 use super::*;
 use crate::ecu_work::{Runs, Trial};
