@@ -109,3 +109,70 @@ async fn ask_socket(path: &Path, question: String) -> Result<bool, ConsentError>
         .map(|answer| answer.agrees)
         .map_err(|error| ConsentError::NoAnswer { by, found: error.to_string() })
 }
+
+#[cfg(test)]
+mod tests {
+    use tokio::net::UnixListener;
+
+    use super::*;
+    use crate::image_store::tests::plan;
+
+    fn settings(ask: Consent) -> ConsentSettings {
+        ConsentSettings { ask, ..ConsentSettings::default() }
+    }
+
+    fn program(script: &str) -> ConsentSettings {
+        settings(Consent::Command(["sh", "-c", script].map(str::to_owned).to_vec()))
+    }
+
+    async fn asked(settings: &ConsentSettings) -> Result<bool, ConsentError> {
+        ask(settings, &plan("2.0", &[("brake", b"x"), ("door", b"y")])).await
+    }
+
+    #[tokio::test]
+    async fn a_program_gets_the_whole_question_and_its_exit_status_is_the_answer() {
+        let folder = tempfile::tempdir().unwrap();
+        let said = folder.path().join("question.json");
+        let script = format!("cat > {}", said.display());
+        assert!(asked(&program(&script)).await.unwrap());
+        let question: serde_json::Value = serde_json::from_slice(&std::fs::read(said).unwrap()).unwrap();
+        assert_eq!(question["purpose"], "Software update of brake to version 2.0, door to version 2.0");
+        assert_eq!(
+            (question["duration_s"].as_u64(), question["update_id"].as_str()),
+            (Some(900), Some("UPD_1"))
+        );
+        assert!(question["not_usable"].as_str().unwrap().contains("cannot be driven"));
+
+        assert!(!asked(&program("exit 1")).await.unwrap());
+        let crashed = asked(&program("exit 3")).await.unwrap_err();
+        assert!(matches!(&crashed, ConsentError::NoAnswer { .. }), "a crash is no answer: {crashed}");
+        let missing = settings(Consent::Command(vec!["/no/such/program".to_owned()]));
+        assert!(matches!(asked(&missing).await, Err(ConsentError::Unreachable { .. })));
+    }
+
+    #[tokio::test]
+    async fn a_socket_is_asked_in_one_line_and_answers_in_one() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("hmi.sock");
+        let settings = settings(Consent::Socket(path.clone()));
+        assert!(matches!(asked(&settings).await, Err(ConsentError::Unreachable { .. })));
+        let listener = UnixListener::bind(&path).unwrap();
+        for (answer, expected) in
+            [("{\"agrees\": true}\n", Some(true)), ("{\"agrees\":false}", Some(false)), ("", None)]
+        {
+            let driver = async {
+                let (socket, _) = listener.accept().await.unwrap();
+                let mut socket = BufReader::new(socket);
+                let mut question = String::new();
+                socket.read_line(&mut question).await.unwrap();
+                assert!(question.contains("Software update of brake"), "{question}");
+                socket.get_mut().write_all(answer.as_bytes()).await.unwrap();
+            };
+            let (asked, ()) = tokio::join!(asked(&settings), driver);
+            match expected {
+                Some(expected) => assert_eq!(asked.unwrap(), expected),
+                None => assert!(matches!(asked, Err(ConsentError::NoAnswer { .. }))),
+            }
+        }
+    }
+}

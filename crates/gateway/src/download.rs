@@ -67,7 +67,7 @@ pub(crate) enum DownloadError {
     Rebuild {
         pkg_id: String,
         #[source]
-        source: RebuildError,
+        source: Box<RebuildError>,
     },
 }
 
@@ -227,7 +227,7 @@ impl Downloader {
                 tracing::warn!(%ecu_id, error = %source, "A base that did not fit could not be forgotten.");
             }
         }
-        rebuilt.map_err(|source| DownloadError::Rebuild { pkg_id, source })?;
+        rebuilt.map_err(|source| DownloadError::Rebuild { pkg_id, source: Box::new(source) })?;
         // It is no longer needed; where another ECU needs the same image, that is here now.
         tokio::fs::remove_file(&delta).await.map_err(|source| DownloadError::File { path: delta, source })
     }

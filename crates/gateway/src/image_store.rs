@@ -151,13 +151,13 @@ fn is_image(path: &Path) -> bool {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     use farrier_protocol::{DownloadTransfer, Package, StartDownload, TransferProtocol};
 
     use super::*;
 
     /// An update of these ECUs to these contents.
-    fn plan(version: &str, contents: &[(&str, &[u8])]) -> Plan {
+    pub(crate) fn plan(version: &str, contents: &[(&str, &[u8])]) -> Plan {
         let packages = contents.iter().map(|(ecu_id, content)| {
             let hash = Sha256::of(content);
             Package {

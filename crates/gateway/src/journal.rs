@@ -515,6 +515,10 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
             params![record.name(), content, Sha256::of(content.as_bytes()).to_string()],
         )?;
     }
+    if matches!(entry.record, Some(Record::Process | Record::Undo { .. })) {
+        // ECUs are about to change: the inventory that was sent last says no longer what the vehicle is.
+        transaction.execute("DELETE FROM fact WHERE name = 'vci_digest'", [])?;
+    }
     for message in &entry.messages {
         transaction.execute(
             "INSERT INTO outbox (topic, payload) VALUES (?1, ?2)",

@@ -11,6 +11,7 @@
 #[path = "conversation/car.rs"]
 mod car;
 #[path = "conversation/scripted_server.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
 mod scripted_server;
 
 use car::{Car, EcuFault};
@@ -89,7 +90,7 @@ async fn a_vehicle_says_what_it_is_is_updated_and_can_be_brought_back() {
     assert_eq!(inventory.power.as_ref().unwrap().battery_12v_v, Some(12.6));
     assert!(inventory.ecu_inventory[0].mac_address.is_none(), "nobody asked for it");
 
-    let start = server.offer(&car, "2.0");
+    let start = server.offer(car.ecus, "2.0");
     let readiness = server
         .ask(ServerBody::RequestDownloadReadiness(RequestDownloadReadiness {
             correlation_id: None,
@@ -139,7 +140,7 @@ async fn one_ecu_that_fails_leaves_every_ecu_as_it_was() {
         let server = ScriptedServer::start().await;
         let car = Car::new(&server, &[EcuFault::None, EcuFault::None, fault, EcuFault::None]).await;
         let gateway = car.start().await;
-        let failed = error(server.ask(ServerBody::StartDownload(server.offer(&car, "2.0"))).await);
+        let failed = error(server.ask(ServerBody::StartDownload(server.offer(car.ecus, "2.0"))).await);
         assert_eq!(failed.code, ErrorCode::UpdateFailed, "{fault:?}");
         assert_eq!(failed.failed_ecus, Some(vec!["ecu_003".parse().unwrap()]), "{fault:?}");
         assert_eq!(versions(&server).await, ["1.0"; 4], "{fault:?}");
@@ -154,7 +155,7 @@ async fn a_gateway_that_stops_while_it_writes_brings_every_ecu_back_when_it_star
     let server = ScriptedServer::start().await;
     let car = Car::new(&server, &[EcuFault::None, EcuFault::SlowWrite]).await;
     let gateway = car.start().await;
-    let command = server.send(ServerBody::StartDownload(server.offer(&car, "2.0")));
+    let command = server.send(ServerBody::StartDownload(server.offer(car.ecus, "2.0")));
     let mut status = gateway.status();
     status.wait_for(|status| status.ecus.values().any(|ecu| ecu.written_bytes > 0)).await.unwrap();
     drop(status);
@@ -173,7 +174,7 @@ async fn while_an_update_runs_others_are_told_to_wait_and_a_cancel_ends_it() {
     let server = ScriptedServer::start().await;
     let car = Car::new(&server, &[EcuFault::SlowWrite, EcuFault::None]).await;
     let gateway = car.start().await;
-    let start = server.offer(&car, "2.0");
+    let start = server.offer(car.ecus, "2.0");
     server.send(ServerBody::StartDownload(start.clone()));
     let mut status = gateway.status();
     status.wait_for(|status| status.phase == Some(Phase::Processing)).await.unwrap();
@@ -212,11 +213,11 @@ async fn commands_that_cannot_be_carried_out_are_answered_with_their_code() {
     assert_eq!(incomplete.code, ErrorCode::VciIncomplete);
     assert_eq!(incomplete.failed_ecus, Some(vec!["ecu_002".parse().unwrap()]));
 
-    let mut expired = server.offer(&car, "2.0");
+    let mut expired = server.offer(car.ecus, "2.0");
     expired.expires_at_ms = now();
     assert_eq!(error(server.ask(ServerBody::StartDownload(expired)).await).code, ErrorCode::Expired);
 
-    let mut delta = server.offer(&car, "2.0");
+    let mut delta = server.offer(car.ecus, "2.0");
     delta.packages[1].delta_from = Some("1.0".parse().unwrap());
     let mismatch = error(server.ask(ServerBody::StartDownload(delta.clone())).await);
     assert_eq!(mismatch.code, ErrorCode::DeltaBaseMismatch);
@@ -230,7 +231,7 @@ async fn commands_that_cannot_be_carried_out_are_answered_with_their_code() {
     assert_eq!(error(server.answer(&unknown).await).code, ErrorCode::Unsupported);
 
     car.set_signals("\"vehicle.speed_kmh\" = 30.0");
-    let start = server.offer(&car, "2.0");
+    let start = server.offer(car.ecus, "2.0");
     let request = RequestDownloadReadiness {
         correlation_id: None,
         region_filter: None,
@@ -271,7 +272,7 @@ async fn a_download_goes_on_after_the_gateway_was_restarted() {
     let car = Car::new(&server, &[EcuFault::None; 2]).await;
     let gateway = car.start().await;
     server.hold_packages(true);
-    let command = server.send(ServerBody::StartDownload(server.offer(&car, "2.0")));
+    let command = server.send(ServerBody::StartDownload(server.offer(car.ecus, "2.0")));
     server.package_was_asked_for().await;
     gateway.stop().await.unwrap();
 
@@ -280,5 +281,86 @@ async fn a_download_goes_on_after_the_gateway_was_restarted() {
     server.result(&command, Operation::Commit).await;
     assert_eq!(operations(&server), [Operation::Download, Operation::Install, Operation::Commit]);
     assert_eq!(versions(&server).await, ["2.0"; 2]);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vehicle_that_starts_to_move_goes_on_downloading_and_waits_with_the_install() {
+    let server = ScriptedServer::start().await;
+    let car = Car::new(&server, &[EcuFault::None; 2]).await;
+    car.set_signals("\"power.battery_12v_v\" = 12.6\n\"vehicle.speed_kmh\" = 30.0");
+    let gateway = car.start().await;
+    let command = server.send(ServerBody::StartDownload(server.offer(car.ecus, "2.0")));
+    server.result(&command, Operation::Download).await;
+    let mut status = gateway.status();
+    let waits_for = |status: &farrier_gateway::Status| status.waits_for.clone();
+    let waiting = status.wait_for(|status| status.waits_for.is_some()).await.map(|status| waits_for(&status));
+    assert_eq!(waiting.unwrap().as_deref(), Some("the vehicle (VEHICLE_MOVING)"));
+    assert_eq!(versions(&server).await, ["1.0"; 2], "the inventory can be told meanwhile");
+    drop(status);
+    gateway.stop().await.unwrap();
+
+    // A restart goes on waiting.
+    let gateway = car.start().await;
+    let mut status = gateway.status();
+    status.wait_for(|status| status.waits_for.is_some()).await.unwrap();
+    drop(status);
+    car.set_signals("\"vehicle.speed_kmh\" = 0.0");
+    server.result(&command, Operation::Commit).await;
+    assert_eq!(operations(&server), [Operation::Download, Operation::Install, Operation::Commit]);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn the_next_update_can_come_as_a_delta_of_what_is_installed() {
+    let server = ScriptedServer::start().await;
+    let car = Car::new(&server, &[EcuFault::None; 2]).await;
+    let gateway = car.start().await;
+    let first = server.offer(car.ecus, "2.0");
+    let command = server.send(ServerBody::StartDownload(first.clone()));
+    server.result(&command, Operation::Commit).await;
+    let mut status = gateway.status();
+    status.wait_for(|status| status.phase == Some(Phase::Ended)).await.unwrap();
+    drop(status);
+
+    let second = server.offer_deltas(&first, "2.0", "3.0");
+    let command = server.send(ServerBody::StartDownload(second));
+    server.result(&command, Operation::Commit).await;
+    assert_eq!(versions(&server).await, ["3.0"; 2]);
+
+    // What ran before is no base any more.
+    let stale = server.offer_deltas(&first, "2.0", "4.0");
+    let mismatch = error(server.ask(ServerBody::StartDownload(stale.clone())).await);
+    assert_eq!(mismatch.code, ErrorCode::DeltaBaseMismatch);
+    assert_eq!(mismatch.pkg_ids.map(|pkg_ids| pkg_ids.len()), Some(2));
+    let readiness = RequestDownloadReadiness {
+        correlation_id: None,
+        region_filter: None,
+        packages: scripted_server::offered(&stale),
+        transfer: scripted_server::transfer(&stale),
+        readiness_requirements: vec![Condition::Speed],
+        deadline_s: None,
+        expires_at_ms: Some(later()),
+    };
+    let mismatch = error(server.ask(ServerBody::RequestDownloadReadiness(readiness)).await);
+    assert_eq!(mismatch.code, ErrorCode::DeltaBaseMismatch);
+    gateway.stop().await.unwrap();
+}
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vehicle_is_asked_again_only_if_it_may_have_changed() {
+    let server = ScriptedServer::start().await;
+    let car = Car::new(&server, &[EcuFault::None]).await;
+    let gateway = car.start().await;
+    let told = vci(&server).await;
+    gateway.stop().await.unwrap();
+    let gateway = car.start().await;
+    assert_eq!(wake_up(&server, 2).await.vci_digest, Some(vci_digest(&told)));
+
+    let command = server.send(ServerBody::StartDownload(server.offer(car.ecus, "2.0")));
+    server.result(&command, Operation::Commit).await;
+    gateway.stop().await.unwrap();
+    let gateway = car.start().await;
+    assert_eq!(wake_up(&server, 3).await.vci_digest, None, "the server must ask");
     gateway.stop().await.unwrap();
 }

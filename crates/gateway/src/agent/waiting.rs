@@ -1,15 +1,14 @@
 //! Waits with the install until the vehicle is ready and the driver agrees. It ends by the deadline or a cancel,
 //! which drop it.
 
-use std::sync::Arc;
 use std::time::Duration;
 
 use farrier_protocol::NotReadyReason;
-use farrier_vehicle_update::{Event, InstallStep, Plan};
+use farrier_vehicle_update::{Event, InstallStep, Plan, ReadinessPolicy};
 
 use super::Agent;
-use crate::config::GatewayConfig;
-use crate::consent;
+use crate::config::{Consent, ConsentSettings};
+use crate::consent::{self, ConsentError};
 use crate::error_text::with_causes;
 use crate::readiness::ReadinessSource;
 
@@ -30,58 +29,136 @@ impl Agent {
                         is_new
                     });
                 };
-                wait(signals, &config, &plan, before, show).await
+                let waiting = Waiting {
+                    signals: signals.as_ref(),
+                    policy: &config.readiness_policy,
+                    consent: &config.consent,
+                };
+                waiting.wait(&plan, before, show).await
             },
             Event::WaitGivenUp,
         );
     }
 }
 
-async fn wait(
-    signals: Arc<dyn ReadinessSource>,
-    config: &GatewayConfig,
-    plan: &Plan,
-    before: InstallStep,
-    show: impl Fn(&str),
-) -> Event {
-    let mut agrees = match before {
-        InstallStep::Processing => false,
-        InstallStep::Activating => true,
-    };
-    let mut not_ready = Vec::new();
-    loop {
-        let waits_for = match vehicle(signals.as_ref(), config, &mut not_ready) {
-            // What the driver agreed to may have become wrong meanwhile: the vehicle is looked at again.
-            None if agrees => return Event::Ready,
-            None => {
-                show("the driver's consent");
-                match consent::ask(&config.consent, plan).await {
+/// What the install waits for, and by which rules.
+struct Waiting<'a> {
+    signals: &'a dyn ReadinessSource,
+    policy: &'a ReadinessPolicy,
+    consent: &'a ConsentSettings,
+}
+
+impl Waiting<'_> {
+    async fn wait(&self, plan: &Plan, before: InstallStep, show: impl Fn(&str)) -> Event {
+        let mut agrees = match before {
+            InstallStep::Processing => false,
+            InstallStep::Activating => true,
+        };
+        let mut not_ready = Vec::new();
+        loop {
+            let waits_for = match self.vehicle(&mut not_ready) {
+                None if agrees => return Event::Ready,
+                None => match self.driver(plan, &show).await {
+                    // What was right before the driver was asked may be wrong by now: it is looked at again.
                     Ok(true) => {
                         agrees = true;
                         continue;
                     }
                     Ok(false) => return Event::ConsentDenied("the driver does not agree".to_owned()),
                     Err(error) => with_causes(&error),
-                }
-            }
-            Some(waits_for) => waits_for,
+                },
+                Some(waits_for) => waits_for,
+            };
+            show(&waits_for);
+            tokio::time::sleep(Duration::from_millis(self.policy.install_check_ms)).await;
+        }
+    }
+
+    async fn driver(&self, plan: &Plan, show: &impl Fn(&str)) -> Result<bool, ConsentError> {
+        if self.consent.ask != Consent::Auto {
+            show("the driver's consent");
+        }
+        consent::ask(self.consent, plan).await
+    }
+
+    /// What the vehicle is not ready for.
+    fn vehicle(&self, not_ready: &mut Vec<NotReadyReason>) -> Option<String> {
+        let signals = match self.signals.measure() {
+            Ok(signals) => signals,
+            Err(unavailable) => return Some(with_causes(&unavailable)),
         };
-        show(&waits_for);
-        tokio::time::sleep(Duration::from_millis(config.readiness_policy.install_check_ms)).await;
+        *not_ready = self.policy.judge_install(&signals, not_ready).reasons;
+        let names: Vec<&str> = not_ready.iter().map(|reason| reason.name()).collect();
+        (!names.is_empty()).then(|| format!("the vehicle ({})", names.join(", ")))
     }
 }
 
-/// What the vehicle is not ready for.
-fn vehicle(
-    signals: &dyn ReadinessSource,
-    config: &GatewayConfig,
-    not_ready: &mut Vec<NotReadyReason>,
-) -> Option<String> {
-    let signals = match signals.measure() {
-        Ok(signals) => signals,
-        Err(unavailable) => return Some(with_causes(&unavailable)),
-    };
-    *not_ready = config.readiness_policy.judge_install(&signals, not_ready).reasons;
-    let names: Vec<&str> = not_ready.iter().map(|reason| reason.name()).collect();
-    (!names.is_empty()).then(|| format!("the vehicle ({})", names.join(", ")))
+#[cfg(test)]
+mod tests {
+    use std::path::Path;
+    use std::sync::Mutex;
+
+    use farrier_vehicle_update::VehicleSignals;
+    use tokio::time::Instant;
+
+    use super::*;
+    use crate::image_store::tests::plan;
+    use crate::readiness::SignalsUnavailable;
+
+    /// Speeds, one for each question; nothing = the signals cannot be read. The last one stays.
+    struct Speeds(Mutex<Vec<Option<f64>>>);
+
+    impl ReadinessSource for Speeds {
+        fn measure(&self) -> Result<VehicleSignals, SignalsUnavailable> {
+            let mut left = self.0.lock().unwrap();
+            let speed = if left.len() > 1 { left.remove(0) } else { left[0] };
+            let Some(speed) = speed else { return Err(unreadable()) };
+            let mut signals = VehicleSignals::default();
+            signals.conditions.speed_kmh = Some(speed);
+            Ok(signals)
+        }
+    }
+
+    fn unreadable() -> SignalsUnavailable {
+        SignalsUnavailable::Invalid { path: Path::new("signals").to_owned(), found: "nothing".to_owned() }
+    }
+
+    async fn waited(speeds: &[Option<f64>], ask: Consent, before: InstallStep) -> (Event, Vec<String>) {
+        let consent = ConsentSettings { ask, ..ConsentSettings::default() };
+        let signals = Speeds(Mutex::new(speeds.to_vec()));
+        let waiting = Waiting { signals: &signals, policy: &ReadinessPolicy::default(), consent: &consent };
+        let shown = Mutex::new(Vec::new());
+        let show = |waits_for: &str| shown.lock().unwrap().push(waits_for.to_owned());
+        let event = waiting.wait(&plan("2.0", &[("ecu_1", b"image")]), before, show).await;
+        (event, shown.into_inner().unwrap())
+    }
+
+    fn program(script: &str) -> Consent {
+        Consent::Command(["sh", "-c", script].map(str::to_owned).to_vec())
+    }
+
+    #[tokio::test(start_paused = true)]
+    async fn a_vehicle_that_moves_waits_with_the_install_until_it_stands() {
+        let began = Instant::now();
+        let speeds = [Some(30.0), None, Some(1.0), Some(0.0)];
+        for before in [InstallStep::Processing, InstallStep::Activating] {
+            let (event, shown) = waited(&speeds, Consent::Auto, before).await;
+            assert_eq!(event, Event::Ready);
+            assert_eq!(shown[0], "the vehicle (VEHICLE_MOVING)");
+            assert!(shown[1].contains("expected signals"), "{shown:?}");
+            assert_eq!(shown.len(), 3);
+        }
+        assert_eq!(began.elapsed(), Duration::from_secs(30), "six looks in vain, 5 s each");
+    }
+
+    #[tokio::test]
+    async fn the_driver_is_asked_before_ecus_are_written_and_not_again_before_they_restart() {
+        let still = [Some(0.0)];
+        let (event, shown) = waited(&still, program("exit 0"), InstallStep::Processing).await;
+        assert_eq!((event, shown), (Event::Ready, vec!["the driver's consent".to_owned()]));
+        let (event, _) = waited(&still, program("exit 1"), InstallStep::Processing).await;
+        assert!(matches!(event, Event::ConsentDenied(_)), "{event:?}");
+        let (event, shown) = waited(&still, program("exit 1"), InstallStep::Activating).await;
+        assert_eq!((event, shown), (Event::Ready, Vec::new()));
+    }
 }

@@ -27,8 +27,6 @@ use tokio::net::TcpListener;
 use tokio::sync::watch;
 use tokio_util::sync::CancellationToken;
 
-use crate::car::Car;
-
 /// How long a test waits for an answer; never slept through.
 const PATIENCE: Duration = Duration::from_secs(60);
 
@@ -205,8 +203,8 @@ impl ScriptedServer {
     }
 
     /// Signs and serves images for every ECU, two contents in all, and says which StartDownload asks for them.
-    pub(crate) fn offer(&self, car: &Car, version: &str) -> StartDownload {
-        let packages = (1..=car.ecus).map(|number| {
+    pub(crate) fn offer(&self, ecus: usize, version: &str) -> StartDownload {
+        let packages = (1..=ecus).map(|number| {
             let hash = self.image(number % 2);
             let pkg_id: PkgId = format!("PKG-{number}").parse().unwrap();
             Package {
@@ -243,15 +241,39 @@ impl ScriptedServer {
 
     fn image(&self, kind: usize) -> Sha256 {
         let content: Vec<u8> = (0..100_000_usize).map(|at| (at / 7 + at * kind) as u8).collect();
-        let hash = Sha256::of(&content);
+        self.publish(&content)
+    }
+
+    /// The same ECUs again, by deltas from the images of `earlier`.
+    #[allow(dead_code, reason = "not every test that uses this server sends deltas")]
+    pub(crate) fn offer_deltas(&self, earlier: &StartDownload, from: &str, version: &str) -> StartDownload {
+        let mut start = earlier.clone();
+        start.update_id = format!("UPD-{}", self.sent.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
+        for package in &mut start.packages {
+            let base = std::fs::read(self.folder.path().join(package.image_sha256.to_string())).unwrap();
+            let mut image = base.clone();
+            image[50_000..50_100].fill(9);
+            let delta = farrier_delta::make(&base, &image).unwrap();
+            package.delta_from = Some(from.parse().unwrap());
+            package.target_version = version.parse().unwrap();
+            (package.hash_sha256, package.size_bytes) = (self.publish(&delta), delta.len() as u64);
+            package.image_sha256 = Sha256::of(&image);
+            package.url = format!("/v1/packages/{}/{}", package.pkg_id, package.hash_sha256).parse().unwrap();
+        }
+        start
+    }
+
+    fn publish(&self, content: &[u8]) -> Sha256 {
+        let hash = Sha256::of(content);
         let path = self.folder.path().join(hash.to_string());
-        std::fs::write(&path, &content).unwrap();
+        std::fs::write(&path, content).unwrap();
         let PrivateKeyDer::Pkcs8(key) = PrivateKeyDer::from_pem_file(self.pki.release_key()).unwrap() else {
             panic!("the release key is PKCS#8");
         };
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.secret_pkcs8_der()).unwrap();
-        let signature = pair.sign(&SystemRandom::new(), &content).unwrap().as_ref().to_vec();
-        self.desk.script.lock().unwrap().packages.insert(hash, (path, signature, 100_000));
+        let signature = pair.sign(&SystemRandom::new(), content).unwrap().as_ref().to_vec();
+        let size_bytes = content.len() as u64;
+        self.desk.script.lock().unwrap().packages.insert(hash, (path, signature, size_bytes));
         hash
     }
 
@@ -357,6 +379,27 @@ impl ScriptedServer {
         self.wait_for("an answer", 1, is_answer).await.remove(0)
     }
 
+    /// Resolves when the server has been told how an update ended.
+    pub(crate) fn last_word(&self, command: &MsgId) -> impl Future<Output = ()> + use<> {
+        let (desk, command) = (self.desk.clone(), command.clone());
+        let is_last = move |message: &VehicleMessage| {
+            message.correlation_id() == Some(&command)
+                && match &message.body {
+                    VehicleBody::UpdateSuccessResult(result) => result.operation == Operation::Commit,
+                    VehicleBody::ErrorResponse(_) => true,
+                    VehicleBody::WakeUp(_) | VehicleBody::SendVci(_) | VehicleBody::ReadinessReport(_) => {
+                        false
+                    }
+                }
+        };
+        async move {
+            let mut changed = desk.changed.subscribe();
+            while !desk.script.lock().unwrap().received.iter().any(&is_last) {
+                changed.changed().await.unwrap();
+            }
+        }
+    }
+
     pub(crate) async fn ask(&self, body: ServerBody) -> VehicleBody {
         let command = self.send(body);
         self.answer(&command).await
@@ -385,7 +428,7 @@ pub(crate) fn offered(start: &StartDownload) -> Vec<OfferedPackage> {
         pkg_id: package.pkg_id.clone(),
         target_component: package.target_component.clone(),
         target_version: package.target_version.clone(),
-        delta_from: None,
+        delta_from: package.delta_from.clone(),
         size_bytes: package.size_bytes,
         hash_sha256: package.hash_sha256,
     };
