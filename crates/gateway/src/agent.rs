@@ -13,7 +13,7 @@ use std::time::Instant;
 
 use farrier_protocol::{Binding, InvalidValue, MsgId, NotReadyReason, VehicleBody};
 use farrier_vehicle_update::{DamagedRecords, Event, VehicleUpdate};
-use tokio::sync::{Notify, mpsc, watch};
+use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
 use tokio_util::sync::CancellationToken;
 use uuid::Uuid;
@@ -28,6 +28,7 @@ use crate::readiness::{ReadinessSource, SignalsFile};
 use crate::release_signature::{ReleaseKey, ReleaseKeyError};
 use crate::server_link::{Boot, Received, ServerLink};
 use crate::status::Status;
+use crate::status_socket;
 use crate::tls::{Tls, TlsError};
 use crate::topology::{Topology, TopologyError};
 
@@ -43,8 +44,23 @@ pub struct Gateway;
 pub struct RunningGateway {
     status: watch::Receiver<Status>,
     stop: CancellationToken,
+    pulse: Pulse,
     /// Nothing once its result was told.
     work: Option<JoinHandle<Result<(), GatewayFailure>>>,
+}
+
+/// Shows whether the agent still does its work.
+#[derive(Debug, Clone)]
+pub struct Pulse {
+    agent: mpsc::Sender<TaskResult>,
+}
+
+impl Pulse {
+    /// Waits until the agent answers; `false` once it has stopped.
+    pub async fn beats(&self) -> bool {
+        let (answer, answered) = oneshot::channel();
+        self.agent.send(TaskResult::Pulse(answer)).await.is_ok() && answered.await.is_ok()
+    }
 }
 
 /// Why a gateway does not start.
@@ -163,6 +179,7 @@ impl Gateway {
             stop: stop.clone(),
         };
         let (results, result_receiver) = mpsc::channel(EVENT_QUEUE);
+        let pulse = Pulse { agent: results.clone() };
         let agent = Agent {
             binding: config.binding(),
             config: Arc::new(config),
@@ -182,7 +199,7 @@ impl Gateway {
             tasks: JoinSet::new(),
         };
         let work = tokio::spawn(run(agent, link, result_receiver, stop.clone()));
-        Ok(RunningGateway { status: status_receiver, stop, work: Some(work) })
+        Ok(RunningGateway { status: status_receiver, stop, pulse, work: Some(work) })
     }
 }
 
@@ -190,6 +207,11 @@ impl RunningGateway {
     /// What it is doing.
     pub fn status(&self) -> watch::Receiver<Status> {
         self.status.clone()
+    }
+
+    /// Whether the agent still does its work.
+    pub fn pulse(&self) -> Pulse {
+        self.pulse.clone()
     }
 
     /// Resolves when the gateway stops by itself; afterwards at once.
@@ -229,8 +251,10 @@ async fn run(
     results: mpsc::Receiver<TaskResult>,
     stop: CancellationToken,
 ) -> Result<(), GatewayFailure> {
+    let status = status_socket::serve(agent.config.state_dir.clone(), agent.status.subscribe());
     let result = tokio::select! {
         result = link.run() => result,
+        () = status => Err(GatewayFailure::Stopped),
         result = agent.run(results) => result,
     };
     stop.cancel();
@@ -249,6 +273,8 @@ enum TaskResult {
     Update { command: MsgId, event: Event },
     /// The answer to a command that took its time.
     Answer(Box<Entry>, Vec<VehicleBody>),
+    /// Somebody wants to know whether the agent is alive.
+    Pulse(oneshot::Sender<()>),
     /// A command whose deltas were compared with what the ECUs run.
     BasesCompared(Box<bases::Compared>),
 }
@@ -315,6 +341,10 @@ impl Agent {
     async fn finish(&mut self, result: TaskResult) -> Result<(), GatewayFailure> {
         match result {
             TaskResult::Answer(entry, bodies) => self.store(*entry, bodies).await,
+            TaskResult::Pulse(answer) => {
+                answer.send(()).ok();
+                Ok(())
+            }
             TaskResult::BasesCompared(compared) => self.bases_compared(*compared).await,
             TaskResult::Update { command, event } => {
                 let is_current = self.update.as_ref().is_some_and(|update| update.plan().command == command);

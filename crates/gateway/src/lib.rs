@@ -3,6 +3,7 @@
 
 mod agent;
 mod backoff;
+mod check;
 mod clock;
 mod config;
 mod consent;
@@ -16,11 +17,14 @@ mod journal;
 mod readiness;
 mod release_signature;
 mod server_link;
+mod service_manager;
 mod status;
+mod status_socket;
 mod tls;
 pub mod topology;
 
-pub use agent::{Gateway, GatewayFailure, RunningGateway, StartError};
+pub use agent::{Gateway, GatewayFailure, Pulse, RunningGateway, StartError};
+pub use check::{Finding, check};
 pub use config::{ConfigError, Consent, ConsentSettings, DownloadLimits, GatewayConfig};
 pub use download::SetUpError;
 pub use error_text::with_causes;
@@ -28,5 +32,7 @@ pub use farrier_vehicle_update::{Bounds, Ending, Phase, ReadinessPolicy, Vehicle
 pub use journal::JournalError;
 pub use readiness::{ReadinessSource, SignalsFile, SignalsUnavailable};
 pub use release_signature::ReleaseKeyError;
+pub use service_manager::ServiceManager;
 pub use status::{EcuProgress, Status};
+pub use status_socket::{StatusReport, WrittenReport};
 pub use tls::TlsError;

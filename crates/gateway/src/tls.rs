@@ -107,7 +107,11 @@ fn client(
         .with_client_auth_cert(chain, key)
 }
 
-fn certificates(path: &Path, expected: &'static str) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// The certificates of a file, at least one.
+pub(crate) fn certificates(
+    path: &Path,
+    expected: &'static str,
+) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     let unusable = |source| TlsError::Pem { expected, path: path.to_owned(), source };
     let certificates: Result<Vec<_>, _> =
         CertificateDer::pem_file_iter(path).map_err(unusable)?.map(|found| found.map_err(unusable)).collect();

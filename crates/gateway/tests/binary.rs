@@ -70,6 +70,55 @@ fn whatever_is_missing_or_wrong_is_named_and_nothing_is_started() {
     }
 }
 
+fn asked(config: &Path, arguments: &[&str]) -> (Option<i32>, String) {
+    let Output { status, stdout, stderr } =
+        gateway(config).args(arguments).stdout(Stdio::piped()).output().unwrap();
+    (status.code(), String::from_utf8([stdout, stderr].concat()).unwrap())
+}
+
+#[test]
+fn check_says_of_each_thing_whether_it_is_right_and_what_to_do() {
+    let folder = folder();
+    let config = folder.path().join("gateway.toml");
+    std::fs::write(folder.path().join("signals.toml"), "roaming = false").unwrap();
+    // ECUs that are surely not there.
+    let topology = std::fs::read_to_string(folder.path().join("topology.toml")).unwrap();
+    let no_controllers: String = topology
+        .lines()
+        .map(|line| if line.starts_with("address") { "address = \"127.0.0.1:1\"" } else { line })
+        .fold(String::new(), |text, line| text + line + "\n");
+    std::fs::write(folder.path().join("topology.toml"), no_controllers).unwrap();
+    let (code, said) = asked(&config, &["check"]);
+    assert_eq!(code, Some(1), "{said}");
+    for part in [
+        "ok      settings",
+        "ok      certificates: for VEH_001_CCU_001, valid for",
+        "ok      release key",
+        "ok      readiness signals",
+        "ok      journal: none yet",
+        "ok      topology",
+        "failed  ECU ",
+    ] {
+        assert!(said.contains(part), "{part}: {said}");
+    }
+    assert!(!folder.path().join("state").exists(), "looking changes nothing");
+
+    let good = std::fs::read_to_string(&config).unwrap();
+    std::fs::write(&config, good.replace("\"VEH_001\"", "\"VEH_002\"")).unwrap();
+    let (_, said) = asked(&config, &["check"]);
+    assert!(said.contains("failed  certificates: expected the common name VEH_002_CCU_001"), "{said}");
+    std::fs::write(&config, "speed = 3").unwrap();
+    let (code, said) = asked(&config, &["check"]);
+    assert!(code == Some(1) && said.starts_with("failed  settings"), "{said}");
+}
+
+#[test]
+fn without_settings_it_says_what_is_missing() {
+    let output = Command::new(env!("CARGO_BIN_EXE_farrier-gateway")).output().unwrap();
+    assert_eq!(output.status.code(), Some(2));
+    assert!(String::from_utf8(output.stderr).unwrap().contains("--config"));
+}
+
 #[test]
 fn sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
     let folder = folder();
@@ -80,8 +129,18 @@ fn sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
     let mut connects_again = lines.map_while(Result::ok).filter(|line| line.contains("connects again"));
     assert!(connects_again.next().is_some());
     assert!(fails(&config).contains("for this gateway alone"));
+    let (code, said) = asked(&config, &["status", "--json"]);
+    let status: serde_json::Value = serde_json::from_str(&said).unwrap();
+    assert_eq!(
+        (code, &status["connected"], &status["update_id"]),
+        (Some(0), &false.into(), &serde_json::Value::Null)
+    );
+    assert!(asked(&config, &["status"]).1.contains("not connected"));
+    assert!(asked(&config, &["check"]).1.contains("journal: in use by the gateway at work"));
     let pid = first.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
     while connects_again.next().is_some() {}
     assert_eq!(first.wait().unwrap().code(), Some(0));
+    let (code, said) = asked(&config, &["status"]);
+    assert!(code == Some(1) && said.contains("no gateway is at work"), "{said}");
 }
