@@ -72,13 +72,23 @@ impl Api {
 
     /// Makes a release of one image per hardware, and a campaign of the same name; starts it.
     pub async fn start_campaign(&self, name: &str, version: &str, images: &[(String, Vec<u8>)]) {
+        self.create_release(name, version, images).await;
+        self.run_campaign(name, name).await;
+    }
+
+    /// Makes a release of one image per hardware.
+    pub async fn create_release(&self, name: &str, version: &str, images: &[(String, Vec<u8>)]) {
         let mut entries = Vec::new();
         for (hw_part_no, image) in images {
             let sha256 = self.put_image(image).await.to_string();
             entries.push(json!({ "hw_part_no": hw_part_no, "version": version, "sha256": sha256 }));
         }
         self.post("releases", json!({ "name": name, "images": entries })).await;
-        self.post("campaigns", json!({ "name": name, "release": name })).await;
+    }
+
+    /// Makes a campaign for every vehicle and starts it.
+    pub async fn run_campaign(&self, name: &str, release: &str) {
+        self.post("campaigns", json!({ "name": name, "release": release })).await;
         self.post(&format!("campaigns/{name}/start"), json!({})).await;
     }
 
