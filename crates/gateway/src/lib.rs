@@ -10,12 +10,18 @@ mod consent;
 mod download;
 pub mod ecu_link;
 mod error_text;
+#[cfg(test)]
+mod every_instant;
 mod identity;
 mod image_store;
 mod inventory;
 mod journal;
 mod readiness;
 mod release_signature;
+#[cfg(test)]
+#[path = "../tests/conversation/scripted_server.rs"]
+#[allow(dead_code, reason = "the tests of conversations use more of it")]
+mod scripted_server;
 mod server_link;
 mod service_manager;
 mod status;

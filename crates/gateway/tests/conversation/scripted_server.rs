@@ -245,7 +245,6 @@ impl ScriptedServer {
     }
 
     /// The same ECUs again, by deltas from the images of `earlier`.
-    #[allow(dead_code, reason = "not every test that uses this server sends deltas")]
     pub(crate) fn offer_deltas(&self, earlier: &StartDownload, from: &str, version: &str) -> StartDownload {
         let mut start = earlier.clone();
         start.update_id = format!("UPD-{}", self.sent.fetch_add(1, Ordering::Relaxed)).parse().unwrap();
@@ -267,14 +266,35 @@ impl ScriptedServer {
         let hash = Sha256::of(content);
         let path = self.folder.path().join(hash.to_string());
         std::fs::write(&path, content).unwrap();
+        let signature = self.signature_of(content);
+        let size_bytes = content.len() as u64;
+        self.desk.script.lock().unwrap().packages.insert(hash, (path, signature, size_bytes));
+        hash
+    }
+
+    /// Changes one byte of every image that is served, but not what was said of it.
+    pub(crate) fn spoil_images(&self) {
+        for (path, _, _) in self.desk.script.lock().unwrap().packages.values() {
+            let mut content = std::fs::read(path).unwrap();
+            *content.last_mut().unwrap() ^= 1;
+            std::fs::write(path, content).unwrap();
+        }
+    }
+
+    /// Serves signatures of something else.
+    pub(crate) fn spoil_signatures(&self) {
+        let of_something_else = self.signature_of(b"something else");
+        for (_, signature, _) in self.desk.script.lock().unwrap().packages.values_mut() {
+            signature.clone_from(&of_something_else);
+        }
+    }
+
+    fn signature_of(&self, content: &[u8]) -> Vec<u8> {
         let PrivateKeyDer::Pkcs8(key) = PrivateKeyDer::from_pem_file(self.pki.release_key()).unwrap() else {
             panic!("the release key is PKCS#8");
         };
         let pair = EcdsaKeyPair::from_pkcs8(&ECDSA_P256_SHA256_ASN1_SIGNING, key.secret_pkcs8_der()).unwrap();
-        let signature = pair.sign(&SystemRandom::new(), content).unwrap().as_ref().to_vec();
-        let size_bytes = content.len() as u64;
-        self.desk.script.lock().unwrap().packages.insert(hash, (path, signature, size_bytes));
-        hash
+        pair.sign(&SystemRandom::new(), content).unwrap().as_ref().to_vec()
     }
 
     /// How many packages were asked for at all.

@@ -283,6 +283,25 @@ async fn programming_needs_its_session_and_a_key() {
 }
 
 #[tokio::test(start_paused = true)]
+async fn no_byte_is_written_outside_the_programming_session() {
+    for leave in [&[0x10, 0x01][..], &[0x10, 0x03], &[0x11, 0x01]] {
+        let mut ecu = Bench::new(config());
+        ecu.accepted(&[0x10, 0x03]).await;
+        ecu.accepted(&[0x10, 0x02]).await;
+        ecu.unlock().await;
+        ecu.accepted(&[0x2E, 0xF1, 0x84, b'2']).await;
+        ecu.accepted(&[0x31, 0x01, 0xFF, 0x00]).await;
+        ecu.accepted(&[0x34, 0x00, 0x44, 0, 0, 0, 0, 0, 0, 0, 4]).await;
+        ecu.accepted(&[0x36, 1, 7, 7]).await;
+        ecu.accepted(leave).await;
+        tokio::time::sleep(Duration::from_millis(150)).await;
+        assert_eq!(ecu.refused(&[0x36, 2, 7, 7]).await, 0x7F, "{leave:02X?}");
+        assert_eq!(ecu.refused(&[0x34, 0x00, 0x44, 0, 0, 0, 0, 0, 0, 0, 4]).await, 0x7F, "{leave:02X?}");
+        assert_eq!(fs::read(ecu.folder.path().join("bank1.bin")).unwrap(), [7, 7], "{leave:02X?}");
+    }
+}
+
+#[tokio::test(start_paused = true)]
 async fn a_session_ends_without_its_tester_and_tester_present_keeps_it() {
     let mut ecu = Bench::new(config());
     ecu.accepted(&[0x10, 0x03]).await;

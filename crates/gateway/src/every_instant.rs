@@ -1,0 +1,328 @@
+//! An update of four ECUs behind two zonal gateways, by the real agent with its real journal, struck at every
+//! instant: each durable write and each request to an ECU, before, in the middle and after. Whatever happens, all
+//! ECUs end with the new software or all with the earlier one, the journal says the same, and success is
+//! reported only where all run the new one.
+
+mod doip_way;
+mod instants;
+#[path = "../tests/interruption/vehicle.rs"]
+mod vehicle;
+
+use std::collections::{BTreeMap, HashMap};
+use std::sync::{Arc, Mutex};
+use std::time::{Duration, Instant};
+
+use farrier_protocol::{ErrorCode, MsgId, Operation, ServerBody, VehicleBody};
+use farrier_simulator::ecu::EcuTiming;
+use farrier_vehicle_update::{Ending, Phase, Record};
+use tokio::runtime::{Builder, Runtime};
+
+use self::instants::{AtRequest, AtWrite, EcuFailure, Instants, Point};
+use self::vehicle::{AtRest, ECUS, Vehicle, ecu_id, logical_address};
+use crate::journal::{self, Journal};
+use crate::scripted_server::ScriptedServer;
+use crate::{Gateway, GatewayConfig, RunningGateway, StartError};
+
+/// How long an update may take in all: far longer than any of them needs on a busy machine.
+const PATIENCE: Duration = Duration::from_secs(40);
+/// How long a point that the first run met may not be met once an update has ended.
+const AFTER_THE_END: Duration = Duration::from_millis(300);
+/// Cases at the same time: most of each is waiting.
+const SIDE_BY_SIDE: usize = 8;
+
+/// A gateway in a runtime of its own, which can be torn down under it.
+struct Life {
+    runtime: Runtime,
+    /// Why it did not start, where it was struck meanwhile.
+    gateway: Result<RunningGateway, StartError>,
+}
+
+impl Life {
+    fn begin(config: &GatewayConfig) -> Self {
+        let runtime = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let gateway = runtime.block_on(Gateway::start(config.clone()));
+        Self { runtime, gateway }
+    }
+
+    /// As a power cut: nothing of the gateway gets to say goodbye.
+    fn end_at_once(self) {
+        std::mem::forget(self.gateway);
+        self.runtime.shutdown_timeout(Duration::from_secs(5));
+    }
+
+    /// Why it stops, or does not even start.
+    fn stops_because(&mut self) -> Result<(), String> {
+        let stopped = match &mut self.gateway {
+            Err(error) => return Err(format!("{error:?}")),
+            Ok(gateway) => {
+                self.runtime.block_on(async { tokio::time::timeout(PATIENCE, gateway.stopped()).await })
+            }
+        };
+        stopped.map_err(|_| "it does not stop".to_owned())?.map_err(|failure| format!("{failure:?}"))
+    }
+
+    fn end(self) {
+        self.runtime.block_on(self.gateway.unwrap().stop()).unwrap();
+    }
+}
+
+/// What came of a case.
+struct Outcome {
+    at_rest: Option<AtRest>,
+    ending: Ending,
+    writes: u32,
+    requests: BTreeMap<u16, u32>,
+    met: bool,
+}
+
+/// One update, struck at one point.
+struct Case {
+    point: Point,
+    world: Runtime,
+    folder: tempfile::TempDir,
+    server: ScriptedServer,
+    instants: Arc<Instants>,
+    config: GatewayConfig,
+    command: MsgId,
+    _vehicle: Vehicle,
+}
+
+impl Case {
+    fn new(point: Point) -> Self {
+        let world = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
+        let folder = tempfile::tempdir().unwrap();
+        let instants = Arc::new(Instants::new(point, folder.path()));
+        let (server, vehicle, settings) = world.block_on(async {
+            let server = ScriptedServer::start().await;
+            let timing = EcuTiming { erase_ms: 2, reboot_ms: 5, ..EcuTiming::default() };
+            let vehicle = Vehicle::power_up(folder.path(), timing).await;
+            let mut addresses = Vec::new();
+            for entity in &vehicle.entities {
+                let ecus: HashMap<_, _> = (1..=ECUS)
+                    .filter_map(|number| Some((logical_address(number), entity.ecu(&ecu_id(number))?)))
+                    .collect();
+                addresses.push(doip_way::open(entity.tcp_address(), ecus, instants.clone()).await);
+            }
+            let settings = vehicle.write_gateway(&server, addresses.try_into().unwrap());
+            (server, vehicle, settings)
+        });
+        let config = GatewayConfig::read(&settings).unwrap();
+        journal::watch::watch(&config.state_dir, instants.clone());
+        let command = server.send(ServerBody::StartDownload(server.offer(ECUS, vehicle::NEW)));
+        Self { point, world, folder, server, instants, config, command, _vehicle: vehicle }
+    }
+
+    /// Runs the update to its end, through the point.
+    fn run(mut self) -> Result<Outcome, String> {
+        let mut life = Life::begin(&self.config);
+        let mut struck = self.instants.struck();
+        let ended = self.ended(&life);
+        let met = self.world.block_on(async {
+            tokio::select! {
+                biased;
+                _ = struck.wait_for(|struck| *struck) => return Ok(true),
+                ended = ended => ended?,
+            }
+            let met = tokio::time::timeout(AFTER_THE_END, struck.wait_for(|struck| *struck)).await;
+            Ok::<_, String>(met.is_ok())
+        });
+        let met = met.map_err(|what| format!("{what}: {:?}", life.stops_because()))?;
+        life = match self.point {
+            Point::Write { how: AtWrite::Fails, .. } if met => {
+                let stopped = life.stops_because();
+                if !stopped.as_ref().is_err_and(|why| why.contains("StorageFull")) {
+                    return Err(format!("a failed write does not stop the gateway: {stopped:?}"));
+                }
+                life.end_at_once();
+                Life::begin(&self.config)
+            }
+            Point::Write { .. } | Point::Request { .. } if met => {
+                life.end_at_once();
+                self.instants.revive();
+                self.config.state_dir = self.instants.copy().to_owned();
+                Life::begin(&self.config)
+            }
+            Point::None | Point::Ecu { .. } | Point::Write { .. } | Point::Request { .. } => life,
+        };
+        let ended = self.world.block_on(self.ended(&life));
+        ended.map_err(|what| format!("{what}: {:?}", life.stops_because()))?;
+        life.end();
+        self.check(met)
+    }
+
+    /// Resolves when the update has ended and the server has its last word.
+    fn ended(&self, life: &Life) -> impl Future<Output = Result<(), String>> + use<> {
+        let status = life.gateway.as_ref().map(RunningGateway::status).map_err(ToString::to_string);
+        let patience = Instant::now() + PATIENCE;
+        let last_word = self.server.last_word(&self.command);
+        async move {
+            let ended = async {
+                let mut status = status?;
+                let ended = status.wait_for(|status| status.phase == Some(Phase::Ended)).await;
+                ended.map_err(|_| "the gateway stopped by itself".to_owned())?;
+                last_word.await;
+                Ok(())
+            };
+            match tokio::time::timeout_at(patience.into(), ended).await {
+                Ok(result) => result,
+                Err(_) => Err("the update does not end".to_owned()),
+            }
+        }
+    }
+
+    fn check(&self, met: bool) -> Result<Outcome, String> {
+        let violations = self.instants.violations();
+        if !violations.is_empty() {
+            return Err(violations.join(", "));
+        }
+        let Some(Record::Ended(ending)) = self.last_record() else {
+            return Err("the journal does not say how the update ended".to_owned());
+        };
+        let folder = self.folder.path();
+        let broken = self.broken_for_good().filter(|_| met);
+        let others = (1..=ECUS).filter(|number| Some(*number) != broken);
+        let all = Vehicle::at_rest(folder, 1..=ECUS);
+        let others = Vehicle::at_rest(folder, others)?;
+        let commits = self.reports(|body| {
+            matches!(body, VehicleBody::UpdateSuccessResult(result) if result.operation == Operation::Commit)
+        });
+        let said = |code| {
+            self.reports(|body| matches!(body, VehicleBody::ErrorResponse(error) if error.code == code))
+        };
+        let fits = match &ending {
+            Ending::Committed => all == Ok(AtRest::AllNew) && commits == 1,
+            Ending::RolledBack(_) => {
+                all == Ok(AtRest::AllEarlier) && commits == 0 && said(ErrorCode::UpdateFailed) == 1
+            }
+            Ending::ServiceRequired(why) => {
+                let named = broken.map(|number| ecu_id(number).parse().unwrap());
+                named.is_some()
+                    && why.failed_ecus.iter().eq(named.iter())
+                    && commits == 0
+                    && said(ErrorCode::ServiceRequired) == 1
+            }
+            Ending::Cancelled | Ending::Undone | Ending::ConsentDenied(_) => false,
+        };
+        if !fits {
+            return Err(format!("{ending:?}, {commits} commits reported, and the ECUs: {all:?}, {others:?}"));
+        }
+        let (writes, requests) = (self.instants.writes(), self.instants.requests());
+        Ok(Outcome { at_rest: all.ok(), ending, writes, requests, met })
+    }
+
+    fn last_record(&self) -> Option<Record> {
+        let journal = Journal::open(&self.config.state_dir).unwrap();
+        assert_eq!(journal.fault(), None);
+        self.world.block_on(journal.records()).unwrap().pop()
+    }
+
+    fn broken_for_good(&self) -> Option<usize> {
+        match self.point {
+            Point::Ecu { ecu, how: EcuFailure::RefusesForEver | EcuFailure::FallsSilent, .. } => {
+                (1..=ECUS).find(|number| logical_address(*number) == ecu)
+            }
+            Point::None | Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. } => None,
+        }
+    }
+
+    /// How many messages of the vehicle fit, each counted once however often it was sent.
+    fn reports(&self, fits: impl Fn(&VehicleBody) -> bool) -> usize {
+        self.server.bodies().iter().filter(|body| fits(body)).count()
+    }
+}
+
+/// What the update is made of when nothing happens.
+fn undisturbed() -> Outcome {
+    let outcome = Case::new(Point::None).run().unwrap();
+    assert_eq!(outcome.at_rest, Some(AtRest::AllNew));
+    outcome
+}
+
+/// Runs every point, several side by side; prints how many there were, how many passed, and how they ended.
+fn exhaust(what: &str, points: Vec<Point>) {
+    let began = Instant::now();
+    let enumerated = points.len();
+    let queue = Mutex::new(points.into_iter());
+    let endings: Mutex<BTreeMap<String, usize>> = Mutex::default();
+    let failures = Mutex::new(Vec::new());
+    std::thread::scope(|scope| {
+        for _ in 0..SIDE_BY_SIDE {
+            scope.spawn(|| {
+                loop {
+                    let Some(point) = queue.lock().unwrap().next() else { return };
+                    match run_until_met(point) {
+                        Ok(outcome) => {
+                            let needs_service = matches!(outcome.ending, Ending::ServiceRequired(_));
+                            let name = match outcome.at_rest {
+                                Some(at_rest) if !needs_service => format!("{at_rest:?}"),
+                                Some(_) | None => "service required, the ECU named".to_owned(),
+                            };
+                            *endings.lock().unwrap().entry(name).or_default() += 1;
+                        }
+                        Err(failure) => failures.lock().unwrap().push((point, failure)),
+                    }
+                }
+            });
+        }
+    });
+    let failures = failures.into_inner().unwrap();
+    println!(
+        "{what}: points enumerated {enumerated}, passed {}, in {} s; {:?}",
+        enumerated - failures.len(),
+        began.elapsed().as_secs(),
+        endings.into_inner().unwrap()
+    );
+    assert!(failures.is_empty(), "{failures:#?}");
+}
+
+/// A busy machine can make an ECU be asked once less or once more: a point that was not met is tried again.
+fn run_until_met(point: Point) -> Result<Outcome, String> {
+    for _ in 0..3 {
+        let outcome = Case::new(point).run()?;
+        if outcome.met {
+            return Ok(outcome);
+        }
+    }
+    Err("the point was not met".to_owned())
+}
+
+fn each_request(outcome: &Outcome) -> impl Iterator<Item = (u16, u32)> {
+    outcome.requests.iter().flat_map(|(ecu, count)| (1..=*count).map(|number| (*ecu, number)))
+}
+
+#[test]
+fn an_update_struck_at_any_durable_write_ends_all_new_or_all_earlier() {
+    let ways = [AtWrite::Before, AtWrite::Torn, AtWrite::After, AtWrite::Fails];
+    let points =
+        (1..=undisturbed().writes).flat_map(|number| ways.map(|how| Point::Write { number, how })).collect();
+    exhaust("durable writes (before, torn, after, failing)", points);
+}
+
+#[test]
+fn an_update_struck_at_any_request_to_an_ecu_ends_all_new_or_all_earlier() {
+    let ways = [AtRequest::Before, AtRequest::Unanswered, AtRequest::After];
+    let points = each_request(&undisturbed())
+        .flat_map(|(ecu, number)| ways.map(|how| Point::Request { ecu, number, how }))
+        .collect();
+    exhaust("requests to ECUs (before, unanswered, after)", points);
+}
+
+#[test]
+fn an_ecu_that_fails_once_or_loses_power_at_any_request_leaves_no_mix() {
+    let ways = [EcuFailure::Refuses, EcuFailure::LosesPowerBefore, EcuFailure::LosesPowerAfter];
+    let points = each_request(&undisturbed())
+        .flat_map(|(ecu, number)| ways.map(|how| Point::Ecu { ecu, number, how }))
+        .collect();
+    exhaust("ECU refuses once, or loses power before or after", points);
+}
+
+#[test]
+fn an_ecu_that_fails_for_good_at_any_request_leaves_no_mix_among_the_others_and_is_named() {
+    let ways = [EcuFailure::RefusesForEver, EcuFailure::FallsSilent];
+    let broken = logical_address(2);
+    let points = each_request(&undisturbed())
+        .filter(|(ecu, _)| *ecu == broken)
+        .flat_map(|(ecu, number)| ways.map(|how| Point::Ecu { ecu, number, how }))
+        .collect();
+    exhaust("ECU refuses or is silent from a request on", points);
+}
