@@ -3,15 +3,16 @@
 
 mod bases;
 mod commands;
+mod unchanged;
 mod update;
 mod waiting;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Instant;
 
-use farrier_protocol::{Binding, InvalidValue, MsgId, NotReadyReason, VehicleBody};
+use farrier_protocol::{Binding, InvalidValue, MsgId, NotReadyReason, Text, VehicleBody};
 use farrier_vehicle_update::{DamagedRecords, Event, VehicleUpdate};
 use tokio::sync::{Notify, mpsc, oneshot, watch};
 use tokio::task::{JoinHandle, JoinSet};
@@ -159,18 +160,19 @@ impl Gateway {
         let outgoing = Arc::new(Notify::new());
         let incoming = Arc::new(Notify::new());
         let stop = CancellationToken::new();
+        let boot = Boot {
+            boot_id: Uuid::now_v7().to_string().parse()?,
+            boot_seq: journal.count_boot().await?,
+            began: Instant::now(),
+            thumbprint: tls.thumbprint,
+        };
         let link = ServerLink {
             binding: config.binding(),
             topics: config.topics()?,
             server: config.server_address()?,
             keep_alive_s: config.keep_alive_s,
             tls: tls.mqtt,
-            thumbprint: tls.thumbprint,
-            boot: Boot {
-                boot_id: Uuid::now_v7().to_string().parse()?,
-                boot_seq: journal.count_boot().await?,
-                began: Instant::now(),
-            },
+            boot: boot.clone(),
             backoff: config.backoff(),
             journal: journal.clone(),
             outgoing: outgoing.clone(),
@@ -182,6 +184,7 @@ impl Gateway {
         let pulse = Pulse { agent: results.clone() };
         let agent = Agent {
             binding: config.binding(),
+            boot,
             config: Arc::new(config),
             journal,
             links: EcuLinks::new(topology),
@@ -194,6 +197,7 @@ impl Gateway {
             status,
             results,
             in_work: BTreeSet::new(),
+            comparing: BTreeMap::new(),
             update: None,
             interrupt: CancellationToken::new(),
             tasks: JoinSet::new(),
@@ -273,6 +277,8 @@ enum TaskResult {
     Update { command: MsgId, event: Event },
     /// The answer to a command that took its time.
     Answer(Box<Entry>, Vec<VehicleBody>),
+    /// The vehicle is not what the inventory that was sent last says.
+    VehicleChanged,
     /// Somebody wants to know whether the agent is alive.
     Pulse(oneshot::Sender<()>),
     /// A command whose deltas were compared with what the ECUs run.
@@ -282,6 +288,7 @@ enum TaskResult {
 struct Agent {
     config: Arc<GatewayConfig>,
     binding: Binding,
+    boot: Boot,
     journal: Journal,
     links: EcuLinks,
     downloader: Downloader,
@@ -295,6 +302,8 @@ struct Agent {
     results: mpsc::Sender<TaskResult>,
     /// Open commands that are being carried out.
     in_work: BTreeSet<MsgId>,
+    /// Updates, and their StartDownloads, whose deltas are being compared with what the ECUs run.
+    comparing: BTreeMap<Text, MsgId>,
     /// The update under way, or the last one.
     update: Option<VehicleUpdate>,
     /// Ends the download and the ECU calls that are under way.
@@ -306,6 +315,7 @@ impl Agent {
     /// Goes on with what the journal holds, then takes what comes.
     async fn run(&mut self, mut results: mpsc::Receiver<TaskResult>) -> Result<(), GatewayFailure> {
         self.resume_update().await?;
+        self.compare_inventory().await?;
         let incoming = self.incoming.clone();
         incoming.notify_one();
         loop {
@@ -341,6 +351,7 @@ impl Agent {
     async fn finish(&mut self, result: TaskResult) -> Result<(), GatewayFailure> {
         match result {
             TaskResult::Answer(entry, bodies) => self.store(*entry, bodies).await,
+            TaskResult::VehicleChanged => self.vehicle_changed().await,
             TaskResult::Pulse(answer) => {
                 answer.send(()).ok();
                 Ok(())

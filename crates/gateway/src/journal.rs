@@ -13,7 +13,7 @@ use std::fs::TryLockError;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farrier_protocol::{EcuId, MsgId, Sha256, UnixMillis, UpTopic, VehicleMessage};
+use farrier_protocol::{EcuId, MsgId, Sha256, UnixMillis, UpTopic, VciField, VehicleMessage};
 use farrier_vehicle_update::Record;
 use rusqlite::{Connection, ErrorCode, OptionalExtension, Transaction, params};
 
@@ -115,6 +115,8 @@ pub(crate) struct Entry {
     pub closes: Vec<MsgId>,
     /// Digest of the VCI among the messages.
     pub vci_digest: Option<Sha256>,
+    /// The fields that were asked for in it.
+    pub vci_fields: Option<Vec<VciField>>,
     /// What ECUs have proved to run at the end of an update.
     pub accepted_versions: Vec<(EcuId, String)>,
 }
@@ -237,6 +239,20 @@ impl Journal {
             Ok(text.parse().map(Some).map_err(|_| file.damaged(format!("VCI digest {text:?}"))))
         })
         .await?
+    }
+
+    /// The fields of the VCI that was sent last; nothing where they are not known.
+    pub(crate) async fn vci_fields(&self) -> Result<Option<Vec<VciField>>, JournalError> {
+        self.run(|_, transaction| {
+            let text = read_fact(transaction, "vci_fields")?;
+            Ok(text.and_then(|text| serde_json::from_str(&text).ok()))
+        })
+        .await
+    }
+
+    /// The VCI that was sent last says no longer what the vehicle is.
+    pub(crate) async fn forget_vci(&self) -> Result<(), JournalError> {
+        self.run(|_, transaction| forget_vci(transaction)).await
     }
 
     /// Stores a command, unless it is known, so that it may be acknowledged. Whoever carries commands out
@@ -516,8 +532,8 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
         )?;
     }
     if matches!(entry.record, Some(Record::Process | Record::Undo { .. })) {
-        // ECUs are about to change: the inventory that was sent last says no longer what the vehicle is.
-        transaction.execute("DELETE FROM fact WHERE name = 'vci_digest'", [])?;
+        // ECUs are about to change.
+        forget_vci(transaction)?;
     }
     for message in &entry.messages {
         transaction.execute(
@@ -534,6 +550,11 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
     if let Some(digest) = &entry.vci_digest {
         write_fact(transaction, "vci_digest", &digest.to_string())?;
     }
+    if let Some(fields) = &entry.vci_fields {
+        let fields = serde_json::to_string(fields)
+            .map_err(|error| rusqlite::Error::ToSqlConversionFailure(Box::new(error)))?;
+        write_fact(transaction, "vci_fields", &fields)?;
+    }
     for (ecu_id, version) in &entry.accepted_versions {
         transaction.execute(
             "INSERT OR REPLACE INTO accepted_version (ecu_id, version) VALUES (?1, ?2)",
@@ -541,6 +562,10 @@ fn store(transaction: &Transaction<'_>, entry: &Entry) -> rusqlite::Result<()> {
         )?;
     }
     Ok(())
+}
+
+fn forget_vci(transaction: &Transaction<'_>) -> rusqlite::Result<()> {
+    transaction.execute("DELETE FROM fact WHERE name = 'vci_digest'", []).map(|_| ())
 }
 
 fn close(transaction: &Transaction<'_>, command: &MsgId) -> rusqlite::Result<()> {

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use farrier_protocol::{
-    Binding, MsgId, Refusal, ServerMessage, Text, Thumbprint, Topics, UnixMillis, UpTopic, VehicleBody,
-    VehicleMessage, WakeUp,
+    Binding, MsgId, Refusal, ServerMessage, Sha256, Text, Thumbprint, Topics, UnixMillis, UpTopic,
+    VehicleBody, VehicleMessage, WakeUp,
 };
 use rumqttc::mqttbytes::QoS;
 use rumqttc::mqttbytes::v5::{Packet, PubAckReason, Publish};
@@ -54,6 +54,21 @@ pub(crate) struct Boot {
     pub boot_id: Text,
     pub boot_seq: u64,
     pub began: Instant,
+    /// SHA-256 of this gateway's certificate.
+    pub thumbprint: Thumbprint,
+}
+
+impl Boot {
+    /// What the server is told after each connect.
+    pub(crate) fn wake_up(&self, vci_digest: Option<Sha256>) -> WakeUp {
+        WakeUp {
+            boot_id: self.boot_id.clone(),
+            boot_seq: self.boot_seq,
+            uptime_ms: u64::try_from(self.began.elapsed().as_millis()).unwrap_or(u64::MAX),
+            client_cert_thumbprint: self.thumbprint.clone(),
+            vci_digest,
+        }
+    }
 }
 
 /// The link with all it needs; [`ServerLink::run`] is its life.
@@ -63,7 +78,6 @@ pub(crate) struct ServerLink {
     pub server: (String, u16),
     pub keep_alive_s: u16,
     pub tls: Arc<rustls::ClientConfig>,
-    pub thumbprint: Thumbprint,
     pub boot: Boot,
     pub backoff: Backoff,
     pub journal: Journal,
@@ -183,14 +197,7 @@ impl ServerLink {
 
     async fn wake_up(&self) -> Result<VehicleMessage, Ended> {
         let vci_digest = self.journal.vci_digest().await.map_err(GatewayFailure::from)?;
-        let uptime_ms = u64::try_from(self.boot.began.elapsed().as_millis()).unwrap_or(u64::MAX);
-        let body = VehicleBody::WakeUp(WakeUp {
-            boot_id: self.boot.boot_id.clone(),
-            boot_seq: self.boot.boot_seq,
-            uptime_ms,
-            client_cert_thumbprint: self.thumbprint.clone(),
-            vci_digest,
-        });
+        let body = VehicleBody::WakeUp(self.boot.wake_up(vci_digest));
         Ok(identity::message(&self.binding, body).map_err(GatewayFailure::from)?)
     }
 

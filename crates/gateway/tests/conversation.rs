@@ -364,3 +364,19 @@ async fn a_vehicle_is_asked_again_only_if_it_may_have_changed() {
     assert_eq!(wake_up(&server, 3).await.vci_digest, None, "the server must ask");
     gateway.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn a_vehicle_that_was_changed_while_it_was_off_says_so() {
+    let server = ScriptedServer::start().await;
+    let car = Car::new(&server, &[EcuFault::None]).await;
+    let gateway = car.start().await;
+    vci(&server).await;
+    gateway.stop().await.unwrap();
+    car.change_topology("zone = \"front\"", "zone = \"rear\"");
+    let gateway = car.start().await;
+    let without_digest =
+        |body: &VehicleBody| matches!(body, VehicleBody::WakeUp(wake_up) if wake_up.vci_digest.is_none());
+    server.wait_for("a WakeUp without digest", 2, without_digest).await;
+    vci(&server).await;
+    gateway.stop().await.unwrap();
+}

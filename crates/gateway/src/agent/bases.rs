@@ -69,7 +69,10 @@ impl Agent {
     ) -> Result<(), GatewayFailure> {
         let deltas = request.deltas();
         if deltas.is_empty() {
-            return self.bases_compared(Compared { command, request, mismatched: Vec::new() }).await;
+            return self.go_on(Compared { command, request, mismatched: Vec::new() }).await;
+        }
+        if let WithDeltas::Start(start) = &request {
+            self.comparing.insert(start.update_id.clone(), command.clone());
         }
         let (links, images, results) = (self.links.clone(), self.images.clone(), self.results.clone());
         self.tasks.spawn(async move {
@@ -84,6 +87,16 @@ impl Agent {
     }
 
     pub(super) async fn bases_compared(&mut self, compared: Compared) -> Result<(), GatewayFailure> {
+        if let WithDeltas::Start(start) = &compared.request
+            && self.comparing.remove(&start.update_id).is_none()
+        {
+            // It was cancelled meanwhile, and is answered.
+            return Ok(());
+        }
+        self.go_on(compared).await
+    }
+
+    async fn go_on(&mut self, compared: Compared) -> Result<(), GatewayFailure> {
         let Compared { command, request, mismatched } = compared;
         if !mismatched.is_empty() {
             let detail =

@@ -95,6 +95,7 @@ impl Agent {
             let body = match vci {
                 Ok(vci) => {
                     entry.vci_digest = Some(vci_digest(&vci));
+                    entry.vci_fields = Some(request.fields);
                     VehicleBody::SendVci(vci)
                 }
                 Err(incomplete) => {
@@ -149,15 +150,25 @@ impl Agent {
     }
 
     async fn start_download(&mut self, command: MsgId, start: StartDownload) -> Result<(), GatewayFailure> {
-        if let Some(update) = self.update.as_ref().filter(|_| self.is_updating()) {
-            // The same update told again goes on, and answers the command that began it.
-            return if update.plan().start.update_id == start.update_id {
-                self.close(command).await
-            } else {
-                self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await
-            };
+        if self.is_updating() || self.comparing.contains_key(&start.update_id) {
+            return self.already_updating(command, &start).await;
         }
         self.compare_bases(command, WithDeltas::Start(start)).await
+    }
+
+    /// The same update told again goes on, and answers the command that began it.
+    async fn already_updating(
+        &mut self,
+        command: MsgId,
+        start: &StartDownload,
+    ) -> Result<(), GatewayFailure> {
+        let update = self.update.as_ref().filter(|_| self.is_updating());
+        let is_same = update.is_some_and(|update| update.plan().start.update_id == start.update_id);
+        if is_same || self.comparing.contains_key(&start.update_id) {
+            self.close(command).await
+        } else {
+            self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await
+        }
     }
 
     /// Begins an update whose deltas can be applied.
@@ -167,7 +178,7 @@ impl Agent {
         start: StartDownload,
     ) -> Result<(), GatewayFailure> {
         if self.is_updating() {
-            return self.send(busy(&command, "another update is under way", BUSY_RETRY_S)).await;
+            return self.already_updating(command, &start).await;
         }
         match Plan::new(command.clone(), clock::now(), start) {
             Ok(plan) => {
@@ -206,8 +217,11 @@ impl Agent {
         if is_known {
             return self.update_event(Event::CancelRequested { command }).await;
         }
+        // One whose deltas are still being compared never begins, also not after a restart.
+        let closes = self.comparing.remove(&cancel.update_id).into_iter().collect();
         let detail = "this gateway does not work on that update";
-        self.send(error(&command, ErrorCode::Cancelled, detail)).await
+        let answer = error(&command, ErrorCode::Cancelled, detail);
+        self.store(Entry { closes, ..Entry::default() }, vec![answer]).await
     }
 
     /// Whether an update is under way in any phase.
@@ -216,7 +230,7 @@ impl Agent {
     }
 
     /// Whether questions to the ECUs would come in the way of an update.
-    fn uses_ecus(&self) -> bool {
+    pub(super) fn uses_ecus(&self) -> bool {
         self.update.as_ref().is_some_and(|update| match update.phase() {
             Phase::Processing
             | Phase::Barrier

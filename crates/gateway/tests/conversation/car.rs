@@ -131,6 +131,13 @@ impl Car {
         Gateway::start(self.config.clone()).await.unwrap()
     }
 
+    /// What a workshop does while the gateway is off.
+    pub(crate) fn change_topology(&self, from: &str, to: &str) {
+        let topology = std::fs::read_to_string(&self.config.topology).unwrap();
+        assert!(topology.contains(from));
+        std::fs::write(&self.config.topology, topology.replace(from, to)).unwrap();
+    }
+
     /// Files that the downloader left behind.
     pub(crate) fn packages(&self) -> usize {
         let folder: PathBuf = self.folder.path().join("state/packages");
