@@ -1,21 +1,18 @@
 //! Applies a delta chunk by chunk with bounded memory.
 //!
-//! Memory: one rebuilt chunk (4 MiB), the compressed octets of its streams and the decompressors of two of
-//! them (together at most about 8 MiB, when nothing is alike), the model of the third (2 MiB), small buffers.
+//! Memory, at most: one rebuilt chunk (4 MiB), the compressed octets of its streams (together 4 MiB), the
+//! decompressors of control (1 MiB) and literals (4 MiB), the model of the differences (2 MiB), small buffers.
 
 use std::io::{self, Read, Seek, SeekFrom, Write};
 
 use aws_lc_rs::digest::{Context, SHA256};
 
 use crate::differences::{Decoder, Model};
-use crate::format::{ChunkRecord, FormatError, Header, Instruction};
+use crate::format::{CONTROL_WINDOW_LOG, ChunkRecord, FormatError, Header, Instruction, LITERALS_WINDOW_LOG};
 use crate::make::{octets_of, sha256};
 
 /// The old image is read in pieces of this length.
 const READ_BYTES: usize = 64 << 10;
-
-/// log2 of the largest zstd window that a stream may ask for (4 MiB).
-const WINDOW_LOG_MAX: u32 = 22;
 
 /// A delta that could not be applied; nothing was written beyond the chunks before.
 #[derive(Debug, thiserror::Error)]
@@ -103,10 +100,10 @@ impl<R: Read + Seek> DeltaReader<R> {
         let lengths = [record.control_bytes, record.difference_bytes, record.literal_bytes];
         let [control, differences, literals] = self.streams(start, lengths)?;
         let mut parts = ChunkStreams {
-            control: decompressor(&control)?,
+            control: decompressor(&control, CONTROL_WINDOW_LOG)?,
             differences: Decoder::new(&differences),
             model: Model::new(),
-            literals: decompressor(&literals)?,
+            literals: decompressor(&literals, LITERALS_WINDOW_LOG)?,
         };
         let rebuilt = parts.rebuild(&record, bytes, old, damaged)?;
         if sha256(&rebuilt) != record.chunk_sha256 {
@@ -133,15 +130,15 @@ impl<R: Read + Seek> DeltaReader<R> {
     /// The three compressed streams of a chunk; their lengths are bounded by its record.
     fn streams(&mut self, start: u64, lengths: [usize; 3]) -> Result<[Vec<u8>; 3], ApplyError> {
         self.source.seek(SeekFrom::Start(start)).map_err(|error| ApplyError::Io("read the delta", error))?;
-        let mut streams = [Vec::new(), Vec::new(), Vec::new()];
-        for (stream, length) in streams.iter_mut().zip(lengths) {
-            let read = (&mut self.source)
-                .take(length as u64)
-                .read_to_end(stream)
-                .map_err(|error| ApplyError::Io("read the delta", error))?;
-            if read != length {
-                return Err(FormatError::Truncated("a patch").into());
-            }
+        let mut streams = lengths.map(|length| vec![0; length]);
+        for stream in &mut streams {
+            self.source.read_exact(stream).map_err(|error| {
+                if error.kind() == io::ErrorKind::UnexpectedEof {
+                    FormatError::Truncated("a patch").into()
+                } else {
+                    ApplyError::Io("read the delta", error)
+                }
+            })?;
         }
         Ok(streams)
     }
@@ -171,10 +168,10 @@ fn verify_window(record: &ChunkRecord, old: &mut (impl Read + Seek)) -> Result<(
 
 type Decompressor<'a> = io::BufReader<zstd::stream::read::Decoder<'static, &'a [u8]>>;
 
-fn decompressor(stream: &[u8]) -> Result<Decompressor<'_>, ApplyError> {
+fn decompressor(stream: &[u8], window_log: u32) -> Result<Decompressor<'_>, ApplyError> {
     let failed = |error| ApplyError::Io("start zstd", error);
     let mut decoder = zstd::stream::read::Decoder::with_buffer(stream).map_err(failed)?.single_frame();
-    decoder.window_log_max(WINDOW_LOG_MAX).map_err(failed)?;
+    decoder.window_log_max(window_log).map_err(failed)?;
     Ok(io::BufReader::with_capacity(READ_BYTES, decoder))
 }
 

@@ -12,11 +12,17 @@ pub const CHUNK_BYTES: usize = 4 << 20;
 /// times the image.
 pub const MAX_WINDOW_BYTES: usize = 16 << 20;
 
-/// Largest compressed stream of a chunk: zstd never grows its input by more than this.
-pub(crate) const MAX_STREAM_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 8) + 64;
+/// Most octets of the three streams of a chunk together: zstd never grows a chunk of literals by more.
+pub(crate) const MAX_PATCH_BYTES: usize = CHUNK_BYTES + (CHUNK_BYTES >> 8) + 128;
 
 /// Largest number of instructions of a chunk; each but the last yields at least one octet.
 const MAX_INSTRUCTIONS: usize = CHUNK_BYTES + 1;
+
+/// log2 of the zstd window of a control stream (1 MiB), so that its decompressor stays small.
+pub(crate) const CONTROL_WINDOW_LOG: u32 = 20;
+
+/// log2 of the zstd window of the literals (4 MiB): all literals of a chunk.
+pub(crate) const LITERALS_WINDOW_LOG: u32 = 22;
 
 const MAGIC: [u8; 8] = *b"FARRDLT\n";
 const VERSION: u32 = 1;
@@ -151,21 +157,21 @@ impl ChunkRecord {
         let window_start = bounded("window start", fields.u64()?, 0..=header.old_bytes)?;
         let longest = (header.old_bytes - window_start).min(MAX_WINDOW_BYTES as u64);
         let window_bytes = fields.length("window length", longest as usize)?;
-        Ok(Self {
+        let record = Self {
             window_start,
             window_bytes,
             window_sha256: fields.octets()?,
             chunk_sha256: fields.octets()?,
             instructions: fields.length("number of instructions", MAX_INSTRUCTIONS)?,
-            control_bytes: fields.length("length of the control stream", MAX_CONTROL_BYTES)?,
-            difference_bytes: fields.length("length of the difference stream", MAX_STREAM_BYTES)?,
-            literal_bytes: fields.length("length of the literal stream", MAX_STREAM_BYTES)?,
-        })
+            control_bytes: fields.length("length of the control stream", MAX_PATCH_BYTES)?,
+            difference_bytes: fields.length("length of the difference stream", MAX_PATCH_BYTES)?,
+            literal_bytes: fields.length("length of the literal stream", MAX_PATCH_BYTES)?,
+        };
+        let patch_bytes = record.total_bytes() - Self::BYTES;
+        bounded("length of a patch", patch_bytes, 0..=MAX_PATCH_BYTES as u64)?;
+        Ok(record)
     }
 }
-
-/// Largest compressed control stream.
-const MAX_CONTROL_BYTES: usize = 2 * MAX_STREAM_BYTES;
 
 /// Copy so many octets from the window with differences added, then so many literals, then move
 /// within the window.

@@ -3,7 +3,9 @@
 use aws_lc_rs::digest::{SHA256, digest};
 
 use crate::differences::{Encoder, Model};
-use crate::format::{CHUNK_BYTES, ChunkRecord, Header, Instruction, MAX_STREAM_BYTES};
+use crate::format::{
+    CHUNK_BYTES, CONTROL_WINDOW_LOG, ChunkRecord, Header, Instruction, LITERALS_WINDOW_LOG, MAX_PATCH_BYTES,
+};
 use crate::matching::{Patch, SortedImage};
 use crate::window::Samples;
 
@@ -69,16 +71,13 @@ fn write_chunk(
     chunk: &[u8],
 ) -> Result<(), MakeError> {
     let mut patch = image.patch_to(chunk);
-    let mut differences = coded_differences(&patch, window);
-    if differences.len() > MAX_STREAM_BYTES {
-        // Nothing was foreseen: then the chunk is not like its window at all.
+    let mut streams = coded(&patch, window)?;
+    if streams.iter().map(Vec::len).sum::<usize>() > MAX_PATCH_BYTES {
+        // What seemed alike was not: then the chunk costs least as it is.
         patch = Patch::literal(chunk);
-        differences = Vec::new();
+        streams = coded(&patch, window)?;
     }
-    let mut control = Vec::with_capacity(patch.instructions.len() * 4);
-    patch.instructions.iter().for_each(|instruction: &Instruction| instruction.write(&mut control));
-    let compress = |stream: &[u8]| zstd::bulk::compress(stream, LEVEL).map_err(MakeError::Compress);
-    let (control, literals) = (compress(&control)?, compress(&patch.literals)?);
+    let [control, differences, literals] = streams;
     let record = ChunkRecord {
         window_start: window_start as u64,
         window_bytes: window.len(),
@@ -92,6 +91,25 @@ fn write_chunk(
     record.write(delta);
     [control, differences, literals].iter().for_each(|stream| delta.extend_from_slice(stream));
     Ok(())
+}
+
+/// The three streams of a patch: control, differences, literals.
+fn coded(patch: &Patch, window: &[u8]) -> Result<[Vec<u8>; 3], MakeError> {
+    let mut control = Vec::with_capacity(patch.instructions.len() * 4);
+    patch.instructions.iter().for_each(|instruction: &Instruction| instruction.write(&mut control));
+    Ok([
+        compress(&control, CONTROL_WINDOW_LOG)?,
+        coded_differences(patch, window),
+        compress(&patch.literals, LITERALS_WINDOW_LOG)?,
+    ])
+}
+
+fn compress(stream: &[u8], window_log: u32) -> Result<Vec<u8>, MakeError> {
+    let compressed = zstd::bulk::Compressor::new(LEVEL).and_then(|mut compressor| {
+        compressor.set_parameter(zstd::zstd_safe::CParameter::WindowLog(window_log))?;
+        compressor.compress(stream)
+    });
+    compressed.map_err(MakeError::Compress)
 }
 
 /// The differences of all instructions, coded beside the octets of the window that they change.

@@ -3,7 +3,7 @@
 
 use std::io::Cursor;
 
-use farrier_delta::{ApplyError, CHUNK_BYTES, DeltaReader, Header, make};
+use farrier_delta::{ApplyError, CHUNK_BYTES, ChunkRecord, DeltaReader, Header, make};
 use proptest::prelude::*;
 
 fn apply(delta: &[u8], old: &[u8]) -> Result<Vec<u8>, ApplyError> {
@@ -60,6 +60,23 @@ fn another_base_is_refused_before_anything_is_rebuilt() {
     other[9] ^= 1;
     assert!(matches!(apply(&delta, &other), Err(ApplyError::OtherBase { .. })));
     assert!(matches!(apply(&delta, &old[..old.len() - 1]), Err(ApplyError::OtherBase { .. })));
+}
+
+#[test]
+fn lengths_that_ask_for_too_much_memory_are_refused() {
+    let (old, new) = pair();
+    let delta = make(&old, &new).unwrap();
+    // The lengths of control, differences and literals stand at the end of the first record.
+    let lengths = Header::BYTES as usize + ChunkRecord::BYTES as usize - 12;
+    let refused = |claimed: [u32; 3]| {
+        let mut delta = delta.clone();
+        for (number, length) in claimed.iter().enumerate() {
+            delta[lengths + 4 * number..][..4].copy_from_slice(&length.to_le_bytes());
+        }
+        apply(&delta, &old).unwrap_err().to_string()
+    };
+    assert!(refused([5 << 20, 0, 0]).contains("length of the control stream"));
+    assert!(refused([2 << 20, 2 << 20, 2 << 20]).contains("length of a patch"));
 }
 
 #[test]
