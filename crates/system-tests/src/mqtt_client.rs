@@ -1,12 +1,13 @@
 //! An MQTT 5 client in the place of a gateway, for what a real gateway would never do.
 
+use std::collections::VecDeque;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
 
 use bytes::Bytes;
 use rumqttc::mqttbytes::QoS;
-use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, SubscribeReasonCode};
+use rumqttc::mqttbytes::v5::{ConnectReturnCode, Packet, PubAckReason, Publish, SubscribeReasonCode};
 use rumqttc::{AsyncClient, Event, MqttOptions, PublishOptions, TlsConfiguration, Transport};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -22,6 +23,8 @@ const SILENCE: Duration = Duration::from_millis(500);
 pub struct MqttClient {
     client: AsyncClient,
     packets: mpsc::UnboundedReceiver<Packet>,
+    /// Messages that came while something else was waited for: they may overtake an acknowledgement.
+    messages: VecDeque<Publish>,
     task: JoinHandle<()>,
 }
 
@@ -43,55 +46,52 @@ impl MqttClient {
                 }
             }
         });
-        let mut connected = Self { client, packets, task };
-        match connected.next().await {
-            Some(Packet::ConnAck(ack)) if ack.code == ConnectReturnCode::Success => Some(connected),
-            _ => None,
-        }
+        let mut connected = Self { client, packets, messages: VecDeque::new(), task };
+        let code = connected.answer(|packet| {
+            let Packet::ConnAck(ack) = packet else { return None };
+            Some(ack.code)
+        });
+        (code.await == Some(ConnectReturnCode::Success)).then_some(connected)
     }
 
     /// Publishes with QoS 1; the reason of the acknowledgement, or `None` if the connection was closed instead.
     pub async fn publish(&mut self, topic: &str, payload: impl Into<Bytes>) -> Option<PubAckReason> {
         let options = PublishOptions::new(QoS::AtLeastOnce);
         self.client.publish(topic, payload.into(), options).await.ok()?;
-        loop {
-            if let Packet::PubAck(ack) = self.next().await? {
-                return Some(ack.reason);
-            }
-        }
+        self.answer(|packet| {
+            let Packet::PubAck(ack) = packet else { return None };
+            Some(ack.reason)
+        })
+        .await
     }
 
     /// Subscribes with QoS 1; the reason, or `None` if the connection was closed instead.
     pub async fn subscribe(&mut self, filter: &str) -> Option<SubscribeReasonCode> {
         self.client.subscribe(filter, QoS::AtLeastOnce).await.ok()?;
-        loop {
-            if let Packet::SubAck(ack) = self.next().await? {
-                return ack.return_codes.first().copied();
-            }
-        }
+        self.answer(|packet| {
+            let Packet::SubAck(ack) = packet else { return None };
+            ack.return_codes.first().copied()
+        })
+        .await
     }
 
     /// The next message for this client, as JSON.
     pub async fn message(&mut self) -> serde_json::Value {
-        loop {
-            if let Packet::Publish(publish) = self.next().await.expect("an open connection") {
-                return serde_json::from_slice(&publish.payload).unwrap();
+        let publish = match self.messages.pop_front() {
+            Some(publish) => publish,
+            None => {
+                let heard = tokio::time::timeout(PATIENCE, self.next_message()).await;
+                heard.expect("a message within the patience").expect("an open connection")
             }
-        }
+        };
+        serde_json::from_slice(&publish.payload).unwrap()
     }
 
     /// Asserts that nothing is sent to this client for a moment.
     pub async fn hears_nothing(&mut self) {
-        let heard = tokio::time::timeout(SILENCE, async {
-            loop {
-                match self.packets.recv().await {
-                    Some(Packet::Publish(publish)) => return publish,
-                    Some(_) => {}
-                    None => std::future::pending().await,
-                }
-            }
-        });
-        if let Ok(publish) = heard.await {
+        assert!(self.messages.is_empty(), "expected no message, found {:?}", self.messages);
+        // A connection that was closed hears nothing either.
+        if let Ok(Some(publish)) = tokio::time::timeout(SILENCE, self.next_message()).await {
             panic!("expected no message, found {publish:?}");
         }
     }
@@ -101,10 +101,28 @@ impl MqttClient {
         self.task.abort();
     }
 
-    async fn next(&mut self) -> Option<Packet> {
-        tokio::time::timeout(PATIENCE, self.packets.recv())
-            .await
-            .expect("a packet or an end within the patience")
+    async fn next_message(&mut self) -> Option<Publish> {
+        loop {
+            if let Packet::Publish(publish) = self.packets.recv().await? {
+                return Some(publish);
+            }
+        }
+    }
+
+    /// The answer that `wanted` finds in a packet; `None` if the connection ends before.
+    async fn answer<T>(&mut self, wanted: impl Fn(&Packet) -> Option<T>) -> Option<T> {
+        let found = tokio::time::timeout(PATIENCE, async {
+            loop {
+                let packet = self.packets.recv().await?;
+                if let Some(answer) = wanted(&packet) {
+                    return Some(answer);
+                }
+                if let Packet::Publish(publish) = packet {
+                    self.messages.push_back(publish);
+                }
+            }
+        });
+        found.await.expect("an answer or an end within the patience")
     }
 }
 
