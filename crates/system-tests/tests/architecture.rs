@@ -135,6 +135,12 @@ fn source_files(folder: &Path) -> Vec<PathBuf> {
     files
 }
 
+/// `tests.rs`, and what stands below `tests/`.
+fn is_of_tests(file: &Path) -> bool {
+    file.file_stem().is_some_and(|stem| stem == "tests")
+        || file.parent().is_some_and(|folder| folder.ends_with("tests"))
+}
+
 /// The impure names in a source, outside comments and its unit tests (which stand at its end).
 fn impure_names(source: &str) -> Vec<(usize, &'static str)> {
     let lines = source.lines().enumerate().take_while(|(_, line)| line.trim() != "#[cfg(test)]");
@@ -194,7 +200,7 @@ fn pure_crates_name_no_runtime_socket_file_clock_chance_or_environment() {
     let mut violations = Vec::new();
     for (name, _) in PURE {
         for file in source_files(&packages[*name].folder.join("src")) {
-            if file.file_name().is_some_and(|file_name| file_name == "tests.rs") {
+            if is_of_tests(&file) {
                 continue;
             }
             let source = std::fs::read_to_string(&file).expect("a readable source");
