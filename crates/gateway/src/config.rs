@@ -245,6 +245,10 @@ impl GatewayConfig {
             });
         }
         self.check_download()?;
+        if let Some((key, expected)) = self.readiness_policy.contradiction() {
+            let found = "another value in readiness_policy".to_owned();
+            return Err(ConfigError::Value { key, expected, found });
+        }
         if matches!(&self.consent.ask, Consent::Command(program) if program.is_empty()) {
             return Err(ConfigError::Value {
                 key: "consent.ask.command",
@@ -267,13 +271,6 @@ impl GatewayConfig {
         if limits.min_rate_window_s == 0 {
             return Err(ConfigError::Value {
                 key: "download.min_rate_window_s",
-                expected: "at least 1",
-                found: "0".to_owned(),
-            });
-        }
-        if self.readiness_policy.install_check_ms == 0 {
-            return Err(ConfigError::Value {
-                key: "readiness_policy.install_check_ms",
                 expected: "at least 1",
                 found: "0".to_owned(),
             });

@@ -3,6 +3,7 @@
 #![allow(clippy::unwrap_used, reason = "tests: a panic is how they say what is wrong")]
 
 use std::io::{BufRead, BufReader};
+use std::os::unix::net::UnixDatagram;
 use std::path::Path;
 use std::process::{Command, Output, Stdio};
 
@@ -120,10 +121,21 @@ fn without_settings_it_says_what_is_missing() {
 }
 
 #[test]
-fn sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
+fn systemd_hears_of_it_sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
     let folder = folder();
     let config = folder.path().join("gateway.toml");
-    let mut first = gateway(&config).spawn().unwrap();
+    let service_manager = UnixDatagram::bind(folder.path().join("notify")).unwrap();
+    let told = || {
+        let mut state = [0; 100];
+        let length = service_manager.recv(&mut state).unwrap();
+        String::from_utf8(state[..length].to_vec()).unwrap()
+    };
+    let mut first = gateway(&config)
+        .env("NOTIFY_SOCKET", folder.path().join("notify"))
+        .env("WATCHDOG_USEC", "50000")
+        .spawn()
+        .unwrap();
+    assert_eq!([told(), told(), told()], ["READY=1", "WATCHDOG=1", "WATCHDOG=1"]);
     let lines = BufReader::new(first.stderr.take().unwrap()).lines();
     // The server is not there: the gateway says so once it is at work.
     let mut connects_again = lines.map_while(Result::ok).filter(|line| line.contains("connects again"));
@@ -139,6 +151,7 @@ fn sigterm_ends_it_cleanly_and_a_second_one_on_the_same_state_is_refused() {
     assert!(asked(&config, &["check"]).1.contains("journal: in use by the gateway at work"));
     let pid = first.id().to_string();
     assert!(Command::new("kill").args(["-TERM", &pid]).status().unwrap().success());
+    while told() != "STOPPING=1" {}
     while connects_again.next().is_some() {}
     assert_eq!(first.wait().unwrap().code(), Some(0));
     let (code, said) = asked(&config, &["status"]);

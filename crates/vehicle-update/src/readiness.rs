@@ -167,6 +167,42 @@ impl ReadinessPolicy {
         self.verdict(judged)
     }
 
+    /// The first key whose value makes no sense beside the others, and what it must be.
+    pub fn contradiction(&self) -> Option<(&'static str, &'static str)> {
+        let margins = [
+            self.margin_battery_v,
+            self.margin_temp_c,
+            self.margin_cpu_usage_percent,
+            self.margin_memory_mb,
+            self.margin_storage_gb,
+            self.margin_bandwidth_mbps,
+            self.margin_speed_kmh,
+        ];
+        let hints = [
+            self.retry_power_s,
+            self.retry_thermal_s,
+            self.retry_system_s,
+            self.retry_network_s,
+            self.retry_vehicle_s,
+        ];
+        if self.critical_battery_12v_v > self.min_battery_12v_v {
+            return Some(("critical_battery_12v_v", "at most min_battery_12v_v"));
+        }
+        if self.critical_temp_ccu_c < self.max_temp_ccu_c {
+            return Some(("critical_temp_ccu_c", "at least max_temp_ccu_c"));
+        }
+        if self.max_speed_kmh < 0.0 || self.high_speed_kmh < self.max_speed_kmh {
+            return Some(("high_speed_kmh", "at least max_speed_kmh, which is at least 0"));
+        }
+        if !margins.iter().all(|margin| *margin >= 0.0) {
+            return Some(("margin_…", "at least 0"));
+        }
+        if !hints.iter().all(|hint| (60..=7_200).contains(hint)) {
+            return Some(("retry_…_s", "from 60 to 7200"));
+        }
+        (self.install_check_ms == 0).then_some(("install_check_ms", "at least 1"))
+    }
+
     fn verdict(&self, judged: Judged<'_>) -> Verdict {
         let hints = judged.reasons.iter().map(|reason| self.retry_hint_s(*reason));
         let retry_after_s = hints.max().map(|hint| hint.clamp(60, 7_200));
@@ -368,6 +404,26 @@ mod tests {
         );
         assert_eq!(verdict.reasons, [NotReadyReason::NetworkPoor, NotReadyReason::VehicleMoving]);
         assert_eq!(verdict.retry_after_s, Some(930));
+    }
+
+    #[test]
+    fn a_policy_that_contradicts_itself_is_noticed() {
+        assert_eq!(ReadinessPolicy::default().contradiction(), None);
+        type Change = fn(&mut ReadinessPolicy);
+        let changes: &[(Change, &str)] = &[
+            (|policy| policy.critical_battery_12v_v = 12.0, "critical_battery_12v_v"),
+            (|policy| policy.critical_temp_ccu_c = 60.0, "critical_temp_ccu_c"),
+            (|policy| policy.max_speed_kmh = 61.0, "high_speed_kmh"),
+            (|policy| policy.margin_speed_kmh = -1.0, "margin_…"),
+            (|policy| policy.margin_temp_c = f64::NAN, "margin_…"),
+            (|policy| policy.retry_network_s = 59, "retry_…_s"),
+            (|policy| policy.install_check_ms = 0, "install_check_ms"),
+        ];
+        for (change, key) in changes {
+            let mut policy = ReadinessPolicy::default();
+            change(&mut policy);
+            assert_eq!(policy.contradiction().map(|(key, _)| key), Some(*key));
+        }
     }
 
     #[test]
