@@ -1,7 +1,8 @@
-//! A whole simulated vehicle: DoIP entities with their ECUs, and the real gateway in front of them.
+//! A whole simulated vehicle: DoIP entities and CAN buses with their ECUs, and the real gateway in front of them.
 //! Owns how the parts are put together; what an ECU or the gateway does is theirs.
 
 mod config;
+mod controller;
 mod topology;
 
 use std::collections::BTreeMap;
@@ -12,14 +13,12 @@ use farrier_gateway::{Gateway, GatewayConfig, GatewayFailure, RunningGateway, St
 use farrier_protocol::EcuId;
 use tokio::sync::watch;
 
-use crate::doip_entity::{DoipEntity, EntityConfig, EntityError};
-use crate::ecu::{Banks, EcuConfig, EcuHandle};
+use crate::can_bus::CanBusError;
+use crate::doip_entity::EntityError;
+use crate::ecu::{Banks, EcuHandle};
 
 pub use self::config::{ControllerConfig, ControllerPlacement, EcuOfVehicle, VehicleConfig};
-
-/// Logical addresses of the controllers begin here, 0x100 apart; their ECUs follow each.
-const FIRST_CONTROLLER_ADDRESS: u16 = 0x1000;
-const CONTROLLER_ADDRESS_STEP: u16 = 0x100;
+use self::controller::RunningController;
 
 /// What a parked, healthy vehicle measures.
 const READY_SIGNALS: &str = r#"# The vehicle's signals; read anew whenever the server asks whether the vehicle is ready.
@@ -63,7 +62,7 @@ pub enum VehicleError {
     },
     /// More controllers or ECUs than there are addresses.
     #[error(
-        "expected at most 96 controllers with at most 255 ECUs each; spread the ECUs over more controllers"
+        "expected at most 96 controllers with at most 255 ECUs each, 240 on a CAN bus; spread the ECUs over more controllers"
     )]
     TooManyEcus,
     /// A file of its state cannot be written or read.
@@ -78,6 +77,9 @@ pub enum VehicleError {
     /// A controller did not start.
     #[error("a controller of the vehicle did not start")]
     Controller(#[from] EntityError),
+    /// A CAN bus did not start.
+    #[error("a CAN bus of the vehicle did not start")]
+    CanBus(#[from] CanBusError),
     /// The gateway did not start.
     #[error("the vehicle's gateway did not start")]
     Gateway(#[source] Box<StartError>),
@@ -91,7 +93,7 @@ pub enum VehicleError {
 #[derive(Debug)]
 pub struct SimulatedVehicle {
     config: VehicleConfig,
-    controllers: Vec<DoipEntity>,
+    controllers: Vec<RunningController>,
     gateway: RunningGateway,
 }
 
@@ -105,10 +107,7 @@ impl SimulatedVehicle {
         make_folder(&ecu_folder)?;
         let mut controllers = Vec::new();
         for (position, controller) in config.controllers.iter().enumerate() {
-            let address = controller_address(position)?;
-            let entity = entity_config(&config, controller, address);
-            let ecus = ecu_configs(controller, address)?;
-            controllers.push(DoipEntity::start(entity, ecus, &ecu_folder).await?);
+            controllers.push(RunningController::start(&config, controller, position, &ecu_folder).await?);
         }
         let gateway_folder = config.state_dir.join("gateway");
         make_folder(&gateway_folder)?;
@@ -204,58 +203,6 @@ fn write_file(path: &Path, text: &str) -> Result<(), VehicleError> {
     std::fs::write(path, text).map_err(|source| VehicleError::State { path: path.to_owned(), source })
 }
 
-fn controller_address(position: usize) -> Result<u16, VehicleError> {
-    // Addresses up to 0x6FFF: those from 0x7000 on have other uses (ISO 13400-2, table 13).
-    let position = u16::try_from(position).ok().filter(|position| *position < 96);
-    position
-        .map(|position| FIRST_CONTROLLER_ADDRESS + position * CONTROLLER_ADDRESS_STEP)
-        .ok_or(VehicleError::TooManyEcus)
-}
-
-/// The logical address of an ECU by its position behind a controller.
-fn ecu_address(controller: u16, position: usize) -> Result<u16, VehicleError> {
-    let offset = u8::try_from(position + 1).map_err(|_| VehicleError::TooManyEcus)?;
-    Ok(controller + u16::from(offset))
-}
-
-fn entity_config(config: &VehicleConfig, controller: &ControllerConfig, address: u16) -> EntityConfig {
-    let [high, low] = address.to_be_bytes();
-    let letters: String =
-        config.vehicle_id.as_str().chars().filter(char::is_ascii_alphanumeric).take(17).collect();
-    EntityConfig {
-        name: format!("{}/{}", config.vehicle_id, controller.name),
-        logical_address: address,
-        listen: controller.listen,
-        vin: format!("{:0>17}", letters.to_ascii_uppercase()),
-        entity_id: [0x02, 0, 0, 0, high, low],
-        announce_to: None,
-        max_connections: 64,
-        initial_inactivity_ms: 2_000,
-        general_inactivity_ms: 300_000,
-    }
-}
-
-fn ecu_configs(controller: &ControllerConfig, address: u16) -> Result<Vec<EcuConfig>, VehicleError> {
-    let ecu_config = |(position, ecu): (usize, &EcuOfVehicle)| {
-        Ok(EcuConfig {
-            ecu_id: ecu.ecu_id.to_string(),
-            logical_address: ecu_address(address, position)?,
-            supplier_code: ecu.supplier_code.to_string(),
-            hw_part_no: ecu.hw_part_no.to_string(),
-            sw_part_no: ecu
-                .sw_part_no
-                .as_ref()
-                .map_or_else(|| format!("SW-{}", ecu.ecu_id), ToString::to_string),
-            sw_version: ecu.sw_version.to_string(),
-            bootloader_ver: ecu.bootloader_ver.to_string(),
-            calibration_id: ecu.calibration_id.to_string(),
-            timing: ecu.timing.clone(),
-            faults: ecu.faults.clone(),
-        })
-    };
-    controller.ecus.iter().enumerate().map(ecu_config).collect()
-}
-
 fn gateway_config(config: &VehicleConfig, state_dir: PathBuf, topology: PathBuf) -> GatewayConfig {
     GatewayConfig {
         vehicle_id: config.vehicle_id.clone(),
@@ -299,12 +246,5 @@ mod tests {
         let signals = SignalsFile::new(&path).measure().unwrap();
         assert_eq!(signals.conditions.measured(), Condition::ALL);
         assert_eq!(ReadinessPolicy::default().judge(&signals, 1_000_000_000, &[]).reasons, []);
-    }
-
-    #[test]
-    fn logical_addresses_stay_within_those_of_ecus() {
-        assert_eq!(controller_address(0).unwrap(), 0x1000);
-        assert_eq!(ecu_address(controller_address(95).unwrap(), 254).unwrap(), 0x6FFF);
-        assert!(controller_address(96).is_err() && ecu_address(0x1000, 255).is_err());
     }
 }

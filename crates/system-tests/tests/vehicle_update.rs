@@ -11,7 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use farrier_protocol::UnixMillis;
-use farrier_simulator::vehicle::SimulatedVehicle;
+use farrier_simulator::vehicle::{ControllerConfig, ControllerPlacement, SimulatedVehicle, VehicleConfig};
 use farrier_system_tests::testbed::{Testbed, assert_all_run, images};
 use farrier_system_tests::until;
 use serde_json::json;
@@ -55,7 +55,10 @@ async fn a_release_reaches_every_ecu_of_every_vehicle() {
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]
 async fn one_failing_ecu_brings_every_ecu_back_and_the_vehicle_says_so() {
-    rolls_back(Testbed::start().await).await;
+    let testbed = Testbed::start().await;
+    let config = vehicle_with_failing_write(&testbed);
+    let installed = rolls_back(testbed, config, &images(2, ECUS, 200_000)).await;
+    assert!(!installed);
 }
 
 /// A gateway that only knows the source documents sends no failure report: silence must end rightly too.
@@ -65,25 +68,31 @@ async fn a_failure_that_nobody_reports_is_found_out_after_the_deadline() {
         config.failure_report = false;
         config.deadlines.update_deadline_s = 8;
     });
-    rolls_back(testbed.await).await;
+    let testbed = testbed.await;
+    let config = vehicle_with_failing_write(&testbed);
+    let installed = rolls_back(testbed, config, &images(2, ECUS, 200_000)).await;
+    assert!(!installed);
 }
 
-async fn rolls_back(testbed: Testbed) {
+fn vehicle_with_failing_write(testbed: &Testbed) -> VehicleConfig {
     let mut config = testbed.vehicle(1, ECUS);
     config.ecu_mut(&"ecu_003".parse().unwrap()).unwrap().faults.fails_write_at_byte = Some(100_000);
+    config
+}
+
+/// An update of this vehicle that ends with the old versions everywhere. Gives back whether the vehicle reported
+/// that all was installed before.
+async fn rolls_back(testbed: Testbed, config: VehicleConfig, images: &[(String, Vec<u8>)]) -> bool {
     let vehicle = SimulatedVehicle::start(config).await.unwrap();
     let api = testbed.api();
     api.knows_vehicles(1).await;
-    api.start_campaign("winter", "2.0.0", &images(2, ECUS, 200_000)).await;
+    api.start_campaign("winter", "2.0.0", images).await;
 
     let update = api.reaches("winter", "VEH_001", "rolled_back").await;
     for (ecu_id, running) in vehicle.running_versions().unwrap() {
         assert_eq!(running, "1.0.0", "{ecu_id}: {update}");
     }
-    // Install and commit are successes: neither was reported, or the server would have taken or refused it.
     let shown = api.get("vehicles/VEH_001").await;
-    let steps = shown["updates"][0]["steps"].as_array().unwrap();
-    assert!(steps.iter().all(|step| step["state"] != "committing"), "{shown}");
     assert_eq!(shown["refused_messages"], json!([]), "{shown}");
     assert!(
         shown["inventory"]["ecus"].as_array().unwrap().iter().all(|ecu| ecu["sw_version"] == "1.0.0"),
@@ -92,6 +101,74 @@ async fn rolls_back(testbed: Testbed) {
     assert_eq!(api.get("campaigns/winter").await["states"], json!({ "rolled_back": 1 }));
     vehicle.stop().await.unwrap();
     testbed.stop().await;
+    let steps = shown["updates"][0]["steps"].as_array().unwrap();
+    steps.iter().any(|step| step["state"] == "committing")
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ecu_that_has_can_only_is_updated_with_the_others() {
+    let testbed = Testbed::start().await;
+    let vehicle = SimulatedVehicle::start(vehicle_with_can_only_ecu(&testbed)).await.unwrap();
+    let api = testbed.api();
+    api.knows_vehicles(1).await;
+    let images = images_with_small_last(5);
+    api.start_campaign("winter", "2.0.0", &images).await;
+    api.reaches("winter", "VEH_001", "succeeded").await;
+    assert_all_run(&vehicle, "2.0.0", &images);
+
+    let shown = api.get("vehicles/VEH_001").await;
+    let inventory = shown["inventory"]["ecus"].as_array().unwrap();
+    let ecu = inventory.iter().find(|ecu| ecu["ecu_id"] == CAN_ONLY).unwrap();
+    assert_eq!(ecu["can_id"], "0x18DA01F1", "{ecu}");
+    assert!(ecu["mac_address"].is_null() && ecu["ip_address"].is_null(), "{ecu}");
+    assert_eq!(ecu["sw_version"], "2.0.0", "{ecu}");
+    vehicle.stop().await.unwrap();
+    testbed.stop().await;
+}
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ecu_on_can_that_fails_while_it_is_written_brings_every_ecu_back() {
+    let testbed = Testbed::start().await;
+    let mut config = vehicle_with_can_only_ecu(&testbed);
+    config.ecu_mut(&CAN_ONLY.parse().unwrap()).unwrap().faults.fails_write_at_byte = Some(20_000);
+    let installed = rolls_back(testbed, config, &images_with_small_last(6)).await;
+    assert!(!installed);
+}
+
+/// Here the ECU on CAN has swapped its banks already when another fails.
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn an_ecu_on_can_goes_back_when_another_does_not_boot_its_new_software() {
+    let testbed = Testbed::start().await;
+    let mut config = vehicle_with_can_only_ecu(&testbed);
+    config.ecu_mut(&"ecu_002".parse().unwrap()).unwrap().faults.boots_into_old_bank = true;
+    let installed = rolls_back(testbed, config, &images_with_small_last(7)).await;
+    assert!(installed);
+}
+
+/// The last ECU of [`vehicle_with_can_only_ecu`].
+const CAN_ONLY: &str = "ecu_005";
+
+/// A domain and a zonal controller with DoIP, and one ECU on a CAN bus of the gateway.
+fn vehicle_with_can_only_ecu(testbed: &Testbed) -> VehicleConfig {
+    let mut config = testbed.vehicle(1, ECUS + 1);
+    let mut ecu = config.controllers.last_mut().unwrap().ecus.pop().unwrap();
+    assert_eq!((ecu.ecu_id.as_str(), config.controllers.len()), (CAN_ONLY, 2));
+    (ecu.mac_address, ecu.ip_address, ecu.can_id) = (None, None, None);
+    config.controllers.push(ControllerConfig {
+        name: "chassis_can".into(),
+        placement: ControllerPlacement::Domain("chassis".parse().unwrap()),
+        can: true,
+        listen: "127.0.0.1:0".parse().unwrap(),
+        ecus: vec![ecu],
+    });
+    config
+}
+
+/// Their images: a small one for the ECU on CAN, as it takes a frame for each seven bytes.
+fn images_with_small_last(seed: u64) -> Vec<(String, Vec<u8>)> {
+    let mut images = images(seed, ECUS + 1, 100_000);
+    images.last_mut().unwrap().1.truncate(40_000);
+    images
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

@@ -53,7 +53,18 @@ pub struct VehicleConfig {
     pub controllers: Vec<ControllerConfig>,
 }
 
-/// A domain controller or a zonal controller: one DoIP entity.
+/// A domain controller or a zonal controller: one DoIP entity. Or a CAN bus that the gateway itself is on, in the
+/// domain or zone of its ECUs:
+///
+/// ```toml
+/// [[controller]]
+/// name = "chassis_can"
+/// domain = "chassis"
+/// can = true
+/// [[controller.ecu]]
+/// ecu_id = "ecu_003"
+/// hw_part_no = "HW-CH-0003"
+/// ```
 #[derive(Debug, Clone, Deserialize)]
 #[serde(try_from = "ControllerFields")]
 pub struct ControllerConfig {
@@ -61,7 +72,10 @@ pub struct ControllerConfig {
     pub name: String,
     /// Its domain or zone: `domain = "powertrain"` or `zone = "front_left"`.
     pub placement: ControllerPlacement,
-    /// Where it listens; port 0 takes a free one.
+    /// Its ECUs have CAN only, without a DoIP entity in front of them: the gateway speaks ISO-TP with them. Their
+    /// identifiers, 0x18DAxxF1 for requests and 0x18DAF1xx for answers, follow from their order (xx from 1 on).
+    pub can: bool,
+    /// Where it listens, by DoIP or as the bus's socketcand server; port 0 takes a free one.
     pub listen: SocketAddr,
     /// The ECUs behind it, in the order in which they are updated.
     pub ecus: Vec<EcuOfVehicle>,
@@ -76,6 +90,8 @@ struct ControllerFields {
     domain: Option<Text>,
     #[serde(default)]
     zone: Option<Zone>,
+    #[serde(default)]
+    can: bool,
     #[serde(default = "loopback")]
     listen: SocketAddr,
     #[serde(rename = "ecu")]
@@ -86,14 +102,20 @@ impl TryFrom<ControllerFields> for ControllerConfig {
     type Error = String;
 
     fn try_from(fields: ControllerFields) -> Result<Self, String> {
-        let ControllerFields { name, domain, zone, listen, ecus } = fields;
+        let ControllerFields { name, domain, zone, can, listen, ecus } = fields;
         let placement = match (domain, zone) {
             (Some(domain), None) => ControllerPlacement::Domain(domain),
             (None, Some(zone)) => ControllerPlacement::Zone(zone),
             (Some(_), Some(_)) => return Err(format!("expected a domain or a zone at {name:?}, found both")),
             (None, None) => return Err(format!("expected a domain or a zone at {name:?}, found neither")),
         };
-        Ok(Self { name, placement, listen, ecus })
+        if let Some(ecu) = ecus.iter().find(|ecu| can && ecu.has_addresses()) {
+            let ecu_id = &ecu.ecu_id;
+            return Err(format!(
+                "expected no mac_address, ip_address or can_id on a CAN bus, found one at {ecu_id}"
+            ));
+        }
+        Ok(Self { name, placement, can, listen, ecus })
     }
 }
 
@@ -136,7 +158,7 @@ pub struct EcuOfVehicle {
     /// Its IP address, if it has one.
     #[serde(default)]
     pub ip_address: Option<IpAddress>,
-    /// Its CAN identifier, if it has one.
+    /// Its CAN identifier behind a DoIP entity, if it has one; on a CAN bus of the gateway it follows from its place.
     #[serde(default)]
     pub can_id: Option<CanId>,
     /// How fast it is.
@@ -252,6 +274,7 @@ impl ControllerConfig {
                 } else {
                     ControllerPlacement::Zone(Zone::Name(text(name)))
                 },
+                can: false,
                 listen: loopback(),
                 ecus: Vec::new(),
             })
@@ -269,6 +292,10 @@ impl ControllerConfig {
 }
 
 impl EcuOfVehicle {
+    fn has_addresses(&self) -> bool {
+        self.mac_address.is_some() || self.ip_address.is_some() || self.can_id.is_some()
+    }
+
     #[allow(clippy::expect_used, reason = "each text is built here by the rule of its type")]
     fn numbered(number: u8, on_can: bool) -> Self {
         let can_id = on_can.then(|| format!("0x{:X}", 0x100 + u16::from(number)).parse());
@@ -342,6 +369,25 @@ mod tests {
             let error = VehicleConfig::read(&path).unwrap_err();
             let cause = std::error::Error::source(&error).unwrap().to_string();
             assert!(cause.contains(key), "{cause}");
+        }
+    }
+
+    #[test]
+    fn an_ecu_with_can_only_has_no_other_address() {
+        let folder = tempfile::tempdir().unwrap();
+        let path = folder.path().join("vehicle.toml");
+        let on_can = EXAMPLE.replace("zone = 2", "zone = 2\ncan = true");
+        std::fs::write(&path, &on_can).unwrap();
+        let buses: Vec<_> =
+            VehicleConfig::read(&path).unwrap().controllers.iter().map(|controller| controller.can).collect();
+        assert_eq!(buses, [false, true]);
+        for address in
+            ["ip_address = \"192.168.10.2\"", "mac_address = \"02:00:00:00:01:02\"", "can_id = \"0x102\""]
+        {
+            std::fs::write(&path, format!("{on_can}\n{address}")).unwrap();
+            let error = VehicleConfig::read(&path).unwrap_err();
+            let cause = std::error::Error::source(&error).unwrap().to_string();
+            assert!(cause.contains("on a CAN bus, found one at ecu_002"), "{cause}");
         }
     }
 
