@@ -18,8 +18,9 @@ use self::stage::Stage;
 use crate::output::{bytes, print};
 use crate::stop_signal::StopSignal;
 
-/// Of its own binary the demo takes at most so many bytes: every ECU of every vehicle gets them.
-const OWN_BINARY_MAX_BYTES: u64 = 8 * 1024 * 1024;
+/// Of its own binary the demo takes at most so many bytes, since every ECU of every vehicle gets them: all of a
+/// release build, not all of a debug build.
+const OWN_BINARY_MAX_BYTES: u64 = 32 * 1024 * 1024;
 
 /// After so long the demo gives up and says where every vehicle is.
 const PATIENCE: Duration = Duration::from_secs(300);
@@ -34,8 +35,8 @@ pub(crate) struct Demo {
     #[arg(long, default_value_t = 8, value_parser = clap::value_parser!(u8).range(1..=255))]
     ecus: u8,
 
-    /// The file that every ECU gets as its image; without it this program's own binary (its first 8 MiB,
-    /// after a line that names the ECU's hardware: so every ECU gets another image).
+    /// The file that every ECU gets as its image; without it this program's own binary (at most 32 MiB of
+    /// it, after a line that names the ECU's hardware: so every ECU gets another image).
     #[arg(long, value_name = "FILE")]
     image: Option<PathBuf>,
 
