@@ -12,15 +12,15 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use farrier_protocol::{ErrorCode, MsgId, Operation, ServerBody, VehicleBody};
-use farrier_simulator::ecu::EcuTiming;
+use farrier_protocol::{ErrorCode, MsgId, Operation, ServerBody, StartRollback, Text, VehicleBody};
+use farrier_simulator::ecu::{EcuTiming, Faults};
 use farrier_vehicle_update::{Ending, Phase, Record};
 use tokio::runtime::{Builder, Runtime};
 
 use self::instants::{AtRequest, AtWrite, EcuFailure, Instants, Point};
 use self::vehicle::{AtRest, ECUS, Vehicle, ecu_id, logical_address};
 use crate::journal::{self, Journal};
-use crate::scripted_server::ScriptedServer;
+use crate::scripted_server::{ScriptedServer, later};
 use crate::{Gateway, GatewayConfig, RunningGateway, StartError};
 
 /// How long an update may take in all: far longer than any of them needs on a busy machine.
@@ -66,6 +66,17 @@ impl Life {
     }
 }
 
+/// What the vehicle goes through.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Scenario {
+    /// An update in which nothing else fails.
+    Update,
+    /// One that is rolled back, because an ECU starts its earlier software again.
+    FailingUpdate,
+    /// An update is committed; then, with its instants, undone by a StartRollback.
+    Undo,
+}
+
 /// What came of a case.
 struct Outcome {
     at_rest: Option<AtRest>,
@@ -77,18 +88,21 @@ struct Outcome {
 
 /// One update, struck at one point.
 struct Case {
+    scenario: Scenario,
     point: Point,
     world: Runtime,
     folder: tempfile::TempDir,
     server: ScriptedServer,
     instants: Arc<Instants>,
     config: GatewayConfig,
+    update_id: Text,
+    /// The command whose last word is waited for.
     command: MsgId,
     _vehicle: Vehicle,
 }
 
 impl Case {
-    fn new(point: Point) -> Self {
+    fn new(scenario: Scenario, point: Point) -> Self {
         let world = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
         let instants = Arc::new(Instants::new(point, folder.path()));
@@ -96,6 +110,10 @@ impl Case {
             let server = ScriptedServer::start().await;
             let timing = EcuTiming { erase_ms: 2, reboot_ms: 5, ..EcuTiming::default() };
             let vehicle = Vehicle::power_up(folder.path(), timing).await;
+            if scenario == Scenario::FailingUpdate {
+                let unlucky = vehicle.entities.iter().find_map(|entity| entity.ecu(&ecu_id(3))).unwrap();
+                unlucky.set_faults(Faults { boots_into_old_bank: true, ..Faults::default() });
+            }
             let mut addresses = Vec::new();
             for entity in &vehicle.entities {
                 let ecus: HashMap<_, _> = (1..=ECUS)
@@ -108,13 +126,39 @@ impl Case {
         });
         let config = GatewayConfig::read(&settings).unwrap();
         journal::watch::watch(&config.state_dir, instants.clone());
-        let command = server.send(ServerBody::StartDownload(server.offer(ECUS, vehicle::NEW)));
-        Self { point, world, folder, server, instants, config, command, _vehicle: vehicle }
+        let start = server.offer(ECUS, vehicle::NEW);
+        let update_id = start.update_id.clone();
+        let command = server.send(ServerBody::StartDownload(start));
+        if scenario != Scenario::Undo {
+            instants.arm();
+        }
+        Self {
+            scenario,
+            point,
+            update_id,
+            world,
+            folder,
+            server,
+            instants,
+            config,
+            command,
+            _vehicle: vehicle,
+        }
     }
 
     /// Runs the update to its end, through the point.
     fn run(mut self) -> Result<Outcome, String> {
         let mut life = Life::begin(&self.config);
+        if self.scenario == Scenario::Undo {
+            self.world.block_on(self.ended(&life))?;
+            self.instants.arm();
+            self.command = self.server.send(ServerBody::StartRollback(StartRollback {
+                correlation_id: None,
+                update_id: self.update_id.clone(),
+                expires_at_ms: later(),
+                deadline_s: None,
+            }));
+        }
         let mut struck = self.instants.struck();
         let ended = self.ended(&life);
         let met = self.world.block_on(async {
@@ -158,9 +202,12 @@ impl Case {
         async move {
             let ended = async {
                 let mut status = status?;
+                tokio::select! {
+                    () = last_word => {}
+                    _ = status.wait_for(|_| false) => return Err("the gateway stopped by itself".to_owned()),
+                }
                 let ended = status.wait_for(|status| status.phase == Some(Phase::Ended)).await;
                 ended.map_err(|_| "the gateway stopped by itself".to_owned())?;
-                last_word.await;
                 Ok(())
             };
             match tokio::time::timeout_at(patience.into(), ended).await {
@@ -183,14 +230,20 @@ impl Case {
         let others = (1..=ECUS).filter(|number| Some(*number) != broken);
         let all = Vehicle::at_rest(folder, 1..=ECUS);
         let others = Vehicle::at_rest(folder, others)?;
-        let commits = self.reports(|body| {
-            matches!(body, VehicleBody::UpdateSuccessResult(result) if result.operation == Operation::Commit)
-        });
+        let succeeded = |operation| {
+            self.reports(|body| matches!(body, VehicleBody::UpdateSuccessResult(result) if result.operation == operation))
+        };
+        let (commits, rollbacks) = (succeeded(Operation::Commit), succeeded(Operation::Rollback));
         let said = |code| {
             self.reports(|body| matches!(body, VehicleBody::ErrorResponse(error) if error.code == code))
         };
         let fits = match &ending {
-            Ending::Committed => all == Ok(AtRest::AllNew) && commits == 1,
+            Ending::Committed => {
+                self.scenario == Scenario::Update && all == Ok(AtRest::AllNew) && commits == 1
+            }
+            Ending::Undone => {
+                self.scenario == Scenario::Undo && all == Ok(AtRest::AllEarlier) && rollbacks == 1
+            }
             Ending::RolledBack(_) => {
                 all == Ok(AtRest::AllEarlier) && commits == 0 && said(ErrorCode::UpdateFailed) == 1
             }
@@ -201,10 +254,12 @@ impl Case {
                     && commits == 0
                     && said(ErrorCode::ServiceRequired) == 1
             }
-            Ending::Cancelled | Ending::Undone | Ending::ConsentDenied(_) => false,
+            Ending::Cancelled | Ending::ConsentDenied(_) => false,
         };
         if !fits {
-            return Err(format!("{ending:?}, {commits} commits reported, and the ECUs: {all:?}, {others:?}"));
+            return Err(format!(
+                "{ending:?}, {commits} commits and {rollbacks} rollbacks reported, and the ECUs: {all:?}, {others:?}"
+            ));
         }
         let (writes, requests) = (self.instants.writes(), self.instants.requests());
         Ok(Outcome { at_rest: all.ok(), ending, writes, requests, met })
@@ -231,15 +286,16 @@ impl Case {
     }
 }
 
-/// What the update is made of when nothing happens.
-fn undisturbed() -> Outcome {
-    let outcome = Case::new(Point::None).run().unwrap();
-    assert_eq!(outcome.at_rest, Some(AtRest::AllNew));
+/// What a scenario is made of when nothing else happens.
+fn undisturbed(scenario: Scenario) -> Outcome {
+    let outcome = Case::new(scenario, Point::None).run().unwrap();
+    let expected = if scenario == Scenario::Update { AtRest::AllNew } else { AtRest::AllEarlier };
+    assert_eq!(outcome.at_rest, Some(expected));
     outcome
 }
 
 /// Runs every point, several side by side; prints how many there were, how many passed, and how they ended.
-fn exhaust(what: &str, points: Vec<Point>) {
+fn exhaust(what: &str, scenario: Scenario, points: Vec<Point>) {
     let began = Instant::now();
     let enumerated = points.len();
     let queue = Mutex::new(points.into_iter());
@@ -250,7 +306,7 @@ fn exhaust(what: &str, points: Vec<Point>) {
             scope.spawn(|| {
                 loop {
                     let Some(point) = queue.lock().unwrap().next() else { return };
-                    match run_until_met(point) {
+                    match run_until_met(scenario, point) {
                         Ok(outcome) => {
                             let needs_service = matches!(outcome.ending, Ending::ServiceRequired(_));
                             let name = match outcome.at_rest {
@@ -276,9 +332,9 @@ fn exhaust(what: &str, points: Vec<Point>) {
 }
 
 /// A busy machine can make an ECU be asked once less or once more: a point that was not met is tried again.
-fn run_until_met(point: Point) -> Result<Outcome, String> {
+fn run_until_met(scenario: Scenario, point: Point) -> Result<Outcome, String> {
     for _ in 0..3 {
-        let outcome = Case::new(point).run()?;
+        let outcome = Case::new(scenario, point).run()?;
         if outcome.met {
             return Ok(outcome);
         }
@@ -290,39 +346,62 @@ fn each_request(outcome: &Outcome) -> impl Iterator<Item = (u16, u32)> {
     outcome.requests.iter().flat_map(|(ecu, count)| (1..=*count).map(|number| (*ecu, number)))
 }
 
+fn each_write(outcome: &Outcome) -> Vec<Point> {
+    let ways = [AtWrite::Before, AtWrite::Torn, AtWrite::After, AtWrite::Fails];
+    (1..=outcome.writes).flat_map(|number| ways.map(|how| Point::Write { number, how })).collect()
+}
+
+fn each_request_struck(outcome: &Outcome) -> Vec<Point> {
+    let ways = [AtRequest::Before, AtRequest::Unanswered, AtRequest::After];
+    each_request(outcome)
+        .flat_map(|(ecu, number)| ways.map(|how| Point::Request { ecu, number, how }))
+        .collect()
+}
+
+fn each_request_failing(outcome: &Outcome, ways: &[EcuFailure]) -> Vec<Point> {
+    each_request(outcome)
+        .flat_map(|(ecu, number)| ways.iter().map(move |how| Point::Ecu { ecu, number, how: *how }))
+        .collect()
+}
+
 #[test]
 fn an_update_struck_at_any_durable_write_ends_all_new_or_all_earlier() {
-    let ways = [AtWrite::Before, AtWrite::Torn, AtWrite::After, AtWrite::Fails];
-    let points =
-        (1..=undisturbed().writes).flat_map(|number| ways.map(|how| Point::Write { number, how })).collect();
-    exhaust("durable writes (before, torn, after, failing)", points);
+    let points = each_write(&undisturbed(Scenario::Update));
+    exhaust("update, durable writes (before, torn, after, failing)", Scenario::Update, points);
 }
 
 #[test]
 fn an_update_struck_at_any_request_to_an_ecu_ends_all_new_or_all_earlier() {
-    let ways = [AtRequest::Before, AtRequest::Unanswered, AtRequest::After];
-    let points = each_request(&undisturbed())
-        .flat_map(|(ecu, number)| ways.map(|how| Point::Request { ecu, number, how }))
-        .collect();
-    exhaust("requests to ECUs (before, unanswered, after)", points);
+    let points = each_request_struck(&undisturbed(Scenario::Update));
+    exhaust("update, requests to ECUs (before, unanswered, after)", Scenario::Update, points);
+}
+
+#[test]
+fn a_roll_back_struck_at_any_instant_still_brings_every_ecu_back() {
+    let outcome = undisturbed(Scenario::FailingUpdate);
+    let points = [each_write(&outcome), each_request_struck(&outcome)].concat();
+    exhaust("update that is rolled back, every instant", Scenario::FailingUpdate, points);
+}
+
+#[test]
+fn an_undo_struck_at_any_instant_still_brings_every_ecu_back() {
+    let outcome = undisturbed(Scenario::Undo);
+    let points = [each_write(&outcome), each_request_struck(&outcome)].concat();
+    exhaust("StartRollback, every instant", Scenario::Undo, points);
 }
 
 #[test]
 fn an_ecu_that_fails_once_or_loses_power_at_any_request_leaves_no_mix() {
     let ways = [EcuFailure::Refuses, EcuFailure::LosesPowerBefore, EcuFailure::LosesPowerAfter];
-    let points = each_request(&undisturbed())
-        .flat_map(|(ecu, number)| ways.map(|how| Point::Ecu { ecu, number, how }))
-        .collect();
-    exhaust("ECU refuses once, or loses power before or after", points);
+    let points = each_request_failing(&undisturbed(Scenario::Update), &ways);
+    exhaust("update, ECU refuses once, or loses power before or after", Scenario::Update, points);
 }
 
 #[test]
 fn an_ecu_that_fails_for_good_at_any_request_leaves_no_mix_among_the_others_and_is_named() {
     let ways = [EcuFailure::RefusesForEver, EcuFailure::FallsSilent];
     let broken = logical_address(2);
-    let points = each_request(&undisturbed())
-        .filter(|(ecu, _)| *ecu == broken)
-        .flat_map(|(ecu, number)| ways.map(|how| Point::Ecu { ecu, number, how }))
-        .collect();
-    exhaust("ECU refuses or is silent from a request on", points);
+    let mut points = each_request_failing(&undisturbed(Scenario::Update), &ways);
+    points.retain(|point| matches!(point, Point::Ecu { ecu, .. } if *ecu == broken));
+    exhaust("update, ECU refuses or is silent from a request on", Scenario::Update, points);
 }

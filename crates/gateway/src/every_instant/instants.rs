@@ -83,6 +83,8 @@ pub(super) struct Instants {
 
 #[derive(Debug, Default)]
 struct State {
+    /// Whether instants count.
+    armed: bool,
     dead: bool,
     committing: bool,
     /// The answer of this ECU is the point.
@@ -120,6 +122,11 @@ impl Instants {
         self.lock().dead
     }
 
+    /// Instants count from now on.
+    pub(super) fn arm(&self) {
+        self.lock().armed = true;
+    }
+
     /// The gateway that was struck is gone for good: the next one is left alone.
     pub(super) fn revive(&self) {
         self.lock().dead = false;
@@ -150,6 +157,9 @@ impl Instants {
         let mut state = self.lock();
         if state.dead {
             return Way::Drop;
+        }
+        if !state.armed {
+            return Way::Forward;
         }
         let number = state.requests.entry(to).or_default();
         *number += 1;
@@ -230,7 +240,7 @@ impl Instants {
         if state.dead {
             return Err(JournalError::Closed);
         }
-        if self.has_struck() {
+        if self.has_struck() || !state.armed {
             return Ok(());
         }
         state.writes += 1;
@@ -264,7 +274,7 @@ impl Instants {
         let mut state = self.lock();
         state.committing = false;
         self.committed.notify_all();
-        if self.has_struck() {
+        if self.has_struck() || !state.armed {
             return Ok(());
         }
         let (number, wal_before) = (state.writes, state.wal_bytes);

@@ -405,7 +405,9 @@ impl ScriptedServer {
         let is_last = move |message: &VehicleMessage| {
             message.correlation_id() == Some(&command)
                 && match &message.body {
-                    VehicleBody::UpdateSuccessResult(result) => result.operation == Operation::Commit,
+                    VehicleBody::UpdateSuccessResult(result) => {
+                        matches!(result.operation, Operation::Commit | Operation::Rollback)
+                    }
                     VehicleBody::ErrorResponse(_) => true,
                     VehicleBody::WakeUp(_) | VehicleBody::SendVci(_) | VehicleBody::ReadinessReport(_) => {
                         false
