@@ -380,3 +380,39 @@ async fn a_vehicle_that_was_changed_while_it_was_off_says_so() {
     vci(&server).await;
     gateway.stop().await.unwrap();
 }
+
+#[tokio::test(flavor = "multi_thread")]
+async fn an_update_that_is_cancelled_while_its_deltas_are_compared_never_begins() {
+    let server = ScriptedServer::start().await;
+    let car = Car::new(&server, &[EcuFault::None]).await;
+    let gateway = car.start().await;
+    let first = server.offer(car.ecus, "2.0");
+    let command = server.send(ServerBody::StartDownload(first.clone()));
+    server.result(&command, Operation::Commit).await;
+    gateway.stop().await.unwrap();
+
+    // A controller that takes connections and says nothing.
+    let silent = tokio::net::TcpListener::bind("127.0.0.1:0").await.unwrap();
+    let (address, silent_address) = (car.controller_address(), silent.local_addr().unwrap().to_string());
+    car.change_topology(&address, &silent_address);
+    let gateway = car.start().await;
+    let second = server.offer_deltas(&first, "2.0", "3.0");
+    server.send(ServerBody::StartDownload(second.clone()));
+    let (_ecu_is_asked, _) = silent.accept().await.unwrap();
+    let cancel = CancelUpdate {
+        correlation_id: None,
+        update_id: second.update_id.clone(),
+        reason: "withdrawn".parse().unwrap(),
+        expires_at_ms: None,
+        deadline_s: None,
+    };
+    let cancelled = error(server.ask(ServerBody::CancelUpdate(cancel)).await);
+    assert_eq!(cancelled.code, ErrorCode::Cancelled);
+    gateway.stop().await.unwrap();
+
+    car.change_topology(&silent_address, &address);
+    let gateway = car.start().await;
+    assert_eq!(versions(&server).await, ["2.0"]);
+    assert_eq!(gateway.status().borrow().update_id.as_ref(), Some(&first.update_id));
+    gateway.stop().await.unwrap();
+}

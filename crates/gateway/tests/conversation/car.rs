@@ -21,7 +21,7 @@ pub(crate) enum EcuFault {
 pub(crate) struct Car {
     config: GatewayConfig,
     folder: tempfile::TempDir,
-    _entities: Vec<DoipEntity>,
+    entities: Vec<DoipEntity>,
     pub(crate) ecus: usize,
 }
 
@@ -117,7 +117,7 @@ impl Car {
             consent: Default::default(),
             update_bounds: Bounds { retry_wait_ms: 10, ..Bounds::default() },
         };
-        let car = Self { config, folder, _entities: entities, ecus: faults.len() };
+        let car = Self { config, folder, entities: entities, ecus: faults.len() };
         car.set_signals("\"power.battery_12v_v\" = 12.6\n\"vehicle.speed_kmh\" = 0.0\n");
         car
     }
@@ -136,6 +136,11 @@ impl Car {
         let topology = std::fs::read_to_string(&self.config.topology).unwrap();
         assert!(topology.contains(from));
         std::fs::write(&self.config.topology, topology.replace(from, to)).unwrap();
+    }
+
+    /// Where the first controller listens.
+    pub(crate) fn controller_address(&self) -> String {
+        self.entities[0].tcp_address().to_string()
     }
 
     /// Files that the downloader left behind.
