@@ -117,7 +117,7 @@ impl Car {
             consent: Default::default(),
             update_bounds: Bounds { retry_wait_ms: 10, ..Bounds::default() },
         };
-        let car = Self { config, folder, entities: entities, ecus: faults.len() };
+        let car = Self { config, folder, entities, ecus: faults.len() };
         car.set_signals("\"power.battery_12v_v\" = 12.6\n\"vehicle.speed_kmh\" = 0.0\n");
         car
     }
