@@ -54,10 +54,8 @@ pub fn make(old: &[u8], new: &[u8]) -> Result<Vec<u8>, MakeError> {
         let range = samples.window_for(chunk, index * CHUNK_BYTES);
         let window = old.get(range.clone()).unwrap_or_default();
         // Neighbouring chunks often share their window; sorting it is most of the work.
-        let (_, image) = match sorted.take() {
-            Some(kept) if kept.0 == range => sorted.insert(kept),
-            _ => sorted.insert((range.clone(), SortedImage::new(window))),
-        };
+        sorted = sorted.filter(|(sorted, _)| *sorted == range);
+        let (_, image) = sorted.get_or_insert_with(|| (range.clone(), SortedImage::new(window)));
         write_chunk(&mut delta, image, window, range.start, chunk)?;
     }
     Ok(delta)
