@@ -130,13 +130,17 @@ fn signals(config: &GatewayConfig) -> Result<String, String> {
 }
 
 async fn journal(config: &GatewayConfig) -> Result<String, String> {
-    if !config.state_dir.join("journal.sqlite3").exists() {
+    let folder = &config.state_dir;
+    if Journal::was_never_in(folder).map_err(|error| with_causes(&error))? {
         return Ok("none yet; the gateway makes it when it starts first".to_owned());
     }
     let journal = match Journal::open(&config.state_dir) {
         Ok(journal) => journal,
         Err(JournalError::InUse { .. }) => {
-            return Ok("in use by the gateway at work, which found it sound".to_owned());
+            return match Journal::fault_in(folder).map_err(|error| with_causes(&error))? {
+                Some(fault) => Err(was_damaged(&fault)),
+                None => Ok("in use by the gateway at work, which found it sound".to_owned()),
+            };
         }
         Err(error) => return Err(with_causes(&error)),
     };
@@ -145,9 +149,13 @@ async fn journal(config: &GatewayConfig) -> Result<String, String> {
     sound
 }
 
+fn was_damaged(fault: &str) -> String {
+    format!("was damaged (found {fault}); have the vehicle checked, then delete journal.fault")
+}
+
 async fn judge_records(journal: &Journal, config: &GatewayConfig) -> Result<String, String> {
     if let Some(fault) = journal.fault() {
-        return Err(format!("was damaged (found {fault}); have the vehicle checked, then clear the fault"));
+        return Err(was_damaged(fault));
     }
     let records = journal.records().await.map_err(|error| with_causes(&error))?;
     if records.is_empty() {

@@ -20,6 +20,8 @@ use rusqlite::{Connection, OptionalExtension, Transaction, params};
 use self::marker::{Found, Marker};
 use self::opening::{SCHEMA_VERSION, lock, prepare, prepare_new};
 
+const NAME: &str = "journal.sqlite3";
+
 /// How long the `msg_id` of an answered command is remembered, in milliseconds: 30 days.
 const INBOX_RETENTION_MS: i64 = 30 * 24 * 3_600 * 1_000;
 
@@ -147,7 +149,7 @@ impl Journal {
     /// Opens or makes the journal in a folder, and checks that it is sound. One that is not is put aside, a new
     /// one goes on with the boot counter, and [`Journal::fault`] says so from then on.
     pub(crate) fn open(folder: &Path) -> Result<Self, JournalError> {
-        let path = folder.join("journal.sqlite3");
+        let path = folder.join(NAME);
         let in_folder = |source| JournalError::Folder { folder: folder.to_owned(), source };
         let lock = lock(&path)?;
         let found = marker::read(folder).map_err(in_folder)?;
@@ -178,6 +180,18 @@ impl Journal {
                 watch: watch::of(folder),
             }),
         })
+    }
+
+    /// Whether no gateway ever had a journal in this folder; one that is gone is another thing.
+    pub(crate) fn was_never_in(folder: &Path) -> Result<bool, JournalError> {
+        let found = marker::read(folder)
+            .map_err(|source| JournalError::Folder { folder: folder.to_owned(), source })?;
+        Ok(found == Found::Nothing && !folder.join(NAME).exists())
+    }
+
+    /// What [`Journal::fault`] says of a journal that another process has open.
+    pub(crate) fn fault_in(folder: &Path) -> Result<Option<String>, JournalError> {
+        fault::read(folder).map_err(|source| JournalError::Folder { folder: folder.to_owned(), source })
     }
 
     /// Why this gateway must not take on an update, if it must not: what was found when its journal was damaged.
@@ -741,6 +755,18 @@ mod tests {
         journal.close().await;
         std::fs::write(&path, older).unwrap();
         assert!(fault(folder.path(), 3).await.contains("an earlier state"));
+    }
+
+    #[tokio::test]
+    async fn a_journal_that_is_gone_is_not_one_that_never_was() {
+        let folder = tempfile::tempdir().unwrap();
+        assert!(Journal::was_never_in(folder.path()).unwrap());
+        let path = with_an_update(folder.path()).await;
+        std::fs::remove_file(path).unwrap();
+        assert!(!Journal::was_never_in(folder.path()).unwrap());
+        assert_eq!(Journal::fault_in(folder.path()).unwrap(), None);
+        Journal::open(folder.path()).unwrap().close().await;
+        assert!(Journal::fault_in(folder.path()).unwrap().is_some());
     }
 
     #[tokio::test]
