@@ -365,7 +365,9 @@ impl Downloader {
             if rate.is_too_slow(bytes.len(), Instant::now()) {
                 return Err(Failed::Again("the server sends too slowly".to_owned()));
             }
-            sleep_until(pace.go_on_at(bytes.len(), Instant::now())).await;
+            if let Some(go_on_at) = pace.go_on_at(bytes.len(), Instant::now()) {
+                sleep_until(go_on_at).await;
+            }
         }
     }
 

@@ -15,6 +15,9 @@ use crate::output::{is_watched, plain, print, thousands};
 /// How often the server is asked.
 const ASK_EVERY: Duration = Duration::from_millis(200);
 
+/// Where no line moves, a vehicle that stays in its state gets a new line after so long.
+const LONGEST_SILENCE: Duration = Duration::from_secs(5);
+
 /// States of protocol.md §8 that a vehicle does not leave by itself.
 const FINAL_STATES: [&str; 7] =
     ["succeeded", "rolled_back", "inconsistent", "unknown", "cancelled", "up_to_date", "ineligible"];
@@ -89,17 +92,19 @@ fn unfinished(vehicles: &BTreeMap<String, FollowedVehicle>) -> String {
     sentences.join("; ")
 }
 
-/// One moving line per vehicle on a terminal; else one line whenever a vehicle changes its state.
+/// One moving line per vehicle on a terminal; else a line whenever a vehicle changes its state or stays in one for
+/// long.
 struct Display {
     shown: bool,
     lines: Option<(MultiProgress, BTreeMap<String, ProgressBar>)>,
-    last_states: BTreeMap<String, String>,
+    /// The state in each vehicle's last line, and when that was printed.
+    printed: BTreeMap<String, (String, Duration)>,
 }
 
 impl Display {
     fn new(shown: bool) -> Self {
         let lines = (shown && is_watched()).then(|| (MultiProgress::new(), BTreeMap::new()));
-        Self { shown, lines, last_states: BTreeMap::new() }
+        Self { shown, lines, printed: BTreeMap::new() }
     }
 
     fn show(
@@ -120,7 +125,8 @@ impl Display {
             bar.set_length(work.total_bytes.max(1));
             bar.set_position(if is_final(&update.state) { work.total_bytes.max(1) } else { work.done_bytes });
             bar.set_message(text);
-        } else if self.last_states.get(&update.vehicle_id) != Some(&update.state) {
+        } else if self.has_news(update, elapsed) {
+            self.printed.insert(update.vehicle_id.clone(), (update.state.clone(), elapsed));
             print(&format!(
                 "{:>6.1} s  {}  {}",
                 elapsed.as_secs_f64(),
@@ -128,8 +134,14 @@ impl Display {
                 text.trim_end()
             ))?;
         }
-        self.last_states.insert(update.vehicle_id.clone(), update.state.clone());
         Ok(())
+    }
+
+    fn has_news(&self, update: &VehicleUpdate, elapsed: Duration) -> bool {
+        self.printed.get(&update.vehicle_id).is_none_or(|(state, at)| {
+            let is_due = !is_final(state) && elapsed.saturating_sub(*at) >= LONGEST_SILENCE;
+            *state != update.state || is_due
+        })
     }
 
     fn finish(&mut self) {

@@ -6,6 +6,10 @@ use tokio::time::Instant;
 
 use crate::config::DownloadLimits;
 
+/// A timer is late by up to a millisecond: shorter pauses would cost more than they hold back, and add up to one
+/// that is worth it.
+const SHORTEST_PAUSE: Duration = Duration::from_millis(10);
+
 /// Keeps a download below its bandwidth. Time in which nothing came is not saved up.
 #[derive(Debug)]
 pub(super) struct Pace {
@@ -19,15 +23,15 @@ impl Pace {
         Self { max_bytes_per_s: limits.max_bytes_per_s, free_at: None }
     }
 
-    /// When to read on after so many bytes came at `now`.
-    pub(super) fn go_on_at(&mut self, bytes: usize, now: Instant) -> Instant {
+    /// When to read on after so many bytes came at `now`; `None` = at once.
+    pub(super) fn go_on_at(&mut self, bytes: usize, now: Instant) -> Option<Instant> {
         if self.max_bytes_per_s == 0 {
-            return now;
+            return None;
         }
         let took = Duration::from_secs_f64(bytes as f64 / self.max_bytes_per_s as f64);
         let free_at = self.free_at.filter(|free_at| *free_at > now).unwrap_or(now) + took;
         self.free_at = Some(free_at);
-        free_at
+        (free_at - now >= SHORTEST_PAUSE).then_some(free_at)
     }
 }
 
@@ -77,10 +81,18 @@ mod tests {
         let start = Instant::now();
         let at = |seconds: u64| start + Duration::from_secs(seconds);
         let mut pace = Pace::new(&limits(1_000, 0));
-        assert_eq!(pace.go_on_at(2_000, start), at(2));
-        assert_eq!(pace.go_on_at(3_000, start), at(5), "bytes that came too early count");
-        assert_eq!(pace.go_on_at(1_000, at(100)), at(101), "silence gives no right to a burst");
-        assert_eq!(Pace::new(&limits(0, 0)).go_on_at(1_000_000, start), start);
+        assert_eq!(pace.go_on_at(2_000, start), Some(at(2)));
+        assert_eq!(pace.go_on_at(3_000, start), Some(at(5)), "bytes that came too early count");
+        assert_eq!(pace.go_on_at(1_000, at(100)), Some(at(101)), "silence gives no right to a burst");
+    }
+
+    #[test]
+    fn a_download_pauses_only_for_what_a_timer_can_hold_back() {
+        let start = Instant::now();
+        assert_eq!(Pace::new(&limits(0, 0)).go_on_at(1_000_000, start), None);
+        let mut pace = Pace::new(&limits(1_000, 0));
+        assert_eq!(pace.go_on_at(6, start), None);
+        assert_eq!(pace.go_on_at(6, start), Some(start + Duration::from_millis(12)), "short ones add up");
     }
 
     #[test]
