@@ -223,7 +223,9 @@ where
                     self.acknowledge(taken)?;
                 }
             }
-            Some(delivered) = self.deliveries.next() => {
+            // A look may have seen the command before it was delivered: until that look is over, the command stays
+            // in flight, and so is not sent again.
+            Some(delivered) = self.deliveries.next(), if self.look.is_none() => {
                 self.look_wanted |= self.session.forget(&delivered.map_err(End::DeskFailed)?);
             }
             waiting = looked(&mut self.look), if self.look.is_some() => {

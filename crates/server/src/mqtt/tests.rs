@@ -8,7 +8,7 @@ use bytes::Bytes;
 use farrier_protocol::{Binding, MsgId, UnixMillis};
 use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio::sync::{Semaphore, mpsc};
+use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
@@ -27,6 +27,8 @@ struct FakeDesk {
     let_through: Semaphore,
     fails: AtomicBool,
     outbox: Mutex<Vec<PendingCommand>>,
+    /// A look into the outbox says what it saw only once it is let through, and tells here that it has seen it.
+    slow_look: Mutex<Option<oneshot::Sender<()>>>,
     delivered: mpsc::UnboundedSender<MsgId>,
 }
 
@@ -49,7 +51,13 @@ impl MessageDesk for FakeDesk {
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
-        Ok(self.outbox.lock().unwrap().iter().take(limit).cloned().collect())
+        let seen = self.outbox.lock().unwrap().iter().take(limit).cloned().collect();
+        let slow = self.slow_look.lock().unwrap().take();
+        if let Some(has_seen) = slow {
+            has_seen.send(()).unwrap();
+            self.let_through.acquire().await.unwrap().forget();
+        }
+        Ok(seen)
     }
 
     async fn delivered(&self, _: &Binding, msg_id: &MsgId) -> Result<(), DeskUnavailable> {
@@ -79,6 +87,7 @@ fn endpoint() -> (MqttEndpoint<FakeDesk>, mpsc::UnboundedReceiver<Inbound>, mpsc
         let_through: Semaphore::new(0),
         fails: AtomicBool::new(false),
         outbox: Mutex::default(),
+        slow_look: Mutex::default(),
         delivered: delivered_sender,
     };
     let endpoint = MqttEndpoint {
@@ -461,6 +470,27 @@ async fn a_command_that_was_not_acknowledged_comes_again_after_a_reconnect() {
         vehicle.puback(packet_id).await;
         assert_eq!(running.delivered.recv().await.unwrap().as_str(), "m1");
     }
+}
+
+#[tokio::test]
+async fn a_command_acknowledged_while_the_outbox_is_looked_into_is_not_sent_again() {
+    let running = Running::start().await;
+    running.put_in_outbox(&["m1"]);
+    let mut vehicle = running.vehicle(Version::V5_0).await;
+    vehicle.subscribe(&[(DOWN, 1)]).await;
+    vehicle.expect_suback().await;
+    let (packet_id, _, _) = vehicle.expect_command().await;
+    let (has_seen, seen) = oneshot::channel();
+    *running.desk.slow_look.lock().unwrap() = Some(has_seen);
+    running.connections.wake(&own());
+    seen.await.unwrap();
+    vehicle.puback(packet_id).await;
+    vehicle.ping().await;
+    vehicle.expect_pong().await;
+    running.desk.let_through.add_permits(1);
+    running.put_in_outbox(&["m2"]);
+    running.connections.wake(&own());
+    assert_eq!(vehicle.expect_command().await.1, "command m2");
 }
 
 #[tokio::test]
