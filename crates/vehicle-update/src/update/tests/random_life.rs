@@ -87,10 +87,14 @@ impl ModelEcu {
                 self.trial = Trial::None;
                 self.banks[1 - self.active] = Some("2.0");
             }
-            EcuCall::Activate => {
-                assert_eq!(self.banks[1 - self.active], Some("2.0"), "only a whole bank is activated");
-                self.pending = Pending::NewAtNextBoot;
-            }
+            EcuCall::Activate => match self.trial {
+                // It lost power in between and runs the new software already: activated is activated.
+                Trial::OnTrial | Trial::Confirmed => {}
+                Trial::None => {
+                    assert_eq!(self.banks[1 - self.active], Some("2.0"), "only a whole bank is activated");
+                    self.pending = Pending::NewAtNextBoot;
+                }
+            },
             EcuCall::Reset => self.boot(),
             EcuCall::Confirm => {
                 if self.trial == Trial::OnTrial {
