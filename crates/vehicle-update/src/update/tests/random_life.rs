@@ -89,7 +89,9 @@ impl ModelEcu {
             }
             EcuCall::Activate => match self.trial {
                 // It lost power in between and runs the new software already: activated is activated.
-                Trial::OnTrial | Trial::Confirmed => {}
+                Trial::OnTrial | Trial::Confirmed => {
+                    assert_eq!(self.version(), "2.0", "only the new software is ever activated");
+                }
                 Trial::None => {
                     assert_eq!(self.banks[1 - self.active], Some("2.0"), "only a whole bank is activated");
                     self.pending = Pending::NewAtNextBoot;
