@@ -10,6 +10,7 @@
 
 pub mod api;
 pub mod cutting_proxy;
+pub mod failing_sync;
 pub mod mqtt_client;
 pub mod testbed;
 
