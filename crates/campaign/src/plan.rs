@@ -53,6 +53,17 @@ impl Plan {
         self.packages.iter().fold(0, |sum, package| sum.saturating_add(package.size_bytes))
     }
 
+    /// SHA-256 of each delta among these packages.
+    pub(crate) fn deltas(&self) -> Vec<Sha256> {
+        let deltas = self.packages.iter().filter(|package| package.delta_from.is_some());
+        deltas.map(|package| package.sha256).collect()
+    }
+
+    /// Whether a VCI shows what this was planned from.
+    pub(crate) fn starts_from(&self, vci: &SendVci) -> bool {
+        self.packages.iter().all(|package| running(package, vci) == Some(&package.earlier_version))
+    }
+
     /// Turns the deltas among these packages into full images; all deltas where none is named.
     /// Says whether there was one.
     pub(crate) fn replace_deltas(&mut self, named: Option<&[PkgId]>) -> bool {
@@ -240,6 +251,13 @@ pub struct FoundVersion {
     pub version: Option<Text>,
 }
 
+impl FoundVersion {
+    /// The ECU and its version, for people.
+    pub fn phrase(&self) -> String {
+        format!("{} {}", self.ecu_id, self.version.as_ref().map_or("unknown", AsRef::as_ref))
+    }
+}
+
 /// What a VCI says about the ECUs of a plan.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Verdict {
@@ -253,22 +271,24 @@ pub enum Verdict {
 
 /// Compares what the vehicle runs with what was planned.
 pub fn verdict(plan: &Plan, vci: &SendVci) -> Verdict {
-    let running = |package: &PlannedPackage| {
-        let ecu = vci.ecu_inventory.iter().find(|ecu| ecu.ecu_id == package.ecu_id);
-        ecu.and_then(|ecu| ecu.sw_version.clone())
-    };
-    if plan.packages.iter().all(|package| running(package).as_ref() == Some(&package.version)) {
+    let runs = |package: &PlannedPackage| running(package, vci);
+    if plan.packages.iter().all(|package| runs(package) == Some(&package.version)) {
         Verdict::AllNew
-    } else if plan.packages.iter().all(|package| running(package).as_ref() == Some(&package.earlier_version))
-    {
+    } else if plan.starts_from(vci) {
         Verdict::AllEarlier
     } else {
         let found = |package: &PlannedPackage| FoundVersion {
             ecu_id: package.ecu_id.clone(),
-            version: running(package),
+            version: runs(package).cloned(),
         };
         Verdict::Mixed(plan.packages.iter().map(found).collect())
     }
+}
+
+/// The version that a VCI shows for the ECU of a package.
+pub(crate) fn running<'v>(package: &PlannedPackage, vci: &'v SendVci) -> Option<&'v Text> {
+    let ecu = vci.ecu_inventory.iter().find(|ecu| ecu.ecu_id == package.ecu_id);
+    ecu.and_then(|ecu| ecu.sw_version.as_ref())
 }
 
 #[cfg(test)]

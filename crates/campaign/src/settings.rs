@@ -16,12 +16,12 @@ pub struct Settings {
     pub rollback_deadline_s: u64,
     /// Seconds until a vehicle whose VCI does not come after an update is `unknown`.
     pub verify_deadline_s: u64,
-    /// Seconds for which a CancelUpdate is valid.
-    pub cancel_deadline_s: u64,
-    /// How often one question is asked before the server waits for the next WakeUp.
+    /// How often one question is asked before the server pauses, or waits for the next WakeUp.
     pub question_tries: u32,
-    /// How often in a row an update is planned again before the server waits for the next WakeUp.
+    /// How often in a row an update is planned again before the server pauses.
     pub replans: u32,
+    /// Seconds until a connected vehicle that answered nothing of use is asked again without a WakeUp.
+    pub silence_pause_s: u64,
     /// Pauses before RequestVCI is sent again after VCI_INCOMPLETE (protocol.md §4.10: 60, 300, 900).
     pub vci_incomplete_pauses_s: Vec<u64>,
     /// Pause after a BUSY that names none.
@@ -52,9 +52,9 @@ impl Default for Settings {
             update_deadline_s: 86_400,
             rollback_deadline_s: 3_600,
             verify_deadline_s: 1_800,
-            cancel_deadline_s: 3_600,
             question_tries: 3,
             replans: 3,
+            silence_pause_s: 1_800,
             vci_incomplete_pauses_s: vec![60, 300, 900],
             busy_pause_s: 300,
             boot_loop: BootLoopSettings::default(),

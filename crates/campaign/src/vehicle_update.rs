@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | waiting | looked at or woken up, vehicle there, nothing in the way | collecting_vci | RequestVCI |
 //! | waiting | looked at or woken up, something in the way | waiting (for that) | |
+//! | waiting (silent, clock) | looked at / its pause over | same / as looked at | – / RequestVCI |
 //! | collecting_vci | VCI: outdated / at the release / not possible | checking_readiness / up_to_date / ineligible | RequestDownloadReadiness / – / – |
 //! | collecting_vci | VCI_INCOMPLETE, BUSY | collecting_vci (pause); ineligible after the last try | RequestVCI when the pause is over |
 //! | collecting_vci | EXPIRED | collecting_vci; waiting after the last try | RequestVCI |
@@ -15,6 +16,7 @@
 //! | checking_readiness | EXPIRED | collecting_vci; waiting after the last try | RequestVCI |
 //! | checking_readiness | deadline | checking_readiness; waiting if away or after the last try | RequestDownloadReadiness |
 //! | deferred | retry time | checking_readiness; waiting if away | RequestDownloadReadiness |
+//! | deferred | a VCI of another question, other versions: outdated / at the release / not possible | deferred (new plan) / up_to_date / ineligible | |
 //! | collecting_vci, checking_readiness, deferred | would send, vehicle quarantined | waiting | |
 //! | collecting_vci, checking_readiness, downloading | UNSUPPORTED | ineligible | |
 //! | downloading | download | installing | |
@@ -22,27 +24,33 @@
 //! | downloading, installing, committing | commit, deadline, other ErrorResponse | verifying | RequestVCI |
 //! | downloading | BUSY / EXPIRED / DELTA_BASE_MISMATCH | deferred / collecting_vci / checking_readiness | – / RequestVCI / RequestDownloadReadiness |
 //! | downloading, installing | cancel | same (cancel asked) | CancelUpdate |
-//! | downloading, installing, committing | CANCELLED / any other answer to it | cancelled / same (cancel refused) | |
+//! | downloading, installing | CANCELLED / any other answer to it | cancelled / same (cancel refused) | |
+//! | committing | CANCELLED / any other answer to it | verifying / same (cancel refused) | RequestVCI / – |
 //! | verifying | VCI: all new / all earlier / a mix | succeeded / rolled_back / inconsistent | |
-//! | verifying | its deadline | unknown | |
+//! | verifying | its deadline, which every BUSY puts off | unknown | |
 //! | verifying | question unanswered, pause over, vehicle back | verifying | RequestVCI |
 //! | unknown | woken up | verifying | RequestVCI |
 //! | unknown | a VCI of another question | succeeded / rolled_back / inconsistent | |
-//! | rolled_back, inconsistent | a later VCI: all new | succeeded (late) | |
+//! | cancelled, rolled_back, inconsistent | a later VCI: all new | succeeded (late) | |
+//! | succeeded, inconsistent | a later VCI: all earlier | rolled_back | |
+//! | cancelled, rolled_back / succeeded | a later VCI: a mix with new / with earlier versions | inconsistent | |
+//! | any of these, unknown | a late word of the vehicle that says otherwise | verifying | RequestVCI |
 //! | succeeded | roll-back asked | rolling_back | StartRollback |
 //! | rolling_back | rollback, deadline, any ErrorResponse | verifying | RequestVCI |
 //! | waiting, collecting_vci, checking_readiness, deferred | cancel | cancelled | |
 //!
-//! Everything else changes nothing.
+//! Everything else changes nothing. A later VCI, a late word and a roll-back count only for the update whose
+//! StartDownload was the vehicle's last. Inconsistent, SERVICE_REQUIRED and a commit that the VCI contradicts
+//! raise an alarm. A delta whose update failed or fell silent is not offered to the vehicle again.
 
 use farrier_protocol::{
-    EcuId, ErrorCode, ErrorResponse, MessageType, NotReadyReason, Operation, SendVci, Text, UnixMillis,
-    VciReason,
+    EcuId, ErrorCode, ErrorResponse, MessageType, NotReadyReason, Operation, SendVci, Sha256, Text,
+    UnixMillis, VciReason,
 };
 use serde::{Deserialize, Serialize};
 
 use crate::delta::Deltas;
-use crate::plan::{Evaluation, FoundVersion, IneligibleReason, Plan, Verdict, evaluate, verdict};
+use crate::plan::{Evaluation, FoundVersion, IneligibleReason, Plan, Verdict, evaluate, running, verdict};
 use crate::release::Release;
 use crate::settings::Settings;
 
@@ -53,6 +61,7 @@ mod verification;
 mod waiting_on;
 
 pub use pursuit::{PauseReason, PursuitStep, VciPursuit};
+pub use verification::{Alarm, LateWord};
 pub use waiting_on::{Answer, WaitingOn};
 
 /// Where a vehicle update stands (protocol.md §8).
@@ -170,9 +179,17 @@ pub enum Hold {
     /// The vehicle is not connected.
     VehicleAway,
     /// The vehicle is connected, but did not answer.
-    VehicleSilent,
+    VehicleSilent {
+        /// When it is asked again, if it does not wake up before.
+        #[serde(default = "long_ago")]
+        ask_at: UnixMillis,
+    },
     /// The vehicle called commands expired that were not: its clock may be wrong.
-    VehicleClock,
+    VehicleClock {
+        /// When it is asked again, if it does not wake up before.
+        #[serde(default = "long_ago")]
+        ask_at: UnixMillis,
+    },
     /// Something of the server's own.
     Blocked(Block),
 }
@@ -265,6 +282,8 @@ pub enum VerifyCause {
         /// Its error.
         code: ErrorCode,
     },
+    /// After its end the vehicle was found to run other software, or said so.
+    FoundLater,
 }
 
 /// What happened.
@@ -296,6 +315,8 @@ pub enum Event<'a> {
         /// The answer.
         error: &'a ErrorResponse,
     },
+    /// The vehicle answered a StartDownload or StartRollback of this update too late for the answer to be taken.
+    ToldLate(LateWord),
     /// Time has passed, perhaps beyond `State::due_at`.
     TimePassed,
     /// An operator cancels.
@@ -322,6 +343,9 @@ pub struct Context<'a> {
     pub vehicle_there: bool,
     /// What the server itself puts before this update.
     pub block: Option<Block>,
+    /// Whether no other update has sent the vehicle a StartDownload since this one did: only then what the
+    /// vehicle runs says anything about this one.
+    pub is_latest: bool,
 }
 
 /// What is to be sent to the vehicle, or told to operators.
@@ -356,10 +380,12 @@ pub enum Command {
         /// When it expires.
         expires_at: UnixMillis,
     },
-    /// People must look: the vehicle could not bring its ECUs to one state.
-    RaiseServiceAlarm {
-        /// The ECUs.
-        failed_ecus: Vec<EcuId>,
+    /// People must look.
+    RaiseAlarm(Alarm),
+    /// Do not offer these deltas to this vehicle again: what was tried with them failed or fell silent.
+    AvoidDeltas {
+        /// SHA-256 of each delta.
+        deltas: Vec<Sha256>,
     },
 }
 
@@ -370,6 +396,21 @@ pub struct Transition {
     pub state: State,
     /// What is to be sent, in order.
     pub commands: Vec<Command>,
+}
+
+/// Holds that an earlier version stored have no time: they are looked at at once.
+fn long_ago() -> UnixMillis {
+    UnixMillis(0)
+}
+
+impl Hold {
+    /// When the vehicle is asked again by itself.
+    fn ask_at(&self) -> Option<UnixMillis> {
+        match self {
+            Self::VehicleSilent { ask_at } | Self::VehicleClock { ask_at } => Some(*ask_at),
+            Self::VehicleAway | Self::Blocked(_) => None,
+        }
+    }
 }
 
 impl Transition {
@@ -497,8 +538,8 @@ impl State {
                 Some(pursuit.due_at().map_or(*deadline, |due| due.min(*deadline)))
             }
             Self::RollingBack { deadline, .. } => Some(*deadline),
-            Self::Waiting { .. }
-            | Self::Cancelled { .. }
+            Self::Waiting { hold } => hold.ask_at(),
+            Self::Cancelled { .. }
             | Self::UpToDate
             | Self::Ineligible { .. }
             | Self::Succeeded { .. }

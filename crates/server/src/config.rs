@@ -194,7 +194,7 @@ impl ServerConfig {
             ("deadlines.update_deadline_s", settings.update_deadline_s),
             ("deadlines.rollback_deadline_s", settings.rollback_deadline_s),
             ("deadlines.verify_deadline_s", settings.verify_deadline_s),
-            ("deadlines.cancel_deadline_s", settings.cancel_deadline_s),
+            ("deadlines.silence_pause_s", settings.silence_pause_s),
             ("deadlines.question_tries", u64::from(settings.question_tries)),
             ("deadlines.boot_loop.reboots", settings.boot_loop.reboots as u64),
         ];

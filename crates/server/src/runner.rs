@@ -89,7 +89,9 @@ pub(crate) fn run_due(
 ) -> Result<Ran, StoreError> {
     let due = updates::due(tx, now, BATCH)?;
     let has_more = due.len() >= BATCH as usize;
-    for update in due {
+    for found in due {
+        // The end of one update may have moved another of the same vehicle.
+        let Some(update) = updates::by_id(tx, &found.id)? else { continue };
         let Some(vehicle) = vehicles::by_id(tx, &update.vehicle_id)? else { continue };
         let there = (rules.is_connected)(&vehicle.binding);
         advance(tx, rules, update, Event::TimePassed, None, there, now)?;

@@ -28,24 +28,38 @@ fn cancelled(reason: Text, plan: Option<Plan>) -> Transition {
 
 /// Why a question that cannot be asked any more is given up for now.
 fn unheard(context: &Context<'_>) -> Hold {
-    if context.vehicle_there { Hold::VehicleSilent } else { Hold::VehicleAway }
+    if context.vehicle_there {
+        Hold::VehicleSilent { ask_at: after_silence(context) }
+    } else {
+        Hold::VehicleAway
+    }
+}
+
+/// When a connected vehicle that answered nothing, or nothing of use, is tried again without a WakeUp.
+fn after_silence(context: &Context<'_>) -> UnixMillis {
+    context.now.plus_seconds(context.settings.silence_pause_s)
 }
 
 pub(super) fn waiting(hold: Hold, event: Event<'_>, context: &Context<'_>) -> Transition {
+    let is_early = hold.ask_at().is_some_and(|ask_at| context.now < ask_at);
     match event {
-        Event::LookedAt | Event::WokenUp => match (&context.block, context.vehicle_there) {
-            (Some(block), _) => waits_for(Hold::Blocked(block.clone())),
-            (None, true) => ask_for_vci(VciPursuit::awaiting_wake_up(), 0, context),
-            (None, false) => waits_for(Hold::VehicleAway),
-        },
+        Event::LookedAt | Event::TimePassed if is_early => waits_for(hold),
+        Event::TimePassed if hold.ask_at().is_none() => waits_for(hold),
+        Event::LookedAt | Event::WokenUp | Event::TimePassed => {
+            match (&context.block, context.vehicle_there) {
+                (Some(block), _) => waits_for(Hold::Blocked(block.clone())),
+                (None, true) => ask_for_vci(VciPursuit::awaiting_wake_up(), 0, context),
+                (None, false) => waits_for(Hold::VehicleAway),
+            }
+        }
         Event::CancelAsked { reason } => cancelled(reason, None),
-        Event::VciReceived(_)
+        Event::ToldLate(_)
+        | Event::VciReceived(_)
         | Event::OtherVciSeen(_)
         | Event::Ready
         | Event::NotReady { .. }
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
-        | Event::TimePassed
         | Event::RollbackAsked => waits_for(hold),
     }
 }
@@ -64,7 +78,7 @@ pub(super) fn plan_again(replans: u32, context: &Context<'_>) -> Transition {
     if replans < context.settings.replans {
         ask_for_vci(VciPursuit::awaiting_wake_up(), replans.saturating_add(1), context)
     } else {
-        waits_for(Hold::VehicleClock)
+        waits_for(Hold::VehicleClock { ask_at: after_silence(context) })
     }
 }
 
@@ -96,6 +110,7 @@ pub(super) fn collecting_vci(
         | Event::NotReady { .. }
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
         | Event::RollbackAsked => Transition::to(State::CollectingVci { pursuit, replans }),
     }
 }
@@ -212,6 +227,7 @@ pub(super) fn checking_readiness(
         | Event::OtherVciSeen(_)
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
         | Event::TimePassed
         | Event::RollbackAsked => Transition::to(question.into()),
     }
@@ -262,11 +278,21 @@ pub(super) fn deferred(
                 waits_for(Hold::VehicleAway)
             }
         }
+        Event::OtherVciSeen(vci) if !plan.starts_from(vci) => {
+            match evaluate(vci, context.release, context.deltas) {
+                Evaluation::Eligible(plan) => {
+                    Transition::to(State::Deferred { plan, why, retry_at, replans })
+                }
+                Evaluation::UpToDate => Transition::to(State::UpToDate),
+                Evaluation::Ineligible(reasons) => Transition::to(State::Ineligible { reasons }),
+            }
+        }
         Event::CancelAsked { reason } => cancelled(reason, Some(plan)),
         Event::LookedAt
         | Event::WokenUp
         | Event::VciReceived(_)
         | Event::OtherVciSeen(_)
+        | Event::ToldLate(_)
         | Event::Ready
         | Event::NotReady { .. }
         | Event::StepReported(_)

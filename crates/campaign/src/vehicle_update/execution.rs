@@ -32,14 +32,14 @@ pub(super) fn executing(
             ended_by_error(stage, execution, error, context)
         }
         Event::ErrorReported { command: MessageType::CancelUpdate, error } => {
-            cancel_answered(stage, execution, error)
+            cancel_answered(stage, execution, error, context)
         }
         Event::TimePassed if context.now >= execution.deadline => {
             begin_verifying(execution.plan, VerifyCause::DeadlinePassed, context)
         }
         Event::CancelAsked { reason } if can_cancel(stage, &execution) => {
-            let expires_at =
-                context.now.plus_seconds(context.settings.cancel_deadline_s).min(execution.deadline);
+            // It is worth sending as long as there is something to cancel.
+            let expires_at = execution.deadline;
             execution.cancel = Cancel::Asked { reason: reason.clone() };
             Transition::sending(at(stage, execution), Command::CancelUpdate { reason, expires_at })
         }
@@ -50,6 +50,7 @@ pub(super) fn executing(
         | Event::Ready
         | Event::NotReady { .. }
         | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
         | Event::TimePassed
         | Event::CancelAsked { .. }
         | Event::RollbackAsked => Transition::to(at(stage, execution)),
@@ -116,12 +117,21 @@ fn ended_by_error(
 fn service_required(plan: Plan, failed_ecus: Vec<EcuId>, context: &Context<'_>) -> Transition {
     let cause = VerifyCause::ServiceRequired { failed_ecus: failed_ecus.clone() };
     let mut transition = begin_verifying(plan, cause, context);
-    transition.commands.push(Command::RaiseServiceAlarm { failed_ecus });
+    transition.commands.push(Command::RaiseAlarm(Alarm::ServiceRequired { failed_ecus }));
     transition
 }
 
-fn cancel_answered(stage: Stage, mut execution: Execution, error: &ErrorResponse) -> Transition {
+fn cancel_answered(
+    stage: Stage,
+    mut execution: Execution,
+    error: &ErrorResponse,
+    context: &Context<'_>,
+) -> Transition {
     match (error.code, execution.cancel) {
+        // It said before that it had swapped the boot flags: which of both is true, the VCI tells.
+        (code @ ErrorCode::Cancelled, Cancel::Asked { .. }) if stage == Stage::Committing => {
+            begin_verifying(execution.plan, VerifyCause::ErrorReported { code }, context)
+        }
         (ErrorCode::Cancelled, Cancel::Asked { reason }) => {
             Transition::to(State::Cancelled { reason, plan: Some(execution.plan) })
         }
@@ -165,6 +175,7 @@ pub(super) fn rolling_back(
         | Event::NotReady { .. }
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
         | Event::TimePassed
         | Event::CancelAsked { .. }
         | Event::RollbackAsked => Transition::to(State::RollingBack { plan, deadline }),

@@ -47,6 +47,8 @@ pub enum PauseReason {
     },
     /// The gateway is busy.
     Busy,
+    /// The gateway is connected, but did not answer.
+    Silent,
 }
 
 /// What is due in a pursuit at a time.
@@ -70,6 +72,15 @@ impl VciPursuit {
         let expires_at = context.now.plus_seconds(context.settings.vci_deadline_s);
         self.step = PursuitStep::Asked { until: expires_at };
         (self, Command::RequestVci { reason, expires_at })
+    }
+
+    /// Whether the vehicle does not answer, so that its WakeUp is news.
+    pub(super) fn is_unheard(&self) -> bool {
+        match &self.step {
+            PursuitStep::AwaitingWakeUp | PursuitStep::Pausing { why: PauseReason::Silent, .. } => true,
+            PursuitStep::Asked { .. }
+            | PursuitStep::Pausing { why: PauseReason::Busy | PauseReason::Incomplete { .. }, .. } => false,
+        }
     }
 
     /// When something is due.
@@ -103,6 +114,18 @@ impl VciPursuit {
         let until = context.now.plus_seconds(pause_s);
         self.step = PursuitStep::Pausing { until, why: PauseReason::Incomplete { failed_ecus } };
         Some(self)
+    }
+
+    /// Pauses after silence: until the next WakeUp, or for a while where the vehicle is connected already.
+    pub(super) fn pause_silent(mut self, context: &Context<'_>) -> Self {
+        self.unanswered = 0;
+        self.step = if context.vehicle_there {
+            let until = context.now.plus_seconds(context.settings.busy_pause_s);
+            PursuitStep::Pausing { until, why: PauseReason::Silent }
+        } else {
+            PursuitStep::AwaitingWakeUp
+        };
+        self
     }
 
     /// Pauses after BUSY.

@@ -77,11 +77,13 @@ struct Surroundings {
     after_s: u64,
     there: bool,
     block: Option<Block>,
+    is_latest: bool,
 }
 
-const THERE: Surroundings = Surroundings { after_s: 0, there: true, block: None };
-const AWAY: Surroundings = Surroundings { after_s: 0, there: false, block: None };
-const QUARANTINED: Surroundings = Surroundings { after_s: 0, there: true, block: Some(Block::Quarantine) };
+const THERE: Surroundings = Surroundings { after_s: 0, there: true, block: None, is_latest: true };
+const AWAY: Surroundings = Surroundings { there: false, ..THERE };
+const QUARANTINED: Surroundings = Surroundings { block: Some(Block::Quarantine), ..THERE };
+const OVERTAKEN: Surroundings = Surroundings { is_latest: false, ..THERE };
 
 impl Surroundings {
     fn later(&self, after_s: u64) -> Self {
@@ -98,6 +100,7 @@ fn step(state: State, event: Event<'_>, surroundings: &Surroundings) -> Transiti
         deltas: Deltas { ready: &[], settings: &delta_settings },
         vehicle_there: surroundings.there,
         block: surroundings.block.clone(),
+        is_latest: surroundings.is_latest,
     };
     state.handle(event, &context)
 }
@@ -137,7 +140,8 @@ fn command_name(command: &Command) -> &'static str {
         Command::StartDownload { .. } => "StartDownload",
         Command::StartRollback { .. } => "StartRollback",
         Command::CancelUpdate { .. } => "CancelUpdate",
-        Command::RaiseServiceAlarm { .. } => "alarm",
+        Command::RaiseAlarm(_) => "alarm",
+        Command::AvoidDeltas { .. } => "avoid",
     }
 }
 
@@ -164,6 +168,19 @@ fn rows_of_waiting() {
         row(held, event, &THERE, "collecting_vci", &["RequestVCI"]);
     }
     row(State::selected(), Event::LookedAt, &AWAY, "waiting", &[]);
+    row(State::selected(), Event::TimePassed, &THERE, "waiting", &[]);
+    let ask_at = NOW.plus_seconds(1_800);
+    for hold in [Hold::VehicleSilent { ask_at }, Hold::VehicleClock { ask_at }] {
+        let silent = || State::Waiting { hold: hold.clone() };
+        assert_eq!(silent().due_at(), Some(ask_at));
+        row(silent(), Event::WokenUp, &THERE, "collecting_vci", &["RequestVCI"]);
+        for event in [Event::LookedAt, Event::TimePassed] {
+            row(silent(), event.clone(), &THERE.later(1_799), "waiting", &[]);
+            row(silent(), event.clone(), &THERE.later(1_800), "collecting_vci", &["RequestVCI"]);
+            let away = row(silent(), event, &AWAY.later(1_800), "waiting", &[]);
+            assert_eq!(away.due_at(), None);
+        }
+    }
     row(State::selected(), Event::CancelAsked { reason: text("why") }, &AWAY, "cancelled", &[]);
 }
 
@@ -194,14 +211,14 @@ fn rows_of_collecting_vci() {
     );
     let expired_often = State::CollectingVci { pursuit: pursuit(0, 0), replans: 3 };
     let held = row(expired_often, failed(RequestVci, &error(ErrorCode::Expired)), &THERE, "waiting", &[]);
-    assert_eq!(held, State::Waiting { hold: Hold::VehicleClock });
+    assert_eq!(held.due_at(), Some(NOW.plus_seconds(1_800)));
     row(collecting(), failed(RequestVci, &error(ErrorCode::Unsupported)), &THERE, "ineligible", &[]);
     row(collecting(), Event::TimePassed, &THERE.later(29), "collecting_vci", &[]);
     row(collecting(), Event::TimePassed, &THERE.later(30), "collecting_vci", &["RequestVCI"]);
     row(collecting(), Event::TimePassed, &AWAY.later(30), "waiting", &[]);
     let asked_often = State::CollectingVci { pursuit: pursuit(2, 0), replans: 0 };
     let held = row(asked_often, Event::TimePassed, &THERE.later(30), "waiting", &[]);
-    assert_eq!(held, State::Waiting { hold: Hold::VehicleSilent });
+    assert_eq!(held.due_at(), Some(NOW.plus_seconds(1_830)));
     row(collecting(), Event::TimePassed, &QUARANTINED.later(30), "waiting", &[]);
     row(collecting(), Event::CancelAsked { reason: text("why") }, &THERE, "cancelled", &[]);
 }
@@ -292,6 +309,12 @@ fn rows_of_deferred() {
     row(deferred(), Event::TimePassed, &QUARANTINED.later(100), "waiting", &[]);
     row(deferred(), Event::WokenUp, &THERE, "deferred", &[]);
     row(deferred(), Event::CancelAsked { reason: text("why") }, &THERE, "cancelled", &[]);
+    let same = row(deferred(), Event::OtherVciSeen(&vci("HW", &["1", "1"])), &THERE, "deferred", &[]);
+    assert_eq!(same.plan(), Some(&plan()));
+    let other = row(deferred(), Event::OtherVciSeen(&vci("HW", &["1", "1.5"])), &THERE, "deferred", &[]);
+    assert_eq!(other.plan().unwrap().packages[1].earlier_version, text("1.5"));
+    row(deferred(), Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "up_to_date", &[]);
+    row(deferred(), Event::OtherVciSeen(&vci("OTHER", &["1"])), &THERE, "ineligible", &[]);
 }
 
 #[test]
@@ -358,8 +381,8 @@ fn rows_of_a_cancellation_under_way() {
         State::Committing(cancel_asked()),
         failed(CancelUpdate, &error(ErrorCode::Cancelled)),
         &THERE,
-        "cancelled",
-        &[],
+        "verifying",
+        &["RequestVCI"],
     );
 }
 
@@ -372,8 +395,10 @@ fn rows_of_verifying() {
     let timely = row(timely, Event::VciReceived(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
     assert_eq!(timely, State::Succeeded { plan: plan(), late: false });
     row(verifying(cause()), Event::VciReceived(&vci("HW", &["1", "1"])), &THERE, "rolled_back", &[]);
-    row(verifying(cause()), Event::VciReceived(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &[]);
-    row(verifying(cause()), Event::VciReceived(&vci("HW", &["2"])), &THERE, "inconsistent", &[]);
+    row(verifying(cause()), Event::VciReceived(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &["alarm"]);
+    row(verifying(cause()), Event::VciReceived(&vci("HW", &["2"])), &THERE, "inconsistent", &["alarm"]);
+    let claimed = verifying(VerifyCause::CommitReported);
+    row(claimed, Event::VciReceived(&vci("HW", &["1", "1"])), &THERE, "rolled_back", &["alarm"]);
     row(verifying(cause()), Event::TimePassed, &THERE.later(1_800), "unknown", &[]);
     row(verifying(cause()), Event::TimePassed, &THERE.later(30), "verifying", &["RequestVCI"]);
     row(verifying(cause()), Event::WokenUp, &THERE, "verifying", &[]);
@@ -387,21 +412,127 @@ fn rows_of_verifying() {
 }
 
 #[test]
+fn a_connected_vehicle_that_does_not_say_what_it_runs_is_asked_again_after_a_pause() {
+    let asked_often = State::Verifying {
+        plan: plan(),
+        cause: VerifyCause::DeadlinePassed,
+        pursuit: pursuit(2, 0),
+        deadline: NOW.plus_seconds(1_800),
+    };
+    let paused = row(asked_often, Event::TimePassed, &THERE.later(30), "verifying", &[]);
+    assert_eq!(paused.due_at(), Some(NOW.plus_seconds(330)));
+    row(paused.clone(), Event::WokenUp, &THERE.later(31), "verifying", &["RequestVCI"]);
+    row(paused, Event::TimePassed, &THERE.later(330), "verifying", &["RequestVCI"]);
+}
+
+#[test]
+fn a_vehicle_that_is_busy_with_its_update_is_not_unknown() {
+    let mut state = verifying(VerifyCause::DeadlinePassed);
+    for round in 0..40 {
+        let busy = error(ErrorCode::Busy);
+        let event = failed(MessageType::RequestVci, &busy);
+        state = row(state, event, &THERE.later(round * 120), "verifying", &[]);
+        let asked = &["RequestVCI"];
+        state = row(state, Event::TimePassed, &THERE.later((round + 1) * 120), "verifying", asked);
+    }
+    row(state, Event::TimePassed, &THERE.later(40 * 120 + 1_800), "unknown", &[]);
+}
+
+#[test]
+fn a_delta_whose_update_fails_or_falls_silent_is_not_offered_again() {
+    let ended = |cause| {
+        let state = State::Verifying {
+            plan: delta_plan(),
+            cause,
+            pursuit: pursuit(0, 0),
+            deadline: NOW.plus_seconds(1_800),
+        };
+        let earlier = vci("HW", &["1", "1"]);
+        step(state, Event::VciReceived(&earlier), &THERE).commands
+    };
+    let avoid = [Command::AvoidDeltas { deltas: vec![Sha256::of(b"delta")] }];
+    assert_eq!(ended(VerifyCause::DeadlinePassed), avoid);
+    assert_eq!(ended(VerifyCause::UpdateFailed { failed_ecus: vec![] }), avoid);
+    assert_eq!(ended(VerifyCause::ErrorReported { code: ErrorCode::Unsupported }), avoid);
+    assert_eq!(ended(VerifyCause::ConsentDenied), []);
+}
+
+#[test]
+fn rows_of_ended_updates_whose_vehicle_turns_out_to_run_something_else() {
+    let states = [
+        State::Cancelled { reason: text("why"), plan: Some(plan()) },
+        State::RolledBack { plan: plan(), cause: VerifyCause::DeadlinePassed },
+        State::Inconsistent { plan: plan(), cause: VerifyCause::DeadlinePassed, found: vec![] },
+        State::Succeeded { plan: plan(), late: false },
+    ];
+    let all_new = ["succeeded", "succeeded", "succeeded", "succeeded"];
+    let all_earlier = ["cancelled", "rolled_back", "rolled_back", "rolled_back"];
+    let a_mix = ["inconsistent"; 4];
+    // Somebody else's version on one ECU is no mix of this update's making.
+    let new_and_other = ["inconsistent", "inconsistent", "inconsistent", "succeeded"];
+    let earlier_and_other = ["cancelled", "rolled_back", "inconsistent", "inconsistent"];
+    let rows = [
+        (["2", "2"], all_new),
+        (["1", "1"], all_earlier),
+        (["1", "2"], a_mix),
+        (["2", "3"], new_and_other),
+        (["3", "1"], earlier_and_other),
+    ];
+    for (versions, expected) in rows {
+        let vci = vci("HW", &versions);
+        for (state, expected) in states.iter().zip(expected) {
+            let becomes_mixed = expected == "inconsistent" && state.name() != "inconsistent";
+            let sends: &[&str] = if becomes_mixed { &["alarm"] } else { &[] };
+            let event = || Event::OtherVciSeen(&vci);
+            row(state.clone(), event(), &THERE, expected, sends);
+            row(state.clone(), event(), &OVERTAKEN, state.name(), &[]);
+        }
+    }
+}
+
+#[test]
+fn rows_of_ended_updates_of_which_the_vehicle_says_something_else_too_late() {
+    use LateWord::{Error, Success};
+    let unknown = State::Unknown { plan: plan(), cause: VerifyCause::DeadlinePassed };
+    let rolled_back = State::RolledBack { plan: plan(), cause: VerifyCause::DeadlinePassed };
+    let mixed = State::Inconsistent { plan: plan(), cause: VerifyCause::DeadlinePassed, found: vec![] };
+    let cancelled = State::Cancelled { reason: text("why"), plan: Some(plan()) };
+    let succeeded = State::Succeeded { plan: plan(), late: false };
+    let says = |word: LateWord, doubted: &[&State]| {
+        for state in [&unknown, &rolled_back, &mixed, &cancelled, &succeeded] {
+            let (to, sends): (_, &[&str]) =
+                if doubted.contains(&state) { ("verifying", &["RequestVCI"]) } else { (state.name(), &[]) };
+            row(state.clone(), Event::ToldLate(word), &THERE, to, sends);
+            row(state.clone(), Event::ToldLate(word), &OVERTAKEN, state.name(), &[]);
+        }
+    };
+    for operation in [Operation::Download, Operation::Install, Operation::Commit] {
+        says(Success(operation), &[&unknown, &rolled_back, &mixed, &cancelled]);
+    }
+    says(Success(Operation::Rollback), &[&unknown, &mixed, &succeeded]);
+    says(Error(ErrorCode::UpdateFailed), &[&unknown, &mixed, &succeeded]);
+    says(Error(ErrorCode::ServiceRequired), &[&unknown, &rolled_back, &cancelled, &succeeded]);
+    says(Error(ErrorCode::Busy), &[]);
+    let planned_only = State::Cancelled { reason: text("why"), plan: None };
+    row(planned_only, Event::ToldLate(Success(Operation::Commit)), &THERE, "cancelled", &[]);
+}
+
+#[test]
 fn rows_of_ended_updates() {
     let cause = || VerifyCause::UpdateFailed { failed_ecus: vec![] };
     let unknown = || State::Unknown { plan: plan(), cause: cause() };
     row(unknown(), Event::WokenUp, &THERE, "verifying", &["RequestVCI"]);
     row(unknown(), Event::OtherVciSeen(&vci("HW", &["1", "1"])), &THERE, "rolled_back", &[]);
-    row(unknown(), Event::OtherVciSeen(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &[]);
+    row(unknown(), Event::OtherVciSeen(&vci("HW", &["1", "2"])), &THERE, "inconsistent", &["alarm"]);
     row(unknown(), Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
     let rolled_back = || State::RolledBack { plan: plan(), cause: cause() };
-    row(rolled_back(), Event::OtherVciSeen(&vci("HW", &["1", "2"])), &THERE, "rolled_back", &[]);
     let late = row(rolled_back(), Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
     assert_eq!(late, State::Succeeded { plan: plan(), late: true });
     let mixed = State::Inconsistent { plan: plan(), cause: cause(), found: vec![] };
     row(mixed, Event::OtherVciSeen(&vci("HW", &["2", "2"])), &THERE, "succeeded", &[]);
     let succeeded = || State::Succeeded { plan: plan(), late: false };
     row(succeeded(), Event::RollbackAsked, &QUARANTINED, "succeeded", &[]);
+    row(succeeded(), Event::RollbackAsked, &OVERTAKEN, "succeeded", &[]);
     let undone = row(succeeded(), Event::RollbackAsked, &THERE, "rolling_back", &["StartRollback"]);
     row(undone.clone(), Event::StepReported(Operation::Rollback), &THERE, "verifying", &["RequestVCI"]);
     row(undone.clone(), Event::TimePassed, &THERE.later(3_600), "verifying", &["RequestVCI"]);
@@ -486,6 +617,7 @@ enum AnyEvent {
     Step(Operation),
     Error(MessageType, ErrorCode, Option<u64>),
     TimePassed,
+    Late(LateWord),
     Cancel,
     Rollback,
 }
@@ -526,7 +658,9 @@ fn any_event() -> impl Strategy<Value = AnyEvent> {
         (any::<bool>(), versions).prop_map(|(own, versions)| AnyEvent::Vci(own, versions)),
         Just(AnyEvent::Ready),
         any::<u64>().prop_map(AnyEvent::NotReady),
-        operation.prop_map(AnyEvent::Step),
+        operation.clone().prop_map(AnyEvent::Step),
+        operation.prop_map(|operation| AnyEvent::Late(LateWord::Success(operation))),
+        code.clone().prop_map(|code| AnyEvent::Late(LateWord::Error(code))),
         (kind, code, any::<Option<u64>>()).prop_map(|(k, c, r)| AnyEvent::Error(k, c, r)),
         Just(AnyEvent::TimePassed),
         Just(AnyEvent::TimePassed),
@@ -554,6 +688,7 @@ fn apply(state: State, event: &AnyEvent, surroundings: &Surroundings) -> Transit
             let error = ErrorResponse { retry_after_s: *retry_after_s, ..error(*code) };
             step(state, Event::ErrorReported { command: *command, error: &error }, surroundings)
         }
+        AnyEvent::Late(word) => step(state, Event::ToldLate(*word), surroundings),
         AnyEvent::TimePassed => step(state, Event::TimePassed, surroundings),
         AnyEvent::Cancel => step(state, Event::CancelAsked { reason: text("why") }, surroundings),
         AnyEvent::Rollback => step(state, Event::RollbackAsked, surroundings),
@@ -561,10 +696,19 @@ fn apply(state: State, event: &AnyEvent, surroundings: &Surroundings) -> Transit
 }
 
 fn may_leave_a_final_state(from: &State, to: &State) -> bool {
-    let found_out = matches!(from, State::RolledBack { .. } | State::Inconsistent { .. })
-        && matches!(to, State::Succeeded { late: true, .. });
+    let installs =
+        |state: &State| state.is_final() && state.plan().is_some() && !matches!(state, State::Unknown { .. });
+    let found_out = installs(from) && (installs(to) || matches!(to, State::Verifying { .. }));
     let undone = matches!(from, State::Succeeded { .. }) && matches!(to, State::RollingBack { .. });
     matches!(from, State::Unknown { .. }) || found_out || undone
+}
+
+/// What an earlier version stored of a vehicle that did not answer is looked at at once.
+#[test]
+fn a_hold_that_was_stored_without_a_time_is_due() {
+    let stored = serde_json::json!({"state": "waiting", "data": {"hold": {"hold": "vehicle_silent"}}});
+    let state: State = serde_json::from_value(stored).unwrap();
+    row(state, Event::TimePassed, &THERE, "collecting_vci", &["RequestVCI"]);
 }
 
 proptest! {
@@ -579,7 +723,7 @@ proptest! {
             elapsed_s += passed_s;
             let block = quarantined.then_some(Block::Quarantine);
             let before = state.clone();
-            let transition = apply(state, &event, &Surroundings { after_s: elapsed_s, there, block });
+            let transition = apply(state, &event, &Surroundings { after_s: elapsed_s, there, block, is_latest: true });
             state = transition.state;
             if before.is_final() && state != before {
                 prop_assert!(may_leave_a_final_state(&before, &state), "{before:?} on {event:?} became {state:?}");
@@ -589,7 +733,7 @@ proptest! {
             if !state.is_final() && state.due_at().is_none() {
                 let waits_for_an_event = matches!(
                     waits,
-                    Some(WaitingOn::VehicleToConnect | WaitingOn::SilentVehicle | WaitingOn::VehicleClock
+                    Some(WaitingOn::VehicleToConnect
                         | WaitingOn::OtherUpdate { .. } | WaitingOn::Quarantine)
                 );
                 prop_assert!(waits_for_an_event, "{state:?} waits for nothing");

@@ -6,7 +6,7 @@ use serde::{Deserialize, Serialize};
 use super::{
     Block, Cancel, DeferredBy, Execution, Hold, PauseReason, PursuitStep, State, VciPursuit, VerifyCause,
 };
-use crate::plan::{IneligibleReason, listed};
+use crate::plan::{FoundVersion, IneligibleReason, listed};
 
 /// What a vehicle update waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -14,10 +14,16 @@ use crate::plan::{IneligibleReason, listed};
 pub enum WaitingOn {
     /// The next WakeUp: the vehicle is not connected.
     VehicleToConnect,
-    /// The next WakeUp: the vehicle is connected, but does not answer.
-    SilentVehicle,
-    /// The next WakeUp: the vehicle calls commands expired that are not.
-    VehicleClock,
+    /// The end of a pause, or the next WakeUp: the vehicle is connected, but does not answer.
+    SilentVehicle {
+        /// When it is asked again.
+        until: UnixMillis,
+    },
+    /// The end of a pause, or the next WakeUp: the vehicle calls commands expired that are not.
+    VehicleClock {
+        /// When it is asked again.
+        until: UnixMillis,
+    },
     /// The end of another campaign's update of the same vehicle.
     OtherUpdate {
         /// That campaign.
@@ -73,15 +79,15 @@ impl WaitingOn {
             Self::VehicleToConnect => {
                 "The vehicle is not connected; it goes on at its next WakeUp.".to_owned()
             }
-            Self::SilentVehicle => {
-                "The vehicle is connected but did not answer; it is asked again at its next WakeUp."
-                    .to_owned()
-            }
-            Self::VehicleClock => {
+            Self::SilentVehicle { until } => format!(
+                "The vehicle is connected but did not answer; it is asked again at its next WakeUp, or {}.",
+                told(*until, now)
+            ),
+            Self::VehicleClock { until } => format!(
                 "The vehicle calls commands expired that are not, so its clock may be wrong; \
-                 it is asked again at its next WakeUp."
-                    .to_owned()
-            }
+                 it is asked again at its next WakeUp, or {}.",
+                told(*until, now)
+            ),
             Self::OtherUpdate { campaign } => {
                 format!("The vehicle is in an update of campaign {campaign}, which must end first.")
             }
@@ -96,6 +102,10 @@ impl WaitingOn {
             Self::VciPause { until, why: PauseReason::Busy } => {
                 format!("The gateway is busy; its inventory is asked for again {}.", told(*until, now))
             }
+            Self::VciPause { until, why: PauseReason::Silent } => format!(
+                "The vehicle is connected but did not answer; its inventory is asked for again {}.",
+                told(*until, now)
+            ),
             Self::VciPause { until, why: PauseReason::Incomplete { failed_ecus } } => format!(
                 "The gateway could not collect the whole inventory{}; it is asked again {}.",
                 parenthesised(&listed(failed_ecus)),
@@ -134,8 +144,8 @@ impl State {
         match self {
             Self::Waiting { hold } => Some(match hold {
                 Hold::VehicleAway => WaitingOn::VehicleToConnect,
-                Hold::VehicleSilent => WaitingOn::SilentVehicle,
-                Hold::VehicleClock => WaitingOn::VehicleClock,
+                Hold::VehicleSilent { ask_at } => WaitingOn::SilentVehicle { until: *ask_at },
+                Hold::VehicleClock { ask_at } => WaitingOn::VehicleClock { until: *ask_at },
                 Hold::Blocked(Block::OtherUpdate { campaign }) => {
                     WaitingOn::OtherUpdate { campaign: campaign.to_string() }
                 }
@@ -191,10 +201,7 @@ impl State {
                 format!("{}; its inventory shows the earlier versions on all ECUs.", caused(cause))
             }
             Self::Inconsistent { cause, found, .. } => {
-                let found: Vec<_> = found
-                    .iter()
-                    .map(|ecu| format!("{} {}", ecu.ecu_id, ecu.version.as_ref().map_or("unknown", AsRef::as_ref)))
-                    .collect();
+                let found: Vec<_> = found.iter().map(FoundVersion::phrase).collect();
                 format!(
                     "{}; its inventory shows neither all new nor all earlier versions ({}).",
                     caused(cause),
@@ -257,6 +264,9 @@ fn caused(cause: &VerifyCause) -> String {
         }
         VerifyCause::RollbackRefused { code } => {
             format!("The vehicle answered the roll-back with {}", code)
+        }
+        VerifyCause::FoundLater => {
+            "After the update had ended, the vehicle turned out to run other software".to_owned()
         }
     }
 }

@@ -24,8 +24,25 @@ pub(crate) fn advance(
     let mut settings = rules.settings.clone();
     settings.update_deadline_s = campaign.update_deadline_s.unwrap_or(settings.update_deadline_s);
     // Only a VCI is planned by.
-    let plans = matches!(event, Event::VciReceived(_));
-    let ready = if plans { deltas::ready_of_release(tx, &campaign.release)? } else { Vec::new() };
+    let plans = match event {
+        Event::VciReceived(_) => true,
+        Event::OtherVciSeen(_) => matches!(update.state, State::Deferred { .. }),
+        Event::LookedAt
+        | Event::WokenUp
+        | Event::Ready
+        | Event::NotReady { .. }
+        | Event::StepReported(_)
+        | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
+        | Event::TimePassed
+        | Event::CancelAsked { .. }
+        | Event::RollbackAsked => false,
+    };
+    let ready = if plans {
+        deltas::ready_for_vehicle(tx, &campaign.release, &update.vehicle_id)?
+    } else {
+        Vec::new()
+    };
     let context = Context {
         now,
         settings: &settings,
@@ -33,6 +50,7 @@ pub(crate) fn advance(
         deltas: Deltas { ready: &ready, settings: &rules.deltas },
         vehicle_there,
         block: block(tx, &vehicle, &update)?,
+        is_latest: is_latest(tx, &update)?,
     };
     let before = update.state.clone();
     let transition = before.clone().handle(event, &context);
@@ -63,7 +81,7 @@ pub(crate) fn advance(
             "A vehicle update went on."
         );
     }
-    if before.is_active() && update.state.is_final() {
+    if before.is_active() && !update.state.is_active() {
         look_at_waiting(tx, rules, &vehicle.binding, now)?;
     }
     Ok(())
@@ -86,6 +104,15 @@ fn block(tx: &Tx<'_>, vehicle: &Vehicle, update: &VehicleUpdate) -> Result<Optio
         return Ok(Some(Block::OtherUpdate { campaign }));
     }
     Ok(vehicle.quarantined_at.map(|_| Block::Quarantine))
+}
+
+/// Whether no other update has sent the vehicle a StartDownload since; only ended updates want to know.
+fn is_latest(tx: &Tx<'_>, update: &VehicleUpdate) -> Result<bool, StoreError> {
+    if !update.state.is_final() {
+        return Ok(true);
+    }
+    let latest = updates::latest_started(tx, &update.vehicle_id)?;
+    Ok(latest.is_some_and(|latest| latest.id == update.id))
 }
 
 /// Closes the commands whose answers mean nothing any more. A question that is asked anew needs no closing:

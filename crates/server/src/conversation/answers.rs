@@ -1,10 +1,10 @@
 //! Answers of vehicles to commands of this server: the checks from the correlation on, and what follows.
 
-use farrier_campaign::{Event, State};
+use farrier_campaign::{Event, LateWord, State};
 use farrier_protocol::{
     ErrorCode, ErrorResponse, MessageType, MsgId, Operation, ReadinessReport, ReceivedMessage, Refusal,
-    RefusalCode, RetryOrigin, SendVci, ServerMessage, UnixMillis, VciReason, VehicleBody, VehicleMessage,
-    vci_digest,
+    RefusalCode, RetryOrigin, SendVci, ServerBody, ServerMessage, UnixMillis, VciReason, VehicleBody,
+    VehicleMessage, vci_digest,
 };
 
 use super::advance::advance;
@@ -29,8 +29,8 @@ pub(super) fn answered(
         return Ok(Err(correlation(RefusalCode::UnknownCorrelation, expected, correlation_id.as_str())));
     };
     if let Err(refusal) = check(vehicle, received, &command, now) {
-        if refusal.code == RefusalCode::CorrelationExpired {
-            ask_for_the_truth(tx, rules, vehicle, message, now)?;
+        if matches!(refusal.code, RefusalCode::CorrelationExpired | RefusalCode::CorrelationClosed) {
+            told_late(tx, rules, &command, message, now)?;
         }
         return Ok(Err(refusal));
     }
@@ -92,21 +92,27 @@ fn is_late_step(message: &VehicleMessage) -> bool {
     }
 }
 
-/// A success that came too late is refused; what the vehicle runs now, its VCI says (protocol.md §8).
-fn ask_for_the_truth(
+/// What comes too late is refused; where it says otherwise than the server's record, the VCI tells what the vehicle
+/// runs (protocol.md §8).
+fn told_late(
     tx: &Tx<'_>,
     rules: &Rules,
-    vehicle: &Vehicle,
+    command: &SentCommand,
     message: &VehicleMessage,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let is_result = matches!(message.body, VehicleBody::UpdateSuccessResult(_));
-    if !is_result || commands::is_open(tx, &vehicle.binding.vehicle_id, MessageType::RequestVci, now)? {
-        return Ok(());
+    let changes_ecus =
+        matches!(command.message.body, ServerBody::StartDownload(_) | ServerBody::StartRollback(_));
+    let word = match &message.body {
+        VehicleBody::UpdateSuccessResult(result) => LateWord::Success(result.operation),
+        VehicleBody::ErrorResponse(error) => LateWord::Error(error.code),
+        VehicleBody::WakeUp(_) | VehicleBody::SendVci(_) | VehicleBody::ReadinessReport(_) => return Ok(()),
+    };
+    let Some(update_id) = command.update_id.as_ref().filter(|_| changes_ecus) else { return Ok(()) };
+    match updates::by_id(tx, update_id)? {
+        Some(update) => advance(tx, rules, update, Event::ToldLate(word), Some(&message.msg_id), true, now),
+        None => Ok(()),
     }
-    let question =
-        outgoing::InventoryQuestion { reason: VciReason::VerifyUpdate, try_number: 0, send_at: now };
-    outgoing::queue_inventory_question(tx, rules, &vehicle.binding, &question, now)
 }
 
 /// An answer that passed all checks.
@@ -166,17 +172,32 @@ impl Answer<'_> {
         Ok((!absent.is_empty()).then(|| format!("without recommended fields: {}", absent.join(", "))))
     }
 
-    /// The ended updates about which a VCI tells something: those whose outcome nobody knows, and the newest
-    /// where no StartDownload has gone out since.
+    /// The other updates to which a VCI tells something: the one whose StartDownload was the last, if it had ended
+    /// before this VCI was asked for; those whose outcome nobody knows; those that have a plan and wait.
     fn updates_that_learn(&self) -> Result<Vec<VehicleUpdate>, StoreError> {
-        let all = updates::of_vehicle(self.tx, &self.vehicle.binding.vehicle_id)?;
-        let newest_end = all.iter().filter_map(|update| update.ended_at).max();
-        let begun_since = all.iter().any(|update| !update.state.is_final() && update.started_at > newest_end);
-        let learns = |update: &VehicleUpdate| {
-            let is_newest = update.state.is_final() && update.ended_at == newest_end && !begun_since;
-            matches!(update.state, State::Unknown { .. }) || is_newest
+        let vehicle_id = &self.vehicle.binding.vehicle_id;
+        let latest = updates::latest_started(self.tx, vehicle_id)?;
+        let is_latest = |update: &VehicleUpdate| latest.as_ref().is_some_and(|latest| latest.id == update.id);
+        let learns = |update: &VehicleUpdate| match &update.state {
+            State::Unknown { .. } | State::Deferred { .. } => true,
+            State::Cancelled { .. }
+            | State::Succeeded { .. }
+            | State::RolledBack { .. }
+            | State::Inconsistent { .. } => {
+                is_latest(update) && update.ended_at.is_some_and(|ended_at| ended_at <= self.command.send_at)
+            }
+            State::Waiting { .. }
+            | State::CollectingVci { .. }
+            | State::CheckingReadiness { .. }
+            | State::Downloading(_)
+            | State::Installing(_)
+            | State::Committing(_)
+            | State::Verifying { .. }
+            | State::RollingBack { .. }
+            | State::UpToDate
+            | State::Ineligible { .. } => false,
         };
-        Ok(all.into_iter().filter(learns).collect())
+        Ok(updates::of_vehicle(self.tx, vehicle_id)?.into_iter().filter(learns).collect())
     }
 
     fn readiness(&self, report: &ReadinessReport) -> Result<Option<String>, StoreError> {
@@ -201,8 +222,7 @@ impl Answer<'_> {
 
     /// Which of the requested conditions the vehicle could not measure.
     fn unmeasured(&self, report: &ReadinessReport) -> Option<String> {
-        let farrier_protocol::ServerBody::RequestDownloadReadiness(request) = &self.command_message().body
-        else {
+        let ServerBody::RequestDownloadReadiness(request) = &self.command_message().body else {
             return None;
         };
         let measured = report.requested_fields.measured();
@@ -217,6 +237,7 @@ impl Answer<'_> {
 
     fn step(&self, operation: Operation) -> Result<Option<String>, StoreError> {
         if self.command.is_closed {
+            self.advance_own(Event::ToldLate(LateWord::Success(operation)))?;
             return Ok(Some(format!("{operation} after a later step")));
         }
         match operation {

@@ -1,6 +1,8 @@
 //! Builds the server's messages and puts them into the outbox.
 
-use farrier_campaign::{Command, Plan, PlannedPackage, READINESS_CONDITIONS, VCI_FIELDS};
+use farrier_campaign::{
+    Alarm, Command, FoundVersion, Plan, PlannedPackage, READINESS_CONDITIONS, VCI_FIELDS,
+};
 use farrier_protocol::{
     Binding, CancelUpdate, DownloadTransfer, LongText, MessageRejected, MsgId, OfferedPackage, Package,
     ProtoVer, Refusal, RequestDownloadReadiness, RequestVci, ServerBody, ServerMessage, StartDownload,
@@ -10,7 +12,7 @@ use farrier_protocol::{
 use super::Rules;
 use crate::store::commands::{self, NewCommand};
 use crate::store::updates::VehicleUpdate;
-use crate::store::{StoreError, Tx};
+use crate::store::{StoreError, Tx, deltas, messages};
 
 /// A question for the VCI outside a vehicle update.
 pub(super) struct InventoryQuestion {
@@ -145,17 +147,9 @@ pub(super) fn queue_command(
             });
             (addressed(binding, Some(now), body)?, expires_at)
         }
-        Command::RaiseServiceAlarm { failed_ecus } => {
-            let failed: Vec<_> = failed_ecus.iter().map(AsRef::as_ref).collect();
-            let detail = format!("The vehicle could not bring its ECUs to one state: {}.", failed.join(", "));
-            tracing::error!(vehicle = %binding.vehicle_id, campaign = %update.campaign, "{detail}");
-            return crate::store::messages::record_security_event(
-                tx,
-                binding,
-                "SERVICE_REQUIRED",
-                &detail,
-                now,
-            );
+        Command::RaiseAlarm(alarm) => return raise(tx, binding, update, &alarm, now),
+        Command::AvoidDeltas { deltas } => {
+            return deltas::avoid(tx, &binding.vehicle_id, &deltas, now);
         }
     };
     let command = NewCommand {
@@ -166,6 +160,37 @@ pub(super) fn queue_command(
         expires_at,
     };
     commands::queue(tx, &command, now)
+}
+
+/// Tells operators what they must look at.
+fn raise(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    update: &VehicleUpdate,
+    alarm: &Alarm,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let (kind, detail) = match alarm {
+        Alarm::ServiceRequired { failed_ecus } => {
+            let failed: Vec<_> = failed_ecus.iter().map(AsRef::as_ref).collect();
+            let detail = format!("The vehicle could not bring its ECUs to one state: {}.", failed.join(", "));
+            ("SERVICE_REQUIRED", detail)
+        }
+        Alarm::MixedSoftware { found } => {
+            let found: Vec<_> = found.iter().map(FoundVersion::phrase).collect();
+            let detail = format!(
+                "The vehicle's inventory shows neither all new nor all earlier versions: {}.",
+                found.join(", ")
+            );
+            ("MIXED_SOFTWARE", detail)
+        }
+        Alarm::SuccessNotFound => {
+            let detail = "The vehicle reported success, but its inventory shows the earlier versions.";
+            ("FALSE_SUCCESS", detail.to_owned())
+        }
+    };
+    tracing::error!(vehicle = %binding.vehicle_id, campaign = %update.campaign, "{detail}");
+    messages::record_security_event(tx, binding, kind, &detail, now)
 }
 
 fn planned(update: &VehicleUpdate) -> Result<&Plan, StoreError> {

@@ -121,6 +121,8 @@ fn begin_quarantine(
 
 fn end_quarantine(tx: &Tx<'_>, vehicle: &Vehicle) -> Result<(), StoreError> {
     tracing::info!(vehicle = %vehicle.binding.vehicle_id, "A vehicle's quarantine is over.");
+    // Commands were held back.
+    tx.wake(&vehicle.binding);
     vehicles::release(tx, &vehicle.binding.vehicle_id)
 }
 

@@ -231,6 +231,26 @@ async fn another_base_is_answered_by_full_images_at_the_question_and_at_the_down
     assert_eq!(told.state(world).await, "installing");
 }
 
+/// A gateway that knows no deltas may say nothing about them and let the deadline pass.
+#[tokio::test]
+async fn a_delta_that_was_tried_in_vain_is_not_sent_to_that_vehicle_again() {
+    let (mut workshop, ..) = two_releases().await;
+    assert!(workshop.maker().make_next().await.unwrap());
+    let car = Car::new("V1");
+    car.wake_up(&workshop.world).await;
+    let (_, start) = car.to_start_download(&workshop.world).await;
+    assert!(start.packages.iter().all(|package| package.delta_from.is_some()));
+    workshop.world.pass(3_600).await;
+    car.answer_vci(&workshop.world).await;
+    assert_eq!(car.state(&workshop.world).await, "rolled_back");
+
+    workshop.world.campaign("again", "R2", None).await;
+    let (_, start) = car.to_start_download(&workshop.world).await;
+    assert!(start.packages.iter().all(|package| package.delta_from.is_none()));
+    let other = workshop.downloads_of("V2").await;
+    assert!(other.packages.iter().all(|package| package.delta_from.is_some()), "others still get it");
+}
+
 #[tokio::test]
 async fn what_is_wanted_outlives_a_restart_and_what_failed_is_tried_again() {
     let (mut workshop, _, new) = two_releases().await;

@@ -23,6 +23,7 @@ pub(crate) struct SentCommand {
     pub(crate) message: ServerMessage,
     pub(crate) update_id: Option<String>,
     pub(crate) try_number: u64,
+    pub(crate) send_at: UnixMillis,
     pub(crate) expires_at: UnixMillis,
     pub(crate) is_closed: bool,
 }
@@ -70,7 +71,7 @@ pub(crate) fn sent(
     msg_id: &MsgId,
 ) -> Result<Option<SentCommand>, StoreError> {
     tx.row(
-        "SELECT payload, vehicle_update_id, try_number, expires_at, closed_at FROM command \
+        "SELECT payload, vehicle_update_id, try_number, send_at, expires_at, closed_at FROM command \
          WHERE msg_id = $1 AND vehicle_id = $2 AND gateway_id = $3",
         &[msg_id.as_str().into(), binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into()],
         |row| {
@@ -81,14 +82,15 @@ pub(crate) fn sent(
                 message,
                 update_id: row.optional_text(1)?,
                 try_number: row.count(2)?,
-                expires_at: row.time(3)?,
-                is_closed: row.optional_integer(4)?.is_some(),
+                send_at: row.time(3)?,
+                expires_at: row.time(4)?,
+                is_closed: row.optional_integer(5)?.is_some(),
             })
         },
     )
 }
 
-/// What is to be sent to a vehicle now, oldest first.
+/// What is to be sent to a vehicle now, oldest first. One in quarantine gets no update command (protocol.md §4.1).
 pub(crate) fn pending(
     tx: &Tx<'_>,
     binding: &Binding,
@@ -98,7 +100,9 @@ pub(crate) fn pending(
     tx.rows(
         "SELECT msg_id, payload, expires_at FROM command \
          WHERE vehicle_id = $1 AND gateway_id = $2 AND delivered_at IS NULL AND closed_at IS NULL \
-         AND send_at <= $3 AND expires_at > $3 ORDER BY send_at, msg_id LIMIT $4",
+         AND send_at <= $3 AND expires_at > $3 \
+         AND (message_type NOT IN ('RequestDownloadReadiness', 'StartDownload', 'StartRollback') OR NOT EXISTS \
+          (SELECT 1 FROM vehicle v WHERE v.vehicle_id = $1 AND v.quarantined_at IS NOT NULL)) ORDER BY send_at, msg_id LIMIT $4",
         &[
             binding.vehicle_id.as_str().into(),
             binding.gateway_id.as_str().into(),

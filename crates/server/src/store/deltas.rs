@@ -2,7 +2,7 @@
 
 use data_encoding::HEXLOWER;
 use farrier_campaign::{Delta, Plan, Release};
-use farrier_protocol::{Sha256, Text, UnixMillis};
+use farrier_protocol::{Sha256, Text, UnixMillis, VehicleId};
 
 use super::{Row, StoreError, Tx};
 
@@ -272,6 +272,39 @@ pub(crate) fn ready_of_release(tx: &Tx<'_>, name: &Text) -> Result<Vec<Delta>, S
         (_, _) => None,
     };
     Ok(of_release(tx, name)?.into_iter().filter_map(ready).collect())
+}
+
+/// The same without those that this vehicle is not to be offered again.
+pub(crate) fn ready_for_vehicle(
+    tx: &Tx<'_>,
+    release: &Text,
+    vehicle_id: &VehicleId,
+) -> Result<Vec<Delta>, StoreError> {
+    let mut ready = ready_of_release(tx, release)?;
+    if !ready.is_empty() {
+        let sql = "SELECT sha256 FROM avoided_delta WHERE vehicle_id = $1";
+        let avoided: Vec<Sha256> =
+            tx.rows(sql, &[vehicle_id.as_str().into()], |row| row.parsed(0, "a digest"))?;
+        ready.retain(|delta| !avoided.contains(&delta.sha256));
+    }
+    Ok(ready)
+}
+
+/// Never offers these deltas to the vehicle again.
+pub(crate) fn avoid(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    deltas: &[Sha256],
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    for sha256 in deltas {
+        tx.exec(
+            "INSERT INTO avoided_delta (vehicle_id, sha256, avoided_at) VALUES ($1, $2, $3) \
+             ON CONFLICT (vehicle_id, sha256) DO NOTHING",
+            &[vehicle_id.as_str().into(), (&sha256.to_string()).into(), now.into()],
+        )?;
+    }
+    Ok(())
 }
 
 /// The detached signature of a delta.

@@ -6,10 +6,12 @@ use rusqlite::{Connection, TransactionBehavior};
 
 use super::StoreError;
 
-/// The steps, each named after what it brings.
-const STEPS: [(&str, &str); 2] = [
-    ("first_light", include_str!("../../migrations/0001_first_light.sql")),
-    ("deltas", include_str!("../../migrations/0002_deltas.sql")),
+/// The steps, each with its number and named after what it brings. They are run in this order; a number that is
+/// missing is another step's, not yet here.
+const STEPS: [(i64, &str, &str); 3] = [
+    (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
+    (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
+    (7, "avoided_deltas", include_str!("../../migrations/0007_avoided_deltas.sql")),
 ];
 
 /// Runs the steps that this store has not seen, each with its record in one transaction.
@@ -20,13 +22,13 @@ pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreE
             "CREATE TABLE IF NOT EXISTS schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL)",
         )
         .map_err(open)?;
-    let count = |sql| connection.query_row(sql, (), |row| row.get::<_, i64>(0)).map_err(open);
-    let found = count("SELECT COALESCE(MAX(number), 0) FROM schema_step")?;
-    let expected = i64::try_from(STEPS.len()).unwrap_or(i64::MAX);
-    if found > expected {
+    let seen = seen(connection).map_err(open)?;
+    let known = STEPS.map(|(number, _, _)| number);
+    if let Some(found) = seen.iter().copied().filter(|number| !known.contains(number)).max() {
+        let expected = known.into_iter().max().unwrap_or(0);
         return Err(StoreError::Newer { path: path.to_owned(), found, expected });
     }
-    for (number, (name, sql)) in (1_i64..).zip(STEPS).filter(|(number, _)| *number > found) {
+    for (number, name, sql) in STEPS.into_iter().filter(|(number, _, _)| !seen.contains(number)) {
         let transaction =
             connection.transaction_with_behavior(TransactionBehavior::Immediate).map_err(open)?;
         transaction.execute_batch(sql).map_err(open)?;
@@ -36,4 +38,11 @@ pub(super) fn run(connection: &mut Connection, path: &Path) -> Result<(), StoreE
         transaction.commit().map_err(open)?;
     }
     Ok(())
+}
+
+/// The numbers of the steps that this store has seen.
+fn seen(connection: &Connection) -> rusqlite::Result<Vec<i64>> {
+    let mut statement = connection.prepare("SELECT number FROM schema_step ORDER BY number")?;
+    let numbers = statement.query_map((), |row| row.get(0))?;
+    numbers.collect()
 }

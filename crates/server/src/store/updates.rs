@@ -153,6 +153,18 @@ pub(crate) fn other_active(
     )
 }
 
+/// The update whose StartDownload was the last that was queued for this vehicle.
+pub(crate) fn latest_started(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+) -> Result<Option<VehicleUpdate>, StoreError> {
+    tx.row(
+        select_update!("WHERE vehicle_id = $1 AND attempt_id IS NOT NULL ORDER BY attempt_id DESC LIMIT 1"),
+        &[vehicle_id.as_str().into()],
+        read,
+    )
+}
+
 pub(crate) fn of_campaign(tx: &Tx<'_>, campaign: &Text) -> Result<Vec<VehicleUpdate>, StoreError> {
     tx.rows(select_update!("WHERE campaign_name = $1 ORDER BY vehicle_id"), &[campaign.as_str().into()], read)
 }

@@ -47,7 +47,24 @@ async fn a_mix_of_versions_is_inconsistent_and_an_alarm_is_raised_for_service() 
     car.versions = vec!["1", "2"];
     car.answer_vci(&world).await;
     assert_eq!(car.state(&world).await, "inconsistent");
-    assert_eq!(car.security_events(&world).await[0].kind, "SERVICE_REQUIRED");
+    let kinds: Vec<_> = car.security_events(&world).await.into_iter().map(|event| event.kind).collect();
+    assert_eq!(kinds, ["MIXED_SOFTWARE", "SERVICE_REQUIRED"]);
+
+    // A workshop brings it to one state, and its next inventory says so.
+    car.versions = vec!["1", "1"];
+    car.wake_up(&world).await;
+    car.answer_vci(&world).await;
+    assert_eq!(car.state(&world).await, "rolled_back");
+}
+
+#[tokio::test]
+async fn a_commit_that_the_inventory_contradicts_is_no_success_and_an_alarm() {
+    let world = World::new();
+    let (car, command) = downloading(&world).await;
+    assert_eq!(car.report(&world, &command, "commit").await, Receipt::Accepted);
+    car.answer_vci(&world).await;
+    assert_eq!(car.state(&world).await, "rolled_back");
+    assert_eq!(car.security_events(&world).await[0].kind, "FALSE_SUCCESS");
 }
 
 #[tokio::test]
@@ -83,7 +100,7 @@ async fn a_late_result_is_refused_and_the_truth_comes_by_the_inventory() {
     car.versions = vec!["2", "2"];
     assert_eq!(car.report(&world, &command, "commit").await, Receipt::Refused);
     assert_eq!(car.refused(&world).await[0].refusal.code, RefusalCode::CorrelationExpired);
-    assert_eq!(car.state(&world).await, "rolled_back");
+    assert_eq!(car.state(&world).await, "verifying");
 
     let commands = car.commands(&world).await;
     let types: Vec<_> = commands.iter().map(farrier_protocol::ServerMessage::message_type).collect();
@@ -184,9 +201,111 @@ async fn a_cancelled_update_is_cancelled_when_the_vehicle_says_so() {
     assert_eq!(car.state(&world).await, "downloading");
     car.fail(&world, asked.msg_id.as_str(), "CANCELLED", json!({})).await;
     assert_eq!(car.state(&world).await, "cancelled");
+    assert!(car.commands(&world).await.is_empty());
+
+    // It says that it went on all the same: what is true, its inventory tells.
     assert_eq!(car.report(&world, &command, "download").await, Receipt::Accepted);
+    assert_eq!(car.state(&world).await, "verifying");
     assert_eq!(car.report(&world, &command, "commit").await, Receipt::Refused);
-    assert_eq!(car.state(&world).await, "cancelled");
+    let request = car.commands(&world).await.remove(0);
+    let mut gone_on = car;
+    gone_on.versions = vec!["2", "2"];
+    let vci = gone_on.vci(request.msg_id.as_str());
+    assert_eq!(gone_on.send(&world, UpTopic::Vci, &vci).await, Receipt::Accepted);
+    assert_eq!(gone_on.state(&world).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_late_need_for_service_is_found_out_by_the_inventory() {
+    let mut world = World::new();
+    let (mut car, command) = downloading(&world).await;
+    world.pass(3_600).await;
+    car.answer_vci(&world).await;
+    assert_eq!(car.state(&world).await, "rolled_back");
+    car.versions = vec!["1", "2"];
+    let body = json!({"correlation_id": command, "code": "SERVICE_REQUIRED", "detail": "words"});
+    let late = car.message("ErrorResponse", body);
+    assert_eq!(car.send(&world, UpTopic::Error, &late).await, Receipt::Refused);
+    let request = car.commands(&world).await.remove(0);
+    let vci = car.vci(request.msg_id.as_str());
+    assert_eq!(car.send(&world, UpTopic::Vci, &vci).await, Receipt::Accepted);
+    assert_eq!(car.state(&world).await, "inconsistent");
+}
+
+#[tokio::test]
+async fn an_inventory_that_was_asked_for_before_the_end_changes_no_ended_update() {
+    let mut world = World::new();
+    let (mut car, command) = downloading(&world).await;
+    assert_eq!(car.report(&world, &command, "commit").await, Receipt::Accepted);
+    let verification = car.command(&world, MessageType::RequestVci).await;
+    let binding = car.binding.clone();
+    world
+        .write(move |tx, rules, now| {
+            let reason = VciReason::Wakeup;
+            let question = super::super::outgoing::InventoryQuestion { reason, try_number: 0, send_at: now };
+            super::super::outgoing::queue_inventory_question(tx, rules, &binding, &question, now)
+        })
+        .await;
+    let asked_before = car.command(&world, MessageType::RequestVci).await;
+    let old = car.vci(asked_before.msg_id.as_str());
+    world.pass(1).await;
+    car.versions = vec!["2", "2"];
+    let vci = car.vci(verification.msg_id.as_str());
+    assert_eq!(car.send(&world, UpTopic::Vci, &vci).await, Receipt::Accepted);
+    assert_eq!(car.send(&world, UpTopic::Vci, &old).await, Receipt::Accepted);
+    assert_eq!(car.state(&world).await, "succeeded");
+}
+
+#[tokio::test]
+async fn a_connected_vehicle_that_stays_silent_is_asked_again_and_holds_up_no_other_campaign() {
+    let mut world = World::new();
+    let car = Car::known(&world, "V1").await;
+    world.campaign_for_all().await;
+    world.release("R3", "3").await;
+    world.campaign("C3", "R3", Some(&[&car])).await;
+    for _ in 0..3 {
+        world.pass(30).await;
+    }
+    assert_eq!(car.state(&world).await, "waiting");
+    assert_eq!(car.update(&world, "C3").await.state.name(), "collecting_vci");
+    for _ in 0..3 {
+        world.pass(30).await;
+    }
+    for campaign in ["C2", "C3"] {
+        let sentence = car.update(&world, campaign).await.state.sentence(world.now);
+        assert!(sentence.starts_with("The vehicle is connected but did not answer"), "{sentence}");
+    }
+    world.pass(1_800).await;
+    assert_eq!(car.state(&world).await, "collecting_vci");
+    assert_eq!(car.command_types(&world).await, [MessageType::RequestVci]);
+    car.wake_up(&world).await;
+    assert_eq!(
+        car.update(&world, "C3").await.state.sentence(world.now),
+        "The vehicle is in an update of campaign C2, which must end first."
+    );
+}
+
+#[tokio::test]
+async fn only_the_update_that_was_installed_last_can_be_undone() {
+    let mut world = World::new();
+    let (mut car, command) = downloading(&world).await;
+    car.report(&world, &command, "commit").await;
+    car.versions = vec!["2", "2"];
+    car.answer_vci(&world).await;
+    world.pass(1).await;
+    world.release("R3", "3").await;
+    world.campaign("C3", "R3", Some(&[&car])).await;
+    let (command, _) = car.to_start_download(&world).await;
+    car.report(&world, &command, "commit").await;
+    car.versions = vec!["3", "3"];
+    car.answer_vci(&world).await;
+    for (campaign, expected) in [("C2", "succeeded"), ("C3", "rolling_back")] {
+        let update = car.update(&world, campaign).await;
+        world
+            .write(move |tx, rules, now| advance(tx, rules, update, Event::RollbackAsked, None, true, now))
+            .await;
+        assert_eq!(car.update(&world, campaign).await.state.name(), expected);
+    }
 }
 
 #[tokio::test]
@@ -226,6 +345,25 @@ async fn a_vehicle_in_a_boot_loop_gets_no_update_until_an_operator_lets_it_go() 
     assert!(car.commands(&world).await.is_empty());
     world.write(move |tx, rules, now| release_from_quarantine(tx, rules, &vehicle, now)).await;
     assert_eq!(car.state(&world).await, "collecting_vci");
+}
+
+#[tokio::test]
+async fn an_update_command_that_waits_is_held_back_while_its_vehicle_is_quarantined() {
+    let world = World::new();
+    let mut car = Car::known(&world, "V1").await;
+    world.campaign_for_all().await;
+    car.answer_vci(&world).await;
+    car.answer_ready(&world).await;
+    assert_eq!(car.state(&world).await, "downloading");
+    for _ in 0..5 {
+        car.reboot(&world, 5_000).await;
+    }
+    assert!(!car.command_types(&world).await.contains(&MessageType::StartDownload));
+    let vehicle = car.vehicle(&world).await.unwrap();
+    world.woken.lock().unwrap().clear();
+    world.write(move |tx, rules, now| release_from_quarantine(tx, rules, &vehicle, now)).await;
+    assert_eq!(*world.woken.lock().unwrap(), std::slice::from_ref(&car.binding));
+    assert_eq!(car.command_types(&world).await, [MessageType::StartDownload]);
 }
 
 #[tokio::test]
