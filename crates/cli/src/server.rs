@@ -3,6 +3,7 @@
 use std::net::SocketAddr;
 use std::path::PathBuf;
 
+use anyhow::Context;
 use clap::{Args, ValueEnum};
 use farrier_server::{Enroll, Server as FarrierServer, ServerConfig};
 
@@ -15,6 +16,19 @@ pub(crate) struct Server {
     /// Where the store, the images and the operator's first token are kept.
     #[arg(long, value_name = "DIR")]
     data: Option<PathBuf>,
+
+    /// A PostgreSQL database, postgres://USER@HOST/DATABASE, which several servers may share, in place of the SQLite
+    /// file in the data folder. A password is better given by the variable: others see a command line.
+    #[arg(long, value_name = "URL", env = "FARRIER_STORE", hide_env_values = true)]
+    store: Option<String>,
+
+    /// Where the images are kept [default: images in the data folder]; servers that share a store share it.
+    #[arg(long, value_name = "DIR")]
+    images: Option<PathBuf>,
+
+    /// What this server is called among those that share its store [default: a name that it makes for itself].
+    #[arg(long, value_name = "NAME")]
+    node: Option<String>,
 
     /// A folder made by `farrier pki init`, for one machine; a configuration file names certificate files instead.
     #[arg(long, value_name = "DIR")]
@@ -55,6 +69,10 @@ pub(crate) struct Server {
     /// Let operators come from other machines although their connection is not encrypted.
     #[arg(long)]
     allow_plaintext_operator: bool,
+
+    /// Speak to a PostgreSQL server on another machine although the connection is not encrypted.
+    #[arg(long)]
+    allow_plaintext_store: bool,
 }
 
 #[derive(Clone, Copy, ValueEnum)]
@@ -74,10 +92,13 @@ impl Server {
             server.operator,
             server.operator_token.display()
         ))?;
-        stop.received().await;
+        let failure = tokio::select! {
+            () = stop.received() => None,
+            failure = server.failed() => Some(failure),
+        };
         tracing::info!("Stopping: connections are closed, what was acknowledged is stored.");
         server.stop().await;
-        Ok(())
+        failure.map_or(Ok(()), |failure| Err(anyhow::anyhow!(failure)))
     }
 
     fn settings(self) -> anyhow::Result<ServerConfig> {
@@ -93,6 +114,16 @@ impl Server {
                 EnrollArg::Operator => Enroll::Operator,
             }),
         );
+        if let Some(store) = &self.store {
+            // Read here and not by the parser of arguments, whose errors repeat what was given, password and all.
+            settings.store = Some(store.parse().context("--store or FARRIER_STORE cannot be used")?);
+        }
+        if self.images.is_some() {
+            settings.images = self.images;
+        }
+        if self.node.is_some() {
+            settings.node = self.node;
+        }
         if self.pki.is_some() {
             settings.pki = self.pki;
         }
@@ -101,6 +132,7 @@ impl Server {
         }
         settings.failure_report |= self.failure_report;
         settings.allow_classical_key_exchange |= self.allow_classical_key_exchange;
+        settings.allow_plaintext_store |= self.allow_plaintext_store;
         settings.allow_plaintext_operator |= self.allow_plaintext_operator;
         Ok(settings)
     }

@@ -15,7 +15,14 @@ const INCOMING: &str = ".incoming-";
 
 /// The folder of images; clones share it.
 #[derive(Debug, Clone)]
-pub(crate) struct Artifacts(Arc<PathBuf>);
+pub(crate) struct Artifacts(Arc<Folder>);
+
+#[derive(Debug)]
+struct Folder {
+    path: PathBuf,
+    /// What files begin with that this server has not finished: other servers may share the folder.
+    incoming: String,
+}
 
 /// Why an image was not stored. Then nothing is left of it.
 #[derive(Debug, thiserror::Error)]
@@ -69,21 +76,22 @@ impl Drop for Incoming {
 }
 
 impl Artifacts {
-    /// Opens the folder, makes it if need be, and removes what was not finished when the server last ended.
-    pub(crate) fn open(dir: &Path) -> io::Result<Self> {
+    /// Opens the folder, makes it if need be, and removes what this server had not finished when it last ended.
+    pub(crate) fn open(dir: &Path, node: &str) -> io::Result<Self> {
         std::fs::create_dir_all(dir)?;
+        let incoming = format!("{INCOMING}{node}-");
         for entry in std::fs::read_dir(dir)? {
             let entry = entry?;
-            if entry.file_name().to_string_lossy().starts_with(INCOMING) {
+            if entry.file_name().to_string_lossy().starts_with(&incoming) {
                 std::fs::remove_file(entry.path())?;
             }
         }
-        Ok(Self(Arc::new(dir.to_owned())))
+        Ok(Self(Arc::new(Folder { path: dir.to_owned(), incoming })))
     }
 
     /// Where the image with this digest is.
     pub(crate) fn path(&self, sha256: &Sha256) -> PathBuf {
-        self.0.join(sha256.to_string())
+        self.0.path.join(sha256.to_string())
     }
 
     /// Writes an image as it comes, and checks its length and digest.
@@ -93,7 +101,7 @@ impl Artifacts {
         size_bytes: u64,
         octets: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<WrittenImage, StoreImageError> {
-        let path = self.0.join(format!("{INCOMING}{}", crate::store::new_id()));
+        let path = self.0.path.join(format!("{}{}", self.0.incoming, crate::store::new_id()));
         let incoming = Incoming { path, is_kept: false };
         let mut file = File::create_new(&incoming.path).await?;
         let (mut hash, mut found) = (Context::new(&SHA256), 0_u64);
@@ -123,7 +131,7 @@ impl Artifacts {
         let mut incoming = image.incoming;
         fs::rename(&incoming.path, self.path(&sha256_of(&image.digest))).await?;
         incoming.is_kept = true;
-        File::open(self.0.as_path()).await?.sync_all().await
+        File::open(&self.0.path).await?.sync_all().await
     }
 }
 
@@ -150,7 +158,7 @@ mod tests {
     #[tokio::test]
     async fn an_image_is_there_whole_or_not_at_all() {
         let dir = tempfile::tempdir().unwrap();
-        let artifacts = Artifacts::open(dir.path()).unwrap();
+        let artifacts = Artifacts::open(dir.path(), "n").unwrap();
         let files = || std::fs::read_dir(dir.path()).unwrap().count();
         let digest = Sha256::of(b"abc");
 
@@ -169,10 +177,13 @@ mod tests {
     }
 
     #[tokio::test]
-    async fn what_was_not_finished_is_removed_at_the_next_start() {
+    async fn what_a_server_has_not_finished_is_removed_at_its_next_start_and_that_of_others_is_left() {
         let dir = tempfile::tempdir().unwrap();
-        std::fs::write(dir.path().join(".incoming-1"), "half").unwrap();
-        Artifacts::open(dir.path()).unwrap();
-        assert_eq!(std::fs::read_dir(dir.path()).unwrap().count(), 0);
+        std::fs::write(dir.path().join(".incoming-a-1"), "half").unwrap();
+        std::fs::write(dir.path().join(".incoming-b-1"), "half").unwrap();
+        Artifacts::open(dir.path(), "a").unwrap();
+        let left: Vec<_> =
+            std::fs::read_dir(dir.path()).unwrap().map(|entry| entry.unwrap().file_name()).collect();
+        assert_eq!(left, [".incoming-b-1"]);
     }
 }

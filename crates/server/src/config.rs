@@ -9,12 +9,22 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+use crate::store::PostgresAddress;
+
 /// The settings of a server. Every key may stand in the configuration file; unknown ones are refused.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct ServerConfig {
     /// Where the store, the images and the operator's first token are kept.
     pub data: PathBuf,
+    /// A PostgreSQL database, which several servers may share, in place of the SQLite file in the data folder.
+    pub store: Option<PostgresAddress>,
+    /// Speak to a PostgreSQL server on another machine although the connection is not encrypted.
+    pub allow_plaintext_store: bool,
+    /// Where the images are kept; servers that share a store share it. By default `images` in the data folder.
+    pub images: Option<PathBuf>,
+    /// What this server is called among those that share its store; by default a name that it makes for itself.
+    pub node: Option<String>,
     /// A folder made by `farrier pki init`, for one machine; else `tls` names files.
     pub pki: Option<PathBuf>,
     /// Certificates and keys of the vehicles' listeners, in place of `pki`.
@@ -107,6 +117,10 @@ impl Default for ServerConfig {
         let loopback = |port| SocketAddr::from((Ipv4Addr::LOCALHOST, port));
         Self {
             data: PathBuf::from("farrier-data"),
+            store: None,
+            allow_plaintext_store: false,
+            images: None,
+            node: None,
             pki: None,
             tls: None,
             release_key: None,
@@ -164,6 +178,19 @@ impl ServerConfig {
                             (--allow-plaintext-operator takes others)";
             return refused("operator", expected, self.operator.to_string());
         }
+        if let Some(store) = &self.store
+            && store.is_readable_by_others()
+            && !self.allow_plaintext_store
+        {
+            let expected = "this machine, or sslmode=verify-full with sslrootcert, since the connection is not \
+                            encrypted (--allow-plaintext-store takes others)";
+            return refused("store", expected, store.shown().to_owned());
+        }
+        if let Some(node) = &self.node
+            && !is_name(node)
+        {
+            return refused("node", "1 to 64 characters [A-Za-z0-9._-]", format!("{node:?}"));
+        }
         if self.max_kb_per_msg == 0 {
             return refused("max_kb_per_msg", "at least 1", "0".to_owned());
         }
@@ -207,6 +234,11 @@ impl ServerConfig {
     }
 }
 
+fn is_name(text: &str) -> bool {
+    (1..=64).contains(&text.len())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -242,6 +274,14 @@ mod tests {
     }
 
     #[test]
+    fn the_store_is_read_from_its_address_and_its_password_is_never_shown() {
+        let config = loaded("store = 'postgres://u:geheim@localhost/farrier'\n").unwrap();
+        assert!(!format!("{config:?}").contains("geheim"));
+        let error = loaded("store = 'postgres://u:geheim@localhost'\n").unwrap_err().to_string();
+        assert!(error.contains("a database") && !error.contains("geheim"), "{error}");
+    }
+
+    #[test]
     fn a_file_that_is_missing_is_named() {
         let error = ServerConfig::load(Some(Path::new("/nowhere/server.toml"))).unwrap_err();
         assert!(error.to_string().contains("/nowhere/server.toml"));
@@ -260,6 +300,11 @@ mod tests {
         assert!(
             refused(|c| c.operator = "0.0.0.0:80".parse().unwrap()).contains("--allow-plaintext-operator")
         );
+        assert!(
+            refused(|c| c.store = Some("postgres://u:geheim@db.example/d".parse().unwrap()))
+                .contains("--allow-plaintext-store")
+        );
+        assert!(refused(|c| c.node = Some("a b".to_owned())).contains("node"));
         assert!(refused(|c| c.max_kb_per_msg = 0).contains("max_kb_per_msg"));
         assert!(refused(|c| c.base_url = Some("http://host".to_owned())).contains("base_url"));
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));

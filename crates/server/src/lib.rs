@@ -22,4 +22,4 @@ pub mod tls;
 pub use config::{ConfigError, Enroll, ServerConfig, TlsPaths};
 pub use release_signature::ReleaseKeyError;
 pub use start::{RunningServer, Server, StartError};
-pub use store::StoreError;
+pub use store::{AddressError, PostgresAddress, StoreError};

@@ -87,16 +87,16 @@ pub(crate) fn run_due(
     since: UnixMillis,
     now: UnixMillis,
 ) -> Result<Ran, StoreError> {
-    let due = updates::due(tx, now, BATCH)?;
+    let due = updates::claim_due(tx, now, BATCH)?;
     let has_more = due.len() >= BATCH as usize;
-    for found in due {
+    for id in due {
         // The end of one update may have moved another of the same vehicle.
-        let Some(update) = updates::by_id(tx, &found.id)? else { continue };
+        let Some(update) = updates::by_id(tx, &id)? else { continue };
         let Some(vehicle) = vehicles::by_id(tx, &update.vehicle_id)? else { continue };
         let there = (rules.is_connected)(&vehicle.binding);
         advance(tx, rules, update, Event::TimePassed, None, there, now)?;
     }
-    for vehicle in vehicles::quarantine_due(tx, now)? {
+    for vehicle in vehicles::claim_quarantine_due(tx, now, BATCH)? {
         if (rules.is_connected)(&vehicle.binding) {
             release_from_quarantine(tx, rules, &vehicle, now)?;
         } else {

@@ -28,7 +28,7 @@ use crate::own_certificate::{self, RevocationWatch};
 use crate::pki::PkiError;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
-use crate::store::{Committed, Store, StoreError, tokens};
+use crate::store::{Committed, Store, StoreAddress, StoreError, tokens};
 use crate::tls::{TlsError, VehicleTls};
 
 /// For operators' requests under way, once the server stops.
@@ -144,15 +144,16 @@ impl Server {
         let own = own_certificate::prepare(&config, clock())?;
         let tls = Arc::new(VehicleTls::load(&own.files, clock())?);
         let signature = Arc::new(release_signature(&config, own.pki.as_ref())?);
-        let artifacts_dir = config.data.join("images");
-        let artifacts = Artifacts::open(&artifacts_dir)
-            .map_err(|source| StartError::Data { path: artifacts_dir, source })?;
+        let node = node_name(&config)?;
+        let images = config.images.clone().unwrap_or_else(|| config.data.join("images"));
+        let artifacts =
+            Artifacts::open(&images, &node).map_err(|source| StartError::Data { path: images, source })?;
         let listeners = Listeners::bind(&config).await?;
 
         let connections = Arc::new(Connections::new());
         let due_changed = Arc::new(Notify::new());
         let delta_wanted = Arc::new(Notify::new());
-        let store = open_store(&config.data, &connections, &due_changed, &delta_wanted)?;
+        let store = open_store(&config, &connections, &due_changed, &delta_wanted)?;
         let operator_token = config.data.join("operator.token");
         let tokens = Arc::new(operator_tokens(&store, &operator_token, clock()).await?);
         let rules = Arc::new(rules(&config, &listeners, &connections)?);
@@ -225,6 +226,12 @@ impl Server {
 }
 
 impl RunningServer {
+    /// Resolves when the server cannot go on although nobody stopped it, and why; the log has the cause.
+    pub async fn failed(&self) -> &'static str {
+        self.store.failed().cancelled().await;
+        "the store failed; what was acknowledged is kept, and the server has to be started again"
+    }
+
     /// Stops: no new connections, what is under way is finished within its time, the store is closed last.
     pub async fn stop(self) {
         // Whoever looks for the server shall not find it any more.
@@ -275,6 +282,25 @@ fn lock_data(data: &Path) -> Result<File, StartError> {
     }
 }
 
+/// What this server is called among those that share its store: as it is set, else a name that it makes at its
+/// first start and keeps in its data folder, which no other server works on.
+fn node_name(config: &ServerConfig) -> Result<String, StartError> {
+    if let Some(name) = &config.node {
+        return Ok(name.clone());
+    }
+    let path = config.data.join("node");
+    match std::fs::read_to_string(&path) {
+        Ok(name) if !name.trim().is_empty() => return Ok(name.trim().to_owned()),
+        Err(source) if source.kind() != io::ErrorKind::NotFound => {
+            return Err(StartError::Data { path, source });
+        }
+        Ok(_) | Err(_) => {}
+    }
+    let name = crate::store::new_id();
+    write_private(&path, &name).map_err(|source| StartError::Data { path, source })?;
+    Ok(name)
+}
+
 fn remove_if_there(path: &Path) -> Result<(), StartError> {
     match std::fs::remove_file(path) {
         Err(source) if source.kind() != io::ErrorKind::NotFound => {
@@ -319,7 +345,7 @@ async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListene
 }
 
 fn open_store(
-    data: &Path,
+    config: &ServerConfig,
     connections: &Arc<Connections>,
     due_changed: &Arc<Notify>,
     delta_wanted: &Arc<Notify>,
@@ -335,7 +361,11 @@ fn open_store(
             delta_wanted.notify_one();
         }
     };
-    Store::open(&data.join("farrier.db"), Box::new(on_commit))
+    let address = match &config.store {
+        Some(address) => StoreAddress::Postgres(Box::new(address.clone())),
+        None => StoreAddress::Sqlite(config.data.join("farrier.db")),
+    };
+    Store::open(&address, Arc::new(on_commit))
 }
 
 fn rules(

@@ -18,6 +18,7 @@ use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
 use crate::store::messages::{RefusedMessage, SecurityEvent};
 use crate::store::releases::StoredImage;
+use crate::store::test_database::TestDatabase;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
 use crate::store::{Store, StoreError, Tx, campaigns, commands, messages, releases, updates, vehicles};
@@ -26,7 +27,7 @@ pub(crate) const START: UnixMillis = UnixMillis(1_800_000_000_000);
 
 /// The server.
 pub(crate) struct World {
-    dir: tempfile::TempDir,
+    database: TestDatabase,
     pub(crate) store: Store,
     pub(crate) rules: Arc<Rules>,
     pub(crate) now: UnixMillis,
@@ -47,7 +48,7 @@ impl World {
     }
 
     pub(crate) fn with(enroll: Enroll, settings: Settings) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        let database = TestDatabase::chosen();
         let connected = Arc::new(AtomicBool::new(true));
         let is_connected = Arc::clone(&connected);
         let rules = Arc::new(Rules {
@@ -60,14 +61,14 @@ impl World {
             is_connected: Arc::new(move |_| is_connected.load(Ordering::Relaxed)),
         });
         let woken = Arc::default();
-        let store = open(&dir, &woken);
-        Self { dir, store, rules, now: START, connected, woken, last_run: START }
+        let store = open(&database, &woken);
+        Self { database, store, rules, now: START, connected, woken, last_run: START }
     }
 
     /// Stops the server and starts it again on what it has stored.
     pub(crate) async fn restart(&mut self) {
         self.store.close().await;
-        self.store = open(&self.dir, &self.woken);
+        self.store = open(&self.database, &self.woken);
         self.last_run = self.now;
     }
 
@@ -146,10 +147,10 @@ impl World {
     }
 }
 
-fn open(dir: &tempfile::TempDir, woken: &Arc<Mutex<Vec<Binding>>>) -> Store {
+fn open(database: &TestDatabase, woken: &Arc<Mutex<Vec<Binding>>>) -> Store {
     let woken = Arc::clone(woken);
     let on_commit = move |committed: crate::store::Committed| woken.lock().unwrap().extend(committed.wake);
-    Store::open(&dir.path().join("farrier.db"), Box::new(on_commit)).unwrap()
+    database.open(Arc::new(on_commit))
 }
 
 /// A vehicle with its gateway.

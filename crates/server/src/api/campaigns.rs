@@ -119,6 +119,7 @@ pub(super) async fn start(State(api): State<Api>, Path(text): Path<String>) -> R
         let campaign = found(tx, &name)?;
         if campaigns::start(tx, &name, now)? {
             for vehicle_id in campaigns::vehicles(tx, &campaign)? {
+                stored_vehicles::lock(tx, &vehicle_id)?;
                 if let Some(vehicle) = stored_vehicles::by_id(tx, &vehicle_id)? {
                     take_in(tx, rules, &name, &vehicle, now)?;
                 }
@@ -201,6 +202,7 @@ async fn order(
 ) -> Result<Json<Value>, Problem> {
     let (campaign, vehicle_id) = (name(campaign, "campaign")?, vehicle_id(vehicle)?);
     let ordered = api.write(move |tx, rules, now| {
+        stored_vehicles::lock(tx, &vehicle_id)?;
         let before = selected(tx, &campaign, &vehicle_id)?;
         let state_before = before.state.clone();
         let there = is_there(tx, rules, &vehicle_id)?;

@@ -27,7 +27,7 @@ impl Operator {
         let router = router(Api {
             store: world.store.clone(),
             rules: Arc::clone(&world.rules),
-            artifacts: Artifacts::open(&dir.path().join("images")).unwrap(),
+            artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
             tokens: Arc::new(vec![Sha256::of(b"another"), Sha256::of(b"secret")]),

@@ -35,6 +35,7 @@ pub(super) async fn enrol(State(api): State<Api>, body: Bytes) -> Result<(Status
     let NewVehicle { vehicle_id, gateway_id, thumbprint } = document(&body)?;
     let binding = Binding { vehicle_id, gateway_id };
     let enrolled = api.write(move |tx, rules, now| {
+        vehicles::lock(tx, &binding.vehicle_id)?;
         let status = match vehicles::by_id(tx, &binding.vehicle_id)? {
             Some(vehicle) if vehicle.binding == binding => StatusCode::OK,
             Some(vehicle) => return Err(taken(&vehicle, "vehicle")),
@@ -192,6 +193,7 @@ pub(super) async fn release(
 ) -> Result<Json<Value>, Problem> {
     let vehicle_id = vehicle_id(&text)?;
     let released = api.write(move |tx, rules, now| {
+        vehicles::lock(tx, &vehicle_id)?;
         let vehicle = found(tx, &vehicle_id)?;
         if vehicle.quarantined_at.is_none() {
             let detail = format!("Vehicle {vehicle_id} is not quarantined.");

@@ -31,7 +31,9 @@ fn unavailable(error: StoreError) -> DeskUnavailable {
 impl MessageDesk for ServerDesk {
     async fn receive(&self, inbound: Inbound) -> Result<Receipt, DeskUnavailable> {
         let rules = Arc::clone(&self.rules);
-        self.store.write(move |tx| receive(tx, &rules, &inbound)).await.map_err(unavailable)
+        let vehicle_id = inbound.binding.vehicle_id.clone();
+        let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &inbound));
+        taken.await.map_err(unavailable)
     }
 
     async fn pending(&self, binding: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
@@ -46,8 +48,9 @@ impl MessageDesk for ServerDesk {
     }
 
     async fn delivered(&self, binding: &Binding, msg_id: &MsgId) -> Result<(), DeskUnavailable> {
-        let (binding, msg_id, now) = (binding.clone(), msg_id.clone(), (self.clock)());
-        let delivered = self.store.write(move |tx| commands::delivered(tx, &binding, &msg_id, now));
+        let (own, msg_id, now) = (binding.clone(), msg_id.clone(), (self.clock)());
+        let job = move |tx: &Tx<'_>| commands::delivered(tx, &own, &msg_id, now);
+        let delivered = self.store.write_about(&binding.vehicle_id, job);
         delivered.await.map_err(unavailable)
     }
 }
@@ -123,7 +126,10 @@ impl PackageDesk for ServerDesk {
         let now = (self.clock)();
         tokio::spawn(async move {
             let noted = desk.store.write(move |tx| match bound_vehicle(tx, &peer)? {
-                Some(vehicle_id) => packages::served(tx, &vehicle_id, &pkg_id, up_to_byte, now),
+                Some(vehicle_id) => {
+                    vehicles::lock(tx, &vehicle_id)?;
+                    packages::served(tx, &vehicle_id, &pkg_id, up_to_byte, now)
+                }
                 None => Ok(()),
             });
             // Progress is for people's eyes: without it nothing else goes wrong.

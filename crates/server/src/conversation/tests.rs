@@ -293,7 +293,7 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
         super::ServerDesk {
             store: world.store.clone(),
             rules: std::sync::Arc::clone(&world.rules),
-            artifacts: crate::artifacts::Artifacts::open(dir.path()).unwrap(),
+            artifacts: crate::artifacts::Artifacts::open(dir.path(), "n").unwrap(),
             clock: std::sync::Arc::new(move || now),
         }
     };

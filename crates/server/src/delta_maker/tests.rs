@@ -44,7 +44,7 @@ impl Workshop {
     }
 
     fn artifacts(&self) -> Artifacts {
-        Artifacts::open(&self.dir.path().join("images")).unwrap()
+        Artifacts::open(&self.dir.path().join("images"), "n").unwrap()
     }
 
     fn maker(&self) -> DeltaMaker {

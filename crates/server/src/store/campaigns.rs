@@ -79,8 +79,10 @@ pub(crate) fn open_to_all(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
     )
 }
 
-/// Starts a campaign; says whether it was not running before.
+/// Starts a campaign; says whether it was not running before. Until this transaction ends no vehicle is enrolled: it would
+/// not be taken in, neither by the start nor by its enrolment.
 pub(crate) fn start(tx: &Tx<'_>, name: &Text, now: UnixMillis) -> Result<bool, StoreError> {
+    tx.lock(super::vehicles::ENROLMENT)?;
     let started = tx.exec(
         "UPDATE campaign SET started_at = $2 WHERE name = $1 AND started_at IS NULL",
         &[name.as_str().into(), now.into()],

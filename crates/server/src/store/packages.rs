@@ -107,7 +107,7 @@ pub(crate) fn served(
 /// Bytes of all packages of an update that the vehicle has fetched.
 pub(crate) fn served_bytes(tx: &Tx<'_>, update_id: &str) -> Result<u64, StoreError> {
     let sum = tx.row(
-        "SELECT COALESCE(SUM(served_bytes), 0) FROM package_grant WHERE vehicle_update_id = $1",
+        "SELECT CAST(COALESCE(SUM(served_bytes), 0) AS BIGINT) FROM package_grant WHERE vehicle_update_id = $1",
         &[update_id.into()],
         |row| row.count(0),
     )?;

@@ -1,12 +1,13 @@
 //! Statements and rows, as small as any SQL database can offer them.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::str::FromStr;
 
 use farrier_protocol::{Binding, UnixMillis};
 use rusqlite::Connection;
-use rusqlite::types::{ToSql, ToSqlOutput, ValueRef};
+use rusqlite::types::{ToSqlOutput, ValueRef};
 
+use super::postgres::Session;
 use super::{Committed, StoreError};
 
 /// A value that is bound to a statement.
@@ -47,7 +48,7 @@ impl<'a, T: Into<Value<'a>>> From<Option<T>> for Value<'a> {
     }
 }
 
-impl ToSql for Value<'_> {
+impl rusqlite::ToSql for Value<'_> {
     fn to_sql(&self) -> rusqlite::Result<ToSqlOutput<'_>> {
         Ok(ToSqlOutput::Borrowed(match self {
             Self::Null => ValueRef::Null,
@@ -59,17 +60,49 @@ impl ToSql for Value<'_> {
 
 /// An open transaction. Statements name their parameters `$1`, `$2`, …
 pub(crate) struct Tx<'c> {
-    connection: &'c Connection,
+    database: Database<'c>,
     committed: RefCell<Committed>,
+    /// A statement found the disk or the file at fault.
+    is_fatal: Cell<bool>,
+    /// A statement failed.
+    has_failed: Cell<bool>,
+}
+
+enum Database<'c> {
+    Sqlite(&'c Connection),
+    Postgres(&'c RefCell<Session>),
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn new(connection: &'c Connection) -> Self {
-        Self { connection, committed: RefCell::default() }
+    pub(super) fn on_sqlite(connection: &'c Connection) -> Self {
+        Self::new(Database::Sqlite(connection))
+    }
+
+    pub(super) fn on_postgres(session: &'c RefCell<Session>) -> Self {
+        Self::new(Database::Postgres(session))
+    }
+
+    fn new(database: Database<'c>) -> Self {
+        Self {
+            database,
+            committed: RefCell::default(),
+            is_fatal: Cell::default(),
+            has_failed: Cell::default(),
+        }
     }
 
     pub(super) fn into_committed(self) -> Committed {
         self.committed.into_inner()
+    }
+
+    /// Whether a statement found that the file cannot be relied on.
+    pub(super) fn is_fatal(&self) -> bool {
+        self.is_fatal.get()
+    }
+
+    /// Whether a statement failed: PostgreSQL then keeps nothing of the transaction, whatever the job makes of it.
+    pub(super) fn has_failed(&self) -> bool {
+        self.has_failed.get()
     }
 
     /// Once this is durable, the vehicle's connection looks for commands.
@@ -87,11 +120,36 @@ impl<'c> Tx<'c> {
         self.committed.borrow_mut().delta_wanted = true;
     }
 
+    /// Whether other servers may work on the same store at the same time.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self.database {
+            Database::Sqlite(_) => false,
+            Database::Postgres(_) => true,
+        }
+    }
+
+    /// The one of two statements that is written for this database: for the few words that only one of them knows.
+    pub(super) fn one_of(&self, sqlite: &'static str, postgres: &'static str) -> &'static str {
+        if self.is_shared() { postgres } else { sqlite }
+    }
+
+    /// Waits until no other transaction holds the lock of this name, and holds it until this one ends.
+    /// For what has no row to lock, such as a table of which only one may write the next row. SQLite has one writer, so
+    /// there it is held already.
+    pub(crate) fn lock(&self, name: &str) -> Result<(), StoreError> {
+        if self.is_shared() {
+            let sql = "SELECT 1 FROM pg_advisory_xact_lock(hashtextextended($1, 0))";
+            self.rows(sql, &[name.into()], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement; gives the number of rows that it changed.
     pub(crate) fn exec(&self, sql: &'static str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        bind(&mut statement, parameters)?;
-        Ok(statement.raw_execute()?)
+        self.noted(match &self.database {
+            Database::Sqlite(connection) => exec_on_sqlite(connection, sql, parameters),
+            Database::Postgres(session) => session.borrow_mut().exec(sql, parameters),
+        })
     }
 
     /// Reads all rows.
@@ -101,14 +159,13 @@ impl<'c> Tx<'c> {
         parameters: &[Value<'_>],
         read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
     ) -> Result<Vec<R>, StoreError> {
-        let mut statement = self.connection.prepare_cached(sql)?;
-        bind(&mut statement, parameters)?;
-        let mut rows = statement.raw_query();
-        let mut read_rows = Vec::new();
-        while let Some(row) = rows.next()? {
-            read_rows.push(read(&Row(row))?);
+        match &self.database {
+            Database::Sqlite(connection) => self.noted(rows_on_sqlite(connection, sql, parameters, read)),
+            Database::Postgres(session) => {
+                let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
+                rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+            }
         }
-        Ok(read_rows)
     }
 
     /// Reads the first row.
@@ -120,9 +177,43 @@ impl<'c> Tx<'c> {
     ) -> Result<Option<R>, StoreError> {
         Ok(self.rows(sql, parameters, read)?.into_iter().next())
     }
+
+    fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
+        if let Err(error) = &result {
+            self.has_failed.set(true);
+            self.is_fatal.set(self.is_fatal.get() || error.is_fatal());
+        }
+        result
+    }
 }
 
-/// Binds by name: SQLite numbers `$1`, `$2` by where they first stand, other databases by their digits.
+fn exec_on_sqlite(
+    connection: &Connection,
+    sql: &'static str,
+    parameters: &[Value<'_>],
+) -> Result<usize, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, parameters)?;
+    Ok(statement.raw_execute()?)
+}
+
+fn rows_on_sqlite<R>(
+    connection: &Connection,
+    sql: &'static str,
+    parameters: &[Value<'_>],
+    read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
+) -> Result<Vec<R>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    bind(&mut statement, parameters)?;
+    let mut rows = statement.raw_query();
+    let mut read_rows = Vec::new();
+    while let Some(row) = rows.next()? {
+        read_rows.push(read(&Row::Sqlite(row))?);
+    }
+    Ok(read_rows)
+}
+
+/// Binds by name: SQLite numbers `$1`, `$2` by where they first stand, PostgreSQL by their digits.
 fn bind(statement: &mut rusqlite::Statement<'_>, parameters: &[Value<'_>]) -> Result<(), StoreError> {
     if statement.parameter_count() != parameters.len() {
         let (given, wanted) = (parameters.len(), statement.parameter_count());
@@ -138,11 +229,14 @@ fn bind(statement: &mut rusqlite::Statement<'_>, parameters: &[Value<'_>]) -> Re
 }
 
 /// A row that was found; columns count from 0.
-pub(crate) struct Row<'r>(&'r rusqlite::Row<'r>);
+pub(crate) enum Row<'r> {
+    Sqlite(&'r rusqlite::Row<'r>),
+    Postgres(&'r postgres::Row),
+}
 
 impl Row<'_> {
     pub(crate) fn integer(&self, column: usize) -> Result<i64, StoreError> {
-        Ok(self.0.get(column)?)
+        self.optional_integer(column)?.ok_or_else(|| no_value("a number"))
     }
 
     /// A number that is never negative, as all counts and sizes are written.
@@ -159,15 +253,21 @@ impl Row<'_> {
     }
 
     pub(crate) fn optional_integer(&self, column: usize) -> Result<Option<i64>, StoreError> {
-        Ok(self.0.get(column)?)
+        match self {
+            Self::Sqlite(row) => Ok(row.get(column)?),
+            Self::Postgres(row) => super::postgres::integer(row, column),
+        }
     }
 
     pub(crate) fn text(&self, column: usize) -> Result<String, StoreError> {
-        Ok(self.0.get(column)?)
+        self.optional_text(column)?.ok_or_else(|| no_value("a text"))
     }
 
     pub(crate) fn optional_text(&self, column: usize) -> Result<Option<String>, StoreError> {
-        Ok(self.0.get(column)?)
+        match self {
+            Self::Sqlite(row) => Ok(row.get(column)?),
+            Self::Postgres(row) => super::postgres::text(row, column),
+        }
     }
 
     /// A text that was checked before it was written.
@@ -192,6 +292,10 @@ impl Row<'_> {
         let text = self.text(column)?;
         serde_json::from_str(&text).map_err(|_| StoreError::Damaged { expected, found: text })
     }
+}
+
+fn no_value(expected: &'static str) -> StoreError {
+    StoreError::Damaged { expected, found: "no value".to_owned() }
 }
 
 fn parsed<T: FromStr>(text: String, expected: &'static str) -> Result<T, StoreError> {

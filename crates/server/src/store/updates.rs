@@ -220,13 +220,15 @@ pub(crate) fn steps(tx: &Tx<'_>, update_id: &str) -> Result<Vec<(String, UnixMil
     )
 }
 
-/// Updates whose time has come, the longest overdue first.
-pub(crate) fn due(tx: &Tx<'_>, now: UnixMillis, limit: u32) -> Result<Vec<VehicleUpdate>, StoreError> {
-    tx.rows(
-        select_update!("WHERE due_at <= $1 ORDER BY due_at LIMIT $2"),
-        &[now.into(), i64::from(limit).into()],
-        read,
-    )
+/// The ids of updates whose time has come, the longest overdue first, claimed with their vehicles: none that another
+/// transaction is at. What they were when they were found they may no longer be once they are claimed.
+pub(crate) fn claim_due(tx: &Tx<'_>, now: UnixMillis, limit: u32) -> Result<Vec<String>, StoreError> {
+    let sql = tx.one_of(
+        "SELECT id FROM vehicle_update WHERE due_at <= $1 ORDER BY due_at, id LIMIT $2",
+        "SELECT u.id FROM vehicle_update u JOIN vehicle v ON v.vehicle_id = u.vehicle_id \
+         WHERE u.due_at <= $1 ORDER BY u.due_at, u.id LIMIT $2 FOR NO KEY UPDATE OF v SKIP LOCKED",
+    );
+    tx.rows(sql, &[now.into(), i64::from(limit).into()], |row| row.text(0))
 }
 
 pub(crate) fn next_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, StoreError> {

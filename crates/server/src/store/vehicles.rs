@@ -83,6 +83,24 @@ fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
     })
 }
 
+/// Holds a vehicle until this transaction ends, so that no other server changes anything of it meanwhile. A transaction
+/// about several locks them in the order of their ids. SQLite has one writer, so there it is held already.
+pub(crate) fn lock(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreError> {
+    if !tx.is_shared() || lock_row(tx, vehicle_id)? {
+        return Ok(());
+    }
+    // Nobody knows it yet: of two servers that hear from it at once, the second finds it enrolled by the first.
+    tx.lock(vehicle_id.as_str())?;
+    lock_row(tx, vehicle_id)?;
+    Ok(())
+}
+
+/// The lock leaves others free to refer to the vehicle.
+fn lock_row(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM vehicle WHERE vehicle_id = $1 FOR NO KEY UPDATE";
+    Ok(tx.row(sql, &[vehicle_id.as_str().into()], |_| Ok(()))?.is_some())
+}
+
 /// Reads a binding from two neighbouring columns.
 pub(super) fn binding(row: &Row<'_>, first: usize) -> Result<Binding, StoreError> {
     let vehicle_id: VehicleId = row.parsed(first, "a vehicle id")?;
@@ -102,6 +120,9 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Vehicle>, StoreError> {
     tx.rows(select_vehicle!("ORDER BY vehicle_id"), &[], read)
 }
 
+/// The lock of whoever changes which vehicles there are, or goes through all of them.
+pub(super) const ENROLMENT: &str = "enrolment";
+
 /// Enrols a vehicle that is not enrolled and whose client id is free.
 pub(crate) fn enrol(
     tx: &Tx<'_>,
@@ -109,6 +130,7 @@ pub(crate) fn enrol(
     by: EnrolledBy,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
+    tx.lock(ENROLMENT)?;
     tx.exec(
         "INSERT INTO vehicle (vehicle_id, gateway_id, client_id, enrolled_at, enrolled_by, recent_reboots) \
          VALUES ($1, $2, $3, $4, $5, '[]')",
@@ -202,9 +224,20 @@ pub(crate) fn release(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreEr
     Ok(())
 }
 
-/// Vehicles whose quarantine may be over.
-pub(crate) fn quarantine_due(tx: &Tx<'_>, now: UnixMillis) -> Result<Vec<Vehicle>, StoreError> {
-    tx.rows(select_vehicle!("WHERE quarantine_check_at <= $1 LIMIT 256"), &[now.into()], read)
+/// Vehicles whose quarantine may be over, claimed: none that another transaction is at.
+pub(crate) fn claim_quarantine_due(
+    tx: &Tx<'_>,
+    now: UnixMillis,
+    limit: u32,
+) -> Result<Vec<Vehicle>, StoreError> {
+    let sql = tx.one_of(
+        select_vehicle!("WHERE quarantine_check_at <= $1 ORDER BY quarantine_check_at, vehicle_id LIMIT $2"),
+        select_vehicle!(
+            "WHERE quarantine_check_at <= $1 ORDER BY quarantine_check_at, vehicle_id LIMIT $2 \
+             FOR NO KEY UPDATE SKIP LOCKED"
+        ),
+    );
+    tx.rows(sql, &[now.into(), i64::from(limit).into()], read)
 }
 
 pub(crate) fn next_quarantine_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, StoreError> {
