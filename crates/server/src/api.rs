@@ -21,7 +21,7 @@ use serde::de::DeserializeOwned;
 use serde_json::{Value, json};
 
 use crate::artifacts::Artifacts;
-use crate::conversation::Rules;
+use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
@@ -62,8 +62,8 @@ impl Api {
         self.store.write(move |tx| job(tx, &rules, now)).await
     }
 
-    fn is_connected(&self, binding: &Binding) -> bool {
-        (self.rules.is_connected)(binding)
+    fn is_connected(&self, tx: &Tx<'_>, binding: &Binding) -> Result<bool, StoreError> {
+        conversation::is_there(tx, &self.rules, binding, self.now())
     }
 }
 

@@ -12,14 +12,14 @@ use std::sync::Arc;
 
 use farrier_campaign::{DeltaSettings, Settings};
 use farrier_protocol::{
-    Binding, LongText, MsgId, ReceivedMessage, Refusal, RefusalCode, Refused, Sha256, UpTopic, VehicleBody,
-    VehicleMessage,
+    Binding, LongText, MsgId, ReceivedMessage, Refusal, RefusalCode, Refused, Sha256, UnixMillis, UpTopic,
+    VehicleBody, VehicleMessage,
 };
 
 use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, messages, vehicles};
+use crate::store::{StoreError, Tx, messages, nodes, vehicles};
 
 pub(crate) use advance::{advance, look_at_waiting, take_in, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
@@ -39,7 +39,7 @@ pub(crate) struct Rules {
     pub(crate) max_kb_per_msg: u64,
     /// Whether vehicles are asked to report UPDATE_FAILED.
     pub(crate) failure_report: bool,
-    /// Whether a vehicle is connected.
+    /// Whether a vehicle is connected to this server.
     pub(crate) is_connected: Arc<dyn Fn(&Binding) -> bool + Send + Sync>,
 }
 
@@ -282,9 +282,14 @@ fn receipt(code: RefusalCode) -> Receipt {
     }
 }
 
-/// Whether a vehicle can be spoken to: it is connected, or has just spoken.
-fn is_there(rules: &Rules, binding: &Binding) -> bool {
-    (rules.is_connected)(binding)
+/// Whether a vehicle can be spoken to: it is connected to this server, or to another one on the same store.
+pub(crate) fn is_there(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    binding: &Binding,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    Ok((rules.is_connected)(binding) || (tx.is_shared() && nodes::is_present(tx, binding, now)?))
 }
 
 #[cfg(test)]

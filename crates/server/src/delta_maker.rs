@@ -13,6 +13,7 @@ use farrier_delta::DeltaReader;
 use farrier_protocol::Sha256;
 use futures_util::stream;
 use tokio::sync::{Notify, oneshot};
+use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 use crate::artifacts::Artifacts;
@@ -21,6 +22,8 @@ use crate::release_signature::ReleaseSignature;
 use crate::store::deltas::{self, MadeDelta, WantedDelta};
 use crate::store::{Store, StoreError};
 
+/// How often it looks for what is wanted without being told.
+const LOOK: Duration = Duration::from_secs(60);
 /// After the store has failed.
 const PAUSE: Duration = Duration::from_secs(10);
 /// zstd's levels by which an image is measured: the best one that is bearable for its length.
@@ -36,6 +39,8 @@ pub(crate) struct DeltaMaker {
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) settings: DeltaSettings,
     pub(crate) clock: WallClock,
+    /// What this server is called among those that share its store.
+    pub(crate) node: String,
     /// Notified when another delta is wanted.
     pub(crate) wanted: Arc<Notify>,
 }
@@ -71,7 +76,10 @@ impl DeltaMaker {
             let next = async {
                 match self.make_next().await {
                     Ok(true) => {}
-                    Ok(false) => self.wanted.notified().await,
+                    Ok(false) => {
+                        // Another server may have gone before it made what it had claimed.
+                        let _ = timeout(LOOK, self.wanted.notified()).await;
+                    }
                     Err(error) => {
                         tracing::error!(
                             error = &error as &dyn Error,
@@ -90,7 +98,9 @@ impl DeltaMaker {
 
     /// Makes the delta that has waited longest; says whether there was one.
     pub(crate) async fn make_next(&self) -> Result<bool, StoreError> {
-        let Some(wanted) = self.store.read(deltas::next_wanted).await? else { return Ok(false) };
+        let (node, now) = (self.node.clone(), (self.clock)());
+        let claimed = self.store.write(move |tx| deltas::claim_next_wanted(tx, &node, now));
+        let Some(wanted) = claimed.await? else { return Ok(false) };
         let made = match self.make(&wanted).await {
             Ok(made) => made,
             Err(error) => MadeDelta::Failed(with_causes(error.as_ref())),

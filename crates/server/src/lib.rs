@@ -9,6 +9,7 @@ mod delta_maker;
 pub mod desk;
 pub mod files;
 pub mod mqtt;
+mod nodes;
 mod own_certificate;
 pub mod pki;
 mod release_signature;

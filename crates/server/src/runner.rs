@@ -6,17 +6,26 @@ use std::time::Duration;
 
 use farrier_campaign::Event;
 use farrier_protocol::UnixMillis;
+use futures_util::future::try_join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
-use crate::conversation::{Rules, advance, release_from_quarantine};
+use crate::conversation::{Rules, advance, is_there, release_from_quarantine};
 use crate::desk::WallClock;
-use crate::store::{Store, StoreError, Tx, commands, messages, updates, vehicles};
+use crate::store::{FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, commands, messages, updates, vehicles};
 
 /// Vehicle updates that are worked on in one transaction.
 const BATCH: u32 = 256;
 /// The wall clock may be set: nothing is slept through for longer than this.
 const LONGEST_SLEEP: Duration = Duration::from_secs(30);
+/// On a store that other servers share, one that has gone may have left something that is due.
+const LONGEST_SLEEP_AMONG_OTHERS: Duration = Duration::from_secs(1);
+/// What is due there may be claimed by another server, which is at it.
+const SHORTEST_SLEEP_AMONG_OTHERS: Duration = Duration::from_millis(50);
+/// Transactions side by side while much is due, where the store has several writers.
+const LANES_AMONG_OTHERS: usize = 4;
+/// How often the old is looked for.
+const TIDY_MS: i64 = 60 * 60 * 1000;
 /// After the store has failed.
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long accepted messages and expired commands are remembered, in ms (protocol.md §3: at least 30 days).
@@ -40,23 +49,25 @@ pub(crate) struct Ran {
 
 impl Runner {
     pub(crate) async fn run(self, shutdown: CancellationToken) {
-        let mut last = (self.clock)();
-        let mut tidied: Option<UnixMillis> = None;
+        let mut since = (self.clock)();
+        let mut lanes = 1;
+        let mut tidy_at = since;
         while !shutdown.is_cancelled() {
             let now = (self.clock)();
-            let (rules, since) = (Arc::clone(&self.rules), last);
-            let tidies = tidied.is_none_or(|at| now.0.saturating_sub(at.0) >= 60 * 60 * 1000);
-            let ran = self.store.write(move |tx| {
-                if tidies {
-                    forget_the_old(tx, now)?;
-                }
-                run_due(tx, &rules, since, now)
-            });
+            let ran = async {
+                let has_more_of_old =
+                    tidy_at <= now && self.store.write(move |tx| forget_the_old(tx, now)).await?;
+                Ok::<_, StoreError>((self.run_lanes(lanes, since, now).await?, has_more_of_old))
+            };
             let sleep = match ran.await {
-                Ok(ran) => {
-                    last = now;
-                    tidied = if tidies { Some(now) } else { tidied };
-                    if ran.has_more { Duration::ZERO } else { until(ran.next, now) }
+                Ok((ran, has_more_of_old)) => {
+                    since = now;
+                    if tidy_at <= now && !has_more_of_old {
+                        tidy_at = UnixMillis(now.0.saturating_add(TIDY_MS));
+                    }
+                    let is_busy = ran.has_more || has_more_of_old;
+                    lanes = if ran.has_more && self.store.is_shared() { LANES_AMONG_OTHERS } else { 1 };
+                    if is_busy { Duration::ZERO } else { self.until(ran.next, now) }
                 }
                 Err(error) => {
                     tracing::error!(
@@ -71,6 +82,30 @@ impl Runner {
                 () = self.due_changed.notified() => {}
                 () = tokio::time::sleep(sleep) => {}
             }
+        }
+    }
+}
+
+impl Runner {
+    /// Does what is due in several transactions at a time; each claims what it does.
+    async fn run_lanes(&self, lanes: usize, since: UnixMillis, now: UnixMillis) -> Result<Ran, StoreError> {
+        let lane = |_| {
+            let rules = Arc::clone(&self.rules);
+            self.store.write(move |tx| run_due(tx, &rules, since, now))
+        };
+        let ran = try_join_all((0..lanes).map(lane)).await?;
+        Ok(Ran {
+            has_more: ran.iter().any(|ran| ran.has_more),
+            next: ran.iter().filter_map(|ran| ran.next).min(),
+        })
+    }
+
+    fn until(&self, next: Option<UnixMillis>, now: UnixMillis) -> Duration {
+        let sleep = until(next, now);
+        if self.store.is_shared() {
+            sleep.clamp(SHORTEST_SLEEP_AMONG_OTHERS, LONGEST_SLEEP_AMONG_OTHERS)
+        } else {
+            sleep
         }
     }
 }
@@ -93,11 +128,11 @@ pub(crate) fn run_due(
         // The end of one update may have moved another of the same vehicle.
         let Some(update) = updates::by_id(tx, &id)? else { continue };
         let Some(vehicle) = vehicles::by_id(tx, &update.vehicle_id)? else { continue };
-        let there = (rules.is_connected)(&vehicle.binding);
+        let there = is_there(tx, rules, &vehicle.binding, now)?;
         advance(tx, rules, update, Event::TimePassed, None, there, now)?;
     }
     for vehicle in vehicles::claim_quarantine_due(tx, now, BATCH)? {
-        if (rules.is_connected)(&vehicle.binding) {
+        if is_there(tx, rules, &vehicle.binding, now)? {
             release_from_quarantine(tx, rules, &vehicle, now)?;
         } else {
             vehicles::await_wake_up_in_quarantine(tx, &vehicle.binding.vehicle_id)?;
@@ -111,11 +146,13 @@ pub(crate) fn run_due(
     Ok(Ran { has_more, next: next.into_iter().flatten().min() })
 }
 
-fn forget_the_old(tx: &Tx<'_>, now: UnixMillis) -> Result<(), StoreError> {
+/// Forgets what is older than has to be remembered, some of it at a time; says whether there is more.
+fn forget_the_old(tx: &Tx<'_>, now: UnixMillis) -> Result<bool, StoreError> {
+    // Two servers that did it at once would wait for each other.
+    tx.lock("forgetting")?;
     let before = UnixMillis(now.0.saturating_sub(REMEMBERED_MS));
-    messages::forget_accepted(tx, before, now)?;
-    commands::forget_expired(tx, before)?;
-    Ok(())
+    let forgotten = [messages::forget_accepted(tx, before, now)?, commands::forget_expired(tx, before)?];
+    Ok(forgotten.contains(&FORGOTTEN_AT_A_TIME))
 }
 
 #[cfg(test)]

@@ -24,6 +24,7 @@ use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
+use crate::nodes::{Node, Untold};
 use crate::own_certificate::{self, RevocationWatch};
 use crate::pki::PkiError;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
@@ -108,6 +109,7 @@ pub struct RunningServer {
     endpoints: Vec<JoinHandle<()>>,
     runner: JoinHandle<()>,
     store: Store,
+    replaced: CancellationToken,
     listening: PathBuf,
     _cancel_on_drop: (DropGuard, DropGuard),
     _lock: File,
@@ -153,7 +155,10 @@ impl Server {
         let connections = Arc::new(Connections::new());
         let due_changed = Arc::new(Notify::new());
         let delta_wanted = Arc::new(Notify::new());
-        let store = open_store(&config, &connections, &due_changed, &delta_wanted)?;
+        let untold = Arc::new(Untold::default());
+        let store = open_store(&config, &connections, &due_changed, &delta_wanted, &untold)?;
+        let replaced = CancellationToken::new();
+        let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
         let tokens = Arc::new(operator_tokens(&store, &operator_token, clock()).await?);
         let rules = Arc::new(rules(&config, &listeners, &connections)?);
@@ -170,6 +175,7 @@ impl Server {
             signature: Arc::clone(&signature),
             settings: config.deltas.clone(),
             clock: Arc::clone(&clock),
+            node: node.clone(),
             wanted: delta_wanted,
         };
         let api = Api {
@@ -206,7 +212,15 @@ impl Server {
             tokio::spawn(watch.run(shutdown.clone())),
             tokio::spawn(delta_maker.run(shutdown.clone())),
         ];
-        let runner = tokio::spawn(runner.run(runner_shutdown.clone()));
+        let node_shutdown = runner_shutdown.clone();
+        let runner = tokio::spawn(async move {
+            let telling = async {
+                if let Some(node) = this_node {
+                    node.tell(node_shutdown.clone()).await;
+                }
+            };
+            tokio::join!(runner.run(node_shutdown.clone()), telling);
+        });
         tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = %operator.1, "The server listens.");
         Ok(RunningServer {
             mqtt: mqtt.1,
@@ -219,6 +233,7 @@ impl Server {
             endpoints,
             runner,
             store,
+            replaced,
             listening,
             _lock: lock,
         })
@@ -228,8 +243,14 @@ impl Server {
 impl RunningServer {
     /// Resolves when the server cannot go on although nobody stopped it, and why; the log has the cause.
     pub async fn failed(&self) -> &'static str {
-        self.store.failed().cancelled().await;
-        "the store failed; what was acknowledged is kept, and the server has to be started again"
+        tokio::select! {
+            () = self.store.failed().cancelled() => {
+                "the store failed; what was acknowledged is kept, and the server has to be started again"
+            }
+            () = self.replaced.cancelled() => {
+                "another server has started under this node's name; give each a --node of its own"
+            }
+        }
     }
 
     /// Stops: no new connections, what is under way is finished within its time, the store is closed last.
@@ -349,11 +370,17 @@ fn open_store(
     connections: &Arc<Connections>,
     due_changed: &Arc<Notify>,
     delta_wanted: &Arc<Notify>,
+    untold: &Arc<Untold>,
 ) -> Result<Store, StoreError> {
     let (connections, due_changed) = (Arc::clone(connections), Arc::clone(due_changed));
-    let delta_wanted = Arc::clone(delta_wanted);
+    let (delta_wanted, untold) = (Arc::clone(delta_wanted), Arc::clone(untold));
+    let has_others = config.store.is_some();
     let on_commit = move |committed: Committed| {
-        committed.wake.iter().for_each(|binding| connections.wake(binding));
+        let elsewhere: Vec<_> =
+            committed.wake.into_iter().filter(|binding| !connections.wake(binding)).collect();
+        if has_others && !elsewhere.is_empty() {
+            untold.wake(elsewhere);
+        }
         if committed.due_changed {
             due_changed.notify_one();
         }
@@ -366,6 +393,35 @@ fn open_store(
         None => StoreAddress::Sqlite(config.data.join("farrier.db")),
     };
     Store::open(&address, Arc::new(on_commit))
+}
+
+/// Takes this server's place among those on its store, where there can be others.
+async fn enter_node(
+    store: &Store,
+    connections: &Arc<Connections>,
+    clock: &WallClock,
+    name: &str,
+    untold: &Arc<Untold>,
+    replaced: &CancellationToken,
+) -> Result<Option<Node>, StoreError> {
+    if !store.is_shared() {
+        return Ok(None);
+    }
+    let node = Node {
+        store: store.clone(),
+        connections: Arc::clone(connections),
+        clock: Arc::clone(clock),
+        name: name.to_owned(),
+        run: crate::store::new_id(),
+        untold: Arc::clone(untold),
+        replaced: replaced.clone(),
+    };
+    node.enter().await?;
+    let changes = Arc::clone(untold);
+    connections.watch(move |client_id| changes.changed(client_id));
+    let woken = Arc::clone(connections);
+    store.on_wake(move |binding| _ = woken.wake(binding))?;
+    Ok(Some(node))
 }
 
 fn rules(

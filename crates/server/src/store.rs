@@ -7,6 +7,7 @@ pub(crate) mod deltas;
 mod error;
 pub(crate) mod messages;
 mod migrations;
+pub(crate) mod nodes;
 pub(crate) mod packages;
 mod postgres;
 pub(crate) mod releases;
@@ -31,6 +32,9 @@ pub(crate) use tx::{Row, Tx};
 
 use postgres::Postgres;
 use sqlite::Sqlite;
+
+/// Rows of a kind that are forgotten in one transaction, so that messages do not wait for it; stands in the statements.
+pub(crate) const FORGOTTEN_AT_A_TIME: usize = 1_000;
 
 /// Where a store is.
 #[derive(Clone)]
@@ -80,6 +84,24 @@ impl Store {
             }
         };
         Ok(Self(Arc::new(Inner { database, failed })))
+    }
+
+    /// Whether other servers may work on the same store.
+    pub(crate) fn is_shared(&self) -> bool {
+        match self.0.database {
+            Database::Sqlite(_) => false,
+            Database::Postgres(_) => true,
+        }
+    }
+
+    /// Hears from now on whom other servers want to be woken; on SQLite there are none.
+    pub(crate) fn on_wake(&self, wake: impl Fn(&Binding) + Send + 'static) -> Result<(), StoreError> {
+        match &self.0.database {
+            Database::Sqlite(_) => Ok(()),
+            Database::Postgres(postgres) => postgres.listen(Box::new(move |payload| {
+                nodes::bindings_of(payload).for_each(|binding| wake(&binding))
+            })),
+        }
     }
 
     /// Cancelled when the store cannot be relied on any more: the server has to be started again.
@@ -162,5 +184,7 @@ fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
+#[cfg(test)]
+mod shared_tests;
 #[cfg(test)]
 pub(crate) mod tests;

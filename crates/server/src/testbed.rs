@@ -48,7 +48,20 @@ impl World {
     }
 
     pub(crate) fn with(enroll: Enroll, settings: Settings) -> Self {
-        let database = TestDatabase::chosen();
+        Self::with_database(TestDatabase::chosen(), enroll, settings)
+    }
+
+    /// The same on a database of the test's choice.
+    pub(crate) fn on(database: TestDatabase) -> Self {
+        Self::with_database(database, Enroll::Auto, Settings::default())
+    }
+
+    /// What another server that shares the database sees of it.
+    pub(crate) fn another_store(&self) -> Store {
+        self.database.open(Arc::new(|_| {}))
+    }
+
+    fn with_database(database: TestDatabase, enroll: Enroll, settings: Settings) -> Self {
         let connected = Arc::new(AtomicBool::new(true));
         let is_connected = Arc::clone(&connected);
         let rules = Arc::new(Rules {

@@ -11,7 +11,7 @@ use serde_json::{Value, json};
 
 use super::problem::Problem;
 use super::{Api, document, name, vehicle_id};
-use crate::conversation::{Rules, advance, take_in};
+use crate::conversation::{self, Rules, advance, take_in};
 use crate::store::campaigns::{self, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
 use crate::store::{Tx, packages, releases, vehicles as stored_vehicles};
@@ -205,7 +205,7 @@ async fn order(
         stored_vehicles::lock(tx, &vehicle_id)?;
         let before = selected(tx, &campaign, &vehicle_id)?;
         let state_before = before.state.clone();
-        let there = is_there(tx, rules, &vehicle_id)?;
+        let there = is_there(tx, rules, &vehicle_id, now)?;
         advance(tx, rules, before, event, None, there, now)?;
         let after = selected(tx, &campaign, &vehicle_id)?;
         if after.state == state_before {
@@ -223,7 +223,9 @@ fn selected(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId) -> Result<Vehi
     })
 }
 
-fn is_there(tx: &Tx<'_>, rules: &Rules, vehicle_id: &VehicleId) -> Result<bool, Problem> {
-    let vehicle = stored_vehicles::by_id(tx, vehicle_id)?;
-    Ok(vehicle.is_some_and(|vehicle| (rules.is_connected)(&vehicle.binding)))
+fn is_there(tx: &Tx<'_>, rules: &Rules, vehicle_id: &VehicleId, now: UnixMillis) -> Result<bool, Problem> {
+    match stored_vehicles::by_id(tx, vehicle_id)? {
+        Some(vehicle) => Ok(conversation::is_there(tx, rules, &vehicle.binding, now)?),
+        None => Ok(false),
+    }
 }

@@ -312,7 +312,7 @@ async fn a_release_shows_its_deltas_and_why_there_are_none() {
 
     world
         .write(|tx, _, now| {
-            let wanted = crate::store::deltas::next_wanted(tx)?.unwrap();
+            let wanted = crate::store::deltas::claim_next_wanted(tx, "n", START)?.unwrap();
             let made = crate::store::deltas::MadeDelta::Ready {
                 sha256: Sha256::of(b"delta"),
                 size_bytes: 100,

@@ -34,6 +34,7 @@ struct NewVehicle {
 pub(super) async fn enrol(State(api): State<Api>, body: Bytes) -> Result<(StatusCode, Json<Value>), Problem> {
     let NewVehicle { vehicle_id, gateway_id, thumbprint } = document(&body)?;
     let binding = Binding { vehicle_id, gateway_id };
+    let shown_by = api.clone();
     let enrolled = api.write(move |tx, rules, now| {
         vehicles::lock(tx, &binding.vehicle_id)?;
         let status = match vehicles::by_id(tx, &binding.vehicle_id)? {
@@ -51,10 +52,10 @@ pub(super) async fn enrol(State(api): State<Api>, body: Bytes) -> Result<(Status
         let vehicle = found(tx, &binding.vehicle_id)?;
         take_into_open_campaigns(tx, &vehicle, now)?;
         look_at_waiting(tx, rules, &binding, now)?;
-        Ok((status, vehicle))
+        Ok((status, summary(tx, &shown_by, &vehicle, None)?))
     });
-    let (status, vehicle) = enrolled.await?;
-    Ok((status, Json(summary(&api, &vehicle, None))))
+    let (status, shown) = enrolled.await?;
+    Ok((status, Json(shown)))
 }
 
 fn taken(vehicle: &Vehicle, what: &str) -> Problem {
@@ -66,11 +67,11 @@ fn found(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vehicle, Problem> {
     vehicles::by_id(tx, vehicle_id)?.ok_or_else(|| Problem::not_found("vehicle", vehicle_id.as_str()))
 }
 
-fn summary(api: &Api, vehicle: &Vehicle, vci: Option<&SendVci>) -> Value {
-    json!({
+fn summary(tx: &Tx<'_>, api: &Api, vehicle: &Vehicle, vci: Option<&SendVci>) -> Result<Value, Problem> {
+    Ok(json!({
         "vehicle_id": vehicle.binding.vehicle_id,
         "gateway_id": vehicle.binding.gateway_id,
-        "connected": api.is_connected(&vehicle.binding),
+        "connected": api.is_connected(tx, &vehicle.binding)?,
         "thumbprint": vehicle.thumbprint,
         "enrolled_at_ms": vehicle.enrolled_at,
         "enrolled_by": vehicle.enrolled_by.name(),
@@ -81,21 +82,21 @@ fn summary(api: &Api, vehicle: &Vehicle, vci: Option<&SendVci>) -> Value {
         "vci_received_at_ms": vehicle.vci_received_at,
         "vci_digest": vehicle.vci_digest,
         "ecu_count": vci.map(|vci| vci.ecu_inventory.len()),
-    })
+    }))
 }
 
 /// `GET /vehicles`
 pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let all = api.read(|tx| {
+    let shown_by = api.clone();
+    let all = api.read(move |tx| {
         let mut all = Vec::new();
         for vehicle in vehicles::all(tx)? {
             let vci = vehicles::vci(tx, &vehicle.binding.vehicle_id)?;
-            all.push((vehicle, vci));
+            all.push(summary(tx, &shown_by, &vehicle, vci.as_ref())?);
         }
         Ok(all)
     });
-    let all = all.await?;
-    Ok(Json(all.iter().map(|(vehicle, vci)| summary(&api, vehicle, vci.as_ref())).collect()))
+    Ok(Json(Value::Array(all.await?)))
 }
 
 /// `GET /vehicles/{vehicle_id}`
@@ -113,7 +114,7 @@ pub(super) async fn show(State(api): State<Api>, Path(text): Path<String>) -> Re
         let shown_event =
             |event: &SecurityEvent| json!({"kind": event.kind, "detail": event.detail, "at_ms": event.at});
         Ok(extended(
-            summary(&shown_by, &vehicle, vci.as_ref()),
+            summary(tx, &shown_by, &vehicle, vci.as_ref())?,
             [
                 ("inventory", vci.as_ref().map_or(Value::Null, inventory)),
                 ("updates", Value::Array(all_updates)),
@@ -192,6 +193,7 @@ pub(super) async fn release(
     Path(text): Path<String>,
 ) -> Result<Json<Value>, Problem> {
     let vehicle_id = vehicle_id(&text)?;
+    let shown_by = api.clone();
     let released = api.write(move |tx, rules, now| {
         vehicles::lock(tx, &vehicle_id)?;
         let vehicle = found(tx, &vehicle_id)?;
@@ -200,10 +202,9 @@ pub(super) async fn release(
             return Err(Problem::conflict("NOT_QUARANTINED", detail));
         }
         release_from_quarantine(tx, rules, &vehicle, now)?;
-        found(tx, &vehicle_id)
+        summary(tx, &shown_by, &found(tx, &vehicle_id)?, None)
     });
-    let vehicle = released.await?;
-    Ok(Json(summary(&api, &vehicle, None)))
+    Ok(Json(released.await?))
 }
 
 /// `GET /refused-messages`

@@ -154,7 +154,7 @@ pub(crate) fn look_at_waiting(
     binding: &Binding,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let there = is_there(rules, binding);
+    let there = is_there(tx, rules, binding, now)?;
     for update in updates::waiting_of_vehicle(tx, &binding.vehicle_id)? {
         advance(tx, rules, update, Event::LookedAt, None, there, now)?;
     }
@@ -171,7 +171,7 @@ pub(crate) fn take_in(
 ) -> Result<(), StoreError> {
     match updates::select(tx, campaign, &vehicle.binding.vehicle_id, now)? {
         Some(update) => {
-            let there = is_there(rules, &vehicle.binding);
+            let there = is_there(tx, rules, &vehicle.binding, now)?;
             advance(tx, rules, update, Event::LookedAt, None, there, now)
         }
         None => Ok(()),

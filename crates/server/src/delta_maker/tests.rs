@@ -56,6 +56,7 @@ impl Workshop {
             signature: Arc::new(signature),
             settings: self.world.rules.deltas.clone(),
             clock: Arc::new(|| START),
+            node: "n".to_owned(),
             wanted: Arc::default(),
         }
     }

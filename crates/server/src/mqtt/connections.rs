@@ -2,7 +2,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 
 use farrier_protocol::{Binding, Thumbprint};
 use tokio::sync::Notify;
@@ -62,12 +62,16 @@ struct Entry {
 /// The registry of the vehicles' live MQTT connections.
 ///
 /// A client id has one connection at a time: the later one ends the earlier one.
-#[derive(Debug, Default)]
+#[derive(Default)]
 pub struct Connections {
     live: Mutex<HashMap<String, Entry>>,
     closing: AtomicBool,
     left: Notify,
+    on_change: OnceLock<OnChange>,
 }
+
+/// Told of every client id whose connection came or went.
+type OnChange = Box<dyn Fn(&str) + Send + Sync>;
 
 impl Connections {
     /// An empty registry.
@@ -75,10 +79,36 @@ impl Connections {
         Self::default()
     }
 
-    /// Makes the vehicle's connection, if there is one, look for new commands now.
-    pub fn wake(&self, binding: &Binding) {
-        if let Some(entry) = locked(&self.live).get(&binding.client_id()) {
-            entry.signal.wake();
+    /// Makes the vehicle's connection look for new commands now; says whether there is one.
+    pub fn wake(&self, binding: &Binding) -> bool {
+        match locked(&self.live).get(&binding.client_id()) {
+            Some(entry) => {
+                entry.signal.wake();
+                true
+            }
+            None => false,
+        }
+    }
+
+    /// Tells `on_change`, which must not block, of every client id whose connection comes or goes from now on.
+    pub(crate) fn watch(&self, on_change: impl Fn(&str) + Send + Sync + 'static) {
+        // Only the first is told: there is one who watches.
+        let _ = self.on_change.set(Box::new(on_change));
+    }
+
+    /// The client ids that are connected.
+    pub(crate) fn client_ids(&self) -> Vec<String> {
+        locked(&self.live).keys().cloned().collect()
+    }
+
+    /// Whether this client id is connected.
+    pub(crate) fn has_client(&self, client_id: &str) -> bool {
+        locked(&self.live).contains_key(client_id)
+    }
+
+    fn changed(&self, client_id: &str) {
+        if let Some(on_change) = self.on_change.get() {
+            on_change(client_id);
         }
     }
 
@@ -91,7 +121,7 @@ impl Connections {
 
     /// Whether the vehicle is connected.
     pub fn is_connected(&self, binding: &Binding) -> bool {
-        locked(&self.live).contains_key(&binding.client_id())
+        self.has_client(&binding.client_id())
     }
 
     /// Ends all connections because the server stops; resolves when the last has gone.
@@ -120,6 +150,7 @@ impl Connections {
         if let Some(earlier) = locked(&self.live).insert(client_id.to_owned(), entry) {
             earlier.signal.end(Ending::TakenOver);
         }
+        self.changed(client_id);
         if self.closing.load(Ordering::Acquire) {
             signal.end(Ending::ShuttingDown);
         }
@@ -128,7 +159,6 @@ impl Connections {
 }
 
 /// A connection's place in the registry; dropping it gives the place up.
-#[derive(Debug)]
 pub(super) struct Registration {
     connections: Arc<Connections>,
     client_id: String,
@@ -149,6 +179,7 @@ impl Drop for Registration {
             live.remove(&self.client_id);
         }
         drop(live);
+        self.connections.changed(&self.client_id);
         self.connections.left.notify_waiters();
     }
 }

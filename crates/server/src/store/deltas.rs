@@ -153,13 +153,22 @@ fn want(
     Ok(())
 }
 
-/// The delta that has waited longest.
-pub(crate) fn next_wanted(tx: &Tx<'_>) -> Result<Option<WantedDelta>, StoreError> {
-    tx.row(
+/// Claims the delta that has waited longest for a server that will make it: none that another server is making, unless
+/// that one has gone.
+pub(crate) fn claim_next_wanted(
+    tx: &Tx<'_>,
+    node_name: &str,
+    now: UnixMillis,
+) -> Result<Option<WantedDelta>, StoreError> {
+    tx.lock("delta")?;
+    let alive_since = UnixMillis(now.0.saturating_sub(super::nodes::GONE_AFTER_MS));
+    let wanted = tx.row(
         "SELECT d.from_sha256, f.size_bytes, d.image_sha256, i.size_bytes, i.compressed_bytes FROM delta d \
          JOIN image f ON f.sha256 = d.from_sha256 JOIN image i ON i.sha256 = d.image_sha256 \
-         WHERE d.state = 'pending' ORDER BY d.wanted_at, d.image_sha256, d.from_sha256 LIMIT 1",
-        &[],
+         WHERE d.state = 'pending' AND (d.claimed_by IS NULL OR d.claimed_by = $1 OR NOT EXISTS \
+          (SELECT 1 FROM node n WHERE n.name = d.claimed_by AND n.seen_at > $2)) \
+         ORDER BY d.wanted_at, d.image_sha256, d.from_sha256 LIMIT 1",
+        &[node_name.into(), alive_since.into()],
         |row| {
             Ok(WantedDelta {
                 from: row.parsed(0, "a digest")?,
@@ -169,7 +178,14 @@ pub(crate) fn next_wanted(tx: &Tx<'_>) -> Result<Option<WantedDelta>, StoreError
                 compressed_image_bytes: optional_count(row, 4)?,
             })
         },
-    )
+    )?;
+    if let Some(wanted) = &wanted {
+        tx.exec(
+            "UPDATE delta SET claimed_by = $3 WHERE from_sha256 = $1 AND image_sha256 = $2",
+            &[(&wanted.from.to_string()).into(), (&wanted.image.to_string()).into(), node_name.into()],
+        )?;
+    }
+    Ok(wanted)
 }
 
 fn optional_count(row: &Row<'_>, column: usize) -> Result<Option<u64>, StoreError> {

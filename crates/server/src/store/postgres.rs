@@ -2,6 +2,7 @@
 //! Each job is a transaction of its own; PostgreSQL lets those that end together share one sync of its log.
 
 pub(crate) mod address;
+mod listener;
 mod session;
 
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
@@ -14,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::{OnCommit, StoreError, Tx, locked, migrations};
 use address::PostgresAddress;
+use listener::OnNotification;
 use session::Worker;
 pub(super) use session::{Session, integer, text};
 
@@ -27,9 +29,11 @@ const QUEUE: usize = 1024;
 type Job = Box<dyn FnOnce(&mut Worker) + Send>;
 
 pub(super) struct Postgres {
+    address: Arc<PostgresAddress>,
     threads: Mutex<Option<Threads>>,
     on_commit: OnCommit,
     next_writer: AtomicUsize,
+    closing: CancellationToken,
 }
 
 struct Threads {
@@ -68,7 +72,17 @@ impl Postgres {
             handles.push(spawn("store-reader", &address, Arc::clone(&receiver), failed)?);
         }
         let threads = Mutex::new(Some(Threads { writers, readers, handles }));
-        Ok(Self { threads, on_commit, next_writer: AtomicUsize::new(0) })
+        let closing = CancellationToken::new();
+        Ok(Self { address, threads, on_commit, next_writer: AtomicUsize::new(0), closing })
+    }
+
+    /// Hears from now on what other servers notify.
+    pub(super) fn listen(&self, on_notification: OnNotification) -> Result<(), StoreError> {
+        let listener = listener::spawn(Arc::clone(&self.address), on_notification, self.closing.clone())?;
+        if let Some(threads) = locked(&self.threads).as_mut() {
+            threads.handles.push(listener);
+        }
+        Ok(())
     }
 
     /// Jobs with the same key are done one after the other, in the order in which they came.
@@ -120,6 +134,7 @@ impl Postgres {
 
     pub(super) async fn close(&self) {
         let Some(Threads { writers, readers, handles }) = locked(&self.threads).take() else { return };
+        self.closing.cancel();
         drop((writers, readers));
         let joined = tokio::task::spawn_blocking(move || {
             handles.into_iter().map(JoinHandle::join).filter(Result::is_err).count()

@@ -62,6 +62,16 @@ impl TestDatabase {
     pub(crate) fn open(&self, on_commit: OnCommit) -> Store {
         Store::open(&self.address(), on_commit).unwrap()
     }
+
+    /// Ends all connections to the PostgreSQL database, as its restart does.
+    pub(crate) fn end_connections(&self) {
+        if let Some((server, name)) = &self.postgres {
+            let ended = format!(
+                "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE datname = '{name}' AND pid <> pg_backend_pid()"
+            );
+            run_on(server, ended);
+        }
+    }
 }
 
 impl Drop for TestDatabase {

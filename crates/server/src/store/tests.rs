@@ -10,7 +10,7 @@ fn open(database: &TestDatabase) -> (Store, Arc<Mutex<Vec<Committed>>>) {
     (database.open(Arc::new(on_commit)), commits)
 }
 
-fn add_token(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
+pub(super) fn add_token(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     let digest = farrier_protocol::Sha256::of(name.as_bytes());
     tokens::add(tx, &digest, name, farrier_protocol::UnixMillis(1))
 }

@@ -53,6 +53,10 @@ impl Session {
         Ok(Self { client, statements: HashMap::new() })
     }
 
+    pub(crate) fn client(&mut self) -> &mut Client {
+        &mut self.client
+    }
+
     /// Runs statements without parameters.
     pub(crate) fn batch(&mut self, sql: &str) -> Result<(), StoreError> {
         self.client.batch_execute(sql).map_err(failed)
