@@ -47,6 +47,7 @@ use farrier_protocol::{
     EcuId, ErrorCode, ErrorResponse, MessageType, NotReadyReason, Operation, SendVci, Sha256, Text,
     UnixMillis, VciReason,
 };
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::delta::Deltas;
@@ -208,7 +209,7 @@ pub enum Block {
 }
 
 /// Why the readiness question is put off.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "deferred_by")]
 pub enum DeferredBy {
     /// The vehicle is not ready.

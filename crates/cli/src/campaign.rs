@@ -92,7 +92,7 @@ impl Campaign {
         let answer = match &self.command {
             Command::Create { name, release, vehicles } => create(&operator, name, release, vehicles).await?,
             Command::Start { name } => start(&operator, name).await?,
-            Command::List => operator.get(&["campaigns"]).await?,
+            Command::List => operator.list(&["campaigns"]).await?,
             Command::Show { name, watch: true } => return self.watch(&operator, name).await,
             Command::Show { name, watch: false } => {
                 if !self.operator.json {
@@ -159,7 +159,7 @@ pub(crate) async fn start(operator: &Operator, name: &str) -> anyhow::Result<Val
 
 async fn whole_text(operator: &Operator, name: &str) -> anyhow::Result<(CampaignAnswer, String)> {
     let campaign: CampaignAnswer = read(&operator.get(&["campaigns", name]).await?)?;
-    let updates: Vec<VehicleUpdate> = read(&operator.get(&["campaigns", name, "vehicles"]).await?)?;
+    let updates: Vec<VehicleUpdate> = read(&operator.list(&["campaigns", name, "vehicles"]).await?)?;
     let text = shown(&campaign, &updates);
     Ok((campaign, text))
 }

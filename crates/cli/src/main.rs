@@ -1,6 +1,7 @@
 //! The `farrier` command: server, operator's commands, simulator and demo in one binary.
 //! Reads arguments and prints answers; what they do lives in the crates below.
 
+mod audit;
 mod campaign;
 mod check_message;
 mod delta;
@@ -10,9 +11,11 @@ mod output;
 mod pki;
 mod release;
 mod release_key;
+mod security_events;
 mod server;
 mod simulate;
 mod stop_signal;
+mod token;
 mod vehicle;
 
 use std::io::{ErrorKind, IsTerminal, Write};
@@ -49,6 +52,12 @@ enum Command {
     Campaign(campaign::Campaign),
     /// Look at vehicles, and enrol them.
     Vehicle(vehicle::Vehicle),
+    /// Make and revoke operators' tokens.
+    Token(token::Token),
+    /// Show who changed what, and prove that nobody changed the record.
+    Audit(audit::Audit),
+    /// Show what tells whether vehicles can be trusted: replays, foreign identities, boot loops.
+    SecurityEvents(security_events::SecurityEvents),
     /// Run a simulated vehicle.
     #[command(subcommand)]
     Simulate(simulate::Simulate),
@@ -69,6 +78,9 @@ impl Command {
             | Self::Release(_)
             | Self::Campaign(_)
             | Self::Vehicle(_)
+            | Self::Token(_)
+            | Self::Audit(_)
+            | Self::SecurityEvents(_)
             | Self::CheckMessage(_)
             | Self::Delta(_) => "warn",
         }
@@ -107,6 +119,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Release(_)
         | Command::Campaign(_)
         | Command::Vehicle(_)
+        | Command::Token(_)
+        | Command::Audit(_)
+        | Command::SecurityEvents(_)
         | Command::Simulate(_)) => command,
     };
     let runtime = tokio::runtime::Runtime::new().context("the system gave no threads to run on")?;
@@ -117,6 +132,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Release(release) => release.run().await?,
             Command::Campaign(campaign) => campaign.run().await?,
             Command::Vehicle(vehicle) => vehicle.run().await?,
+            Command::Token(token) => token.run().await?,
+            Command::Audit(audit) => audit.run().await?,
+            Command::SecurityEvents(events) => events.run().await?,
             Command::Simulate(simulate) => simulate.run().await?,
             Command::CheckMessage(_) | Command::Pki(_) | Command::Delta(_) => {}
         }

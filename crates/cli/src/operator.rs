@@ -65,8 +65,8 @@ pub(crate) enum OperatorError {
         #[source]
         source: reqwest::Error,
     },
-    #[error("the server at {url} does not know this token; use the one in operator.token of its data folder")]
-    Unauthorized { url: Url },
+    #[error("the server at {url} does not take this token: {detail}")]
+    Unauthorized { url: Url, detail: String },
     #[error("{title}: {detail}")]
     Refused { status: StatusCode, title: String, detail: String },
     #[error(
@@ -109,6 +109,34 @@ impl Operator {
 
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, OperatorError> {
         self.send(Method::GET, path, None, |request| request).await
+    }
+
+    pub(crate) async fn get_with(
+        &self,
+        path: &[&str],
+        query: &[(&str, &str)],
+    ) -> Result<Value, OperatorError> {
+        let mut encoded = Url::parse("query:").map_err(|error| OperatorError::Setup(Box::new(error)))?;
+        encoded.query_pairs_mut().extend_pairs(query);
+        self.send(Method::GET, path, encoded.query(), |request| request).await
+    }
+
+    /// A whole list, page by page, oldest or lowest name first as the server gives it.
+    pub(crate) async fn list(&self, path: &[&str]) -> Result<Value, OperatorError> {
+        let mut items = Vec::new();
+        let mut after: Option<String> = None;
+        loop {
+            let mut query = vec![("limit", "1000")];
+            query.extend(after.as_deref().map(|after| ("after", after)));
+            let mut page = self.get_with(path, &query).await?;
+            if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
+                items.extend(more);
+            }
+            after = page.get("next").and_then(Value::as_str).map(str::to_owned);
+            if after.is_none() {
+                return Ok(Value::Array(items));
+            }
+        }
     }
 
     pub(crate) async fn post(&self, path: &[&str], body: &Value) -> Result<Value, OperatorError> {
@@ -161,10 +189,13 @@ impl Operator {
         if status.is_success() {
             return serde_json::from_slice(&body).map_err(|_| OperatorError::NotOurs { url, status });
         }
-        if status == StatusCode::UNAUTHORIZED {
-            return Err(OperatorError::Unauthorized { url: self.base.clone() });
-        }
         match serde_json::from_slice::<Problem>(&body) {
+            Ok(Problem { detail, .. }) if status == StatusCode::UNAUTHORIZED => {
+                Err(OperatorError::Unauthorized {
+                    url: self.base.clone(),
+                    detail: crate::output::plain(&detail),
+                })
+            }
             Ok(Problem { title, detail }) => Err(OperatorError::Refused {
                 status,
                 title: crate::output::plain(&title),

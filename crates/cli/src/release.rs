@@ -103,7 +103,7 @@ impl Release {
                 let key = release_key.as_deref().map(ReleaseKey::load).transpose()?;
                 create(&operator, name, images, key.as_ref()).await?
             }
-            Command::List => operator.get(&["releases"]).await?,
+            Command::List => operator.list(&["releases"]).await?,
             Command::Show { name } => operator.get(&["releases", name]).await?,
         };
         if self.operator.json {

@@ -103,7 +103,7 @@ impl Vehicle {
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::List => operator.get(&["vehicles"]).await?,
+            Command::List => operator.list(&["vehicles"]).await?,
             Command::Show { vehicle } => operator.get(&["vehicles", vehicle.as_str()]).await?,
             Command::Why { vehicle } => operator.get(&["vehicles", vehicle.as_str(), "why"]).await?,
             Command::Enroll { vehicle, gateway } => {

@@ -168,7 +168,37 @@ fn a_server_is_run_used_and_stopped_from_the_command_line() {
     assert!(with(&["vehicle", "show", "VEH_001"]).contains("CCU_001"));
     assert!(with(&["vehicle", "why", "VEH_001"]).trim().ends_with('.'));
 
+    let made = with(&["token", "create", "guest", "--scope", "viewer", "--expires-in", "1d", "--json"]);
+    let made: Value = serde_json::from_str(&made).unwrap();
+    let guest = made["token"].as_str().unwrap();
     let operator = server.operator().to_owned();
+    let as_guest = ["--server", &operator, "--token", guest];
+    succeeds(&[&["vehicle", "list"][..], &as_guest].concat());
+    fails(&[&["campaign", "start", "c1"][..], &as_guest].concat(), &["scope operator or admin", "guest"]);
+    assert!(with(&["token", "list"]).contains("guest"));
+    with(&["token", "revoke", "guest"]);
+    fails(&[&["vehicle", "list"][..], &as_guest].concat(), &["guest was revoked"]);
+    fails(&["token", "create", "x", "--scope", "viewer", "--expires-in", "soon"], &["90d"]);
+
+    let audit = with(&["audit", "list"]);
+    for part in ["campaign.started", "campaign/c1", "token:first", "127.0.0.1", "token.revoked"] {
+        assert!(audit.contains(part), "expected {part} in {audit}");
+    }
+    assert!(with(&["security-events"]).contains("No security events"));
+    let export = folder.path().join("audit.jsonl");
+    with(&["audit", "export", text(&export)]);
+    let verified: Value = serde_json::from_str(&with(&["audit", "verify", "--json"])).unwrap();
+    let head = verified["head"].as_str().unwrap().to_owned();
+    let holds = "none changed, removed or put elsewhere";
+    assert!(succeeds(&["audit", "verify", "--export", text(&export), "--head", &head]).contains(holds));
+    assert!(succeeds(&["audit", "verify", "--data", text(&data), "--head", &head]).contains(holds));
+    let exported = std::fs::read_to_string(&export).unwrap();
+    std::fs::write(&export, exported.replace("campaign/c1", "campaign/c2")).unwrap();
+    fails(&["audit", "verify", "--export", text(&export)], &["cannot be believed", "was changed"]);
+    let lines: Vec<&str> = exported.lines().collect();
+    std::fs::write(&export, lines[..lines.len() - 1].join("\n")).unwrap();
+    fails(&["audit", "verify", "--export", text(&export), "--head", &head], &["its end was cut off"]);
+
     fails(&["vehicle", "list", "--server", &operator, "--token", "wrong"], &["token", "operator.token"]);
     fails(&["vehicle", "list", "--server", &operator], &["FARRIER_TOKEN"]);
     fails(&["release", "show", "r9", "--server", &operator, "--token-file", text(&token)], &["r9"]);

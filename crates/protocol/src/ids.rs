@@ -231,6 +231,9 @@ impl<'de> Deserialize<'de> for Sha256 {
 }
 
 impl Sha256 {
+    /// Stands for a digest where there is none; nothing is known that has it.
+    pub const ZERO: Self = Self([0; 32]);
+
     /// The digest of these bytes.
     pub fn of(bytes: &[u8]) -> Self {
         let mut digest = [0; 32];

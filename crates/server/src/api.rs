@@ -1,23 +1,25 @@
 //! The operators' API (`/api/v1`): JSON, bearer tokens, problem documents (RFC 9457).
 
+mod audit_log;
 mod campaigns;
 mod images;
+mod messages;
+mod operation;
+mod page;
 mod problem;
 mod releases;
+mod request;
+mod routes;
+mod tokens;
 mod vehicles;
 
 use std::sync::Arc;
 
-use aws_lc_rs::constant_time::verify_slices_are_equal;
 use axum::Router;
-use axum::body::Bytes;
-use axum::extract::{DefaultBodyLimit, Request, State};
-use axum::http::{HeaderMap, header};
-use axum::middleware::{self, Next};
-use axum::response::Response;
-use axum::routing::{get, post, put};
-use farrier_protocol::{Binding, Sha256, Text, UnixMillis, VehicleId};
-use serde::de::DeserializeOwned;
+use axum::extract::{DefaultBodyLimit, State};
+use axum::middleware;
+use axum::routing::get;
+use farrier_protocol::{Binding, Text, UnixMillis, VehicleId};
 use serde_json::{Value, json};
 
 use crate::artifacts::Artifacts;
@@ -38,8 +40,6 @@ pub(crate) struct Api {
     pub(crate) artifacts: Artifacts,
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) clock: WallClock,
-    /// Digests of the operators' tokens.
-    pub(crate) tokens: Arc<Vec<Sha256>>,
 }
 
 impl Api {
@@ -76,24 +76,18 @@ impl From<StoreError> for Problem {
 
 /// The API's routes.
 pub(crate) fn router(api: Api) -> Router {
-    let v1 = Router::new()
-        .route("/vehicles", get(vehicles::list).post(vehicles::enrol))
-        .route("/vehicles/{vehicle_id}", get(vehicles::show))
-        .route("/vehicles/{vehicle_id}/why", get(vehicles::why))
-        .route("/vehicles/{vehicle_id}/release", post(vehicles::release))
-        .route("/images/{sha256}", put(images::put).layer(DefaultBodyLimit::disable()))
-        .route("/releases", get(releases::list).post(releases::create))
-        .route("/releases/{name}", get(releases::show))
-        .route("/campaigns", get(campaigns::list).post(campaigns::create))
-        .route("/campaigns/{name}", get(campaigns::show))
-        .route("/campaigns/{name}/start", post(campaigns::start))
-        .route("/campaigns/{name}/vehicles", get(campaigns::vehicles))
-        .route("/campaigns/{name}/vehicles/{vehicle_id}/cancel", post(campaigns::cancel))
-        .route("/campaigns/{name}/vehicles/{vehicle_id}/rollback", post(campaigns::rollback))
-        .route("/refused-messages", get(vehicles::refused_messages))
+    let operations = routes::operations();
+    let document = Arc::new(operation::openapi(&operations));
+    let mut v1 = Router::new();
+    for operation in operations {
+        let (path, route) = operation.into_route();
+        v1 = v1.route(path, route);
+    }
+    let v1 = v1
+        .layer(axum::Extension(OpenApiDocument(document)))
         .method_not_allowed_fallback(|| async { Problem::method_not_allowed() })
         .fallback(|| async { Problem::no_such_route() })
-        .layer(middleware::from_fn_with_state(api.clone(), authenticated));
+        .layer(middleware::from_fn_with_state(api.clone(), request::authenticated));
     Router::new()
         .route("/healthz", get(healthz))
         .nest("/api/v1", v1)
@@ -102,37 +96,19 @@ pub(crate) fn router(api: Api) -> Router {
         .with_state(api)
 }
 
+/// What the API says of itself.
+#[derive(Clone)]
+struct OpenApiDocument(Arc<Value>);
+
+/// `GET /openapi.json`
+async fn openapi(axum::Extension(document): axum::Extension<OpenApiDocument>) -> axum::Json<Value> {
+    axum::Json(Value::clone(&document.0))
+}
+
 /// Whether the store can be read.
 async fn healthz(State(api): State<Api>) -> Result<axum::Json<Value>, Problem> {
-    api.read(|tx| Ok(crate::store::releases::names(tx)?)).await?;
+    api.read(|tx| Ok(crate::store::audit::head(tx)?)).await?;
     Ok(axum::Json(json!({"status": "ok"})))
-}
-
-async fn authenticated(State(api): State<Api>, request: Request, next: Next) -> Result<Response, Problem> {
-    if is_authorised(&api.tokens, request.headers()) {
-        Ok(next.run(request).await)
-    } else {
-        Err(Problem::unauthorised())
-    }
-}
-
-/// All tokens are compared, each in constant time, so that time tells nothing.
-fn is_authorised(tokens: &[Sha256], headers: &HeaderMap) -> bool {
-    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
-    let Some(token) = given.and_then(|value| value.strip_prefix("Bearer ")) else { return false };
-    let digest = Sha256::of(token.trim().as_bytes());
-    tokens.iter().fold(false, |found, known| {
-        verify_slices_are_equal(known.as_bytes(), digest.as_bytes()).is_ok() | found
-    })
-}
-
-/// Reads a JSON document strictly; unknown keys are refused by its type.
-fn document<T: DeserializeOwned>(body: &Bytes) -> Result<T, Problem> {
-    serde_json::from_slice(body).map_err(|error| {
-        Problem::invalid(format!(
-            "The body cannot be used: {error}. Send one JSON object with the documented keys."
-        ))
-    })
 }
 
 /// A name that stands in addresses: as identifiers of the protocol.

@@ -19,7 +19,7 @@ use farrier_protocol::{
 use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, messages, nodes, vehicles};
+use crate::store::{StoreError, Tx, messages, nodes, security_events, vehicles};
 
 pub(crate) use advance::{advance, look_at_waiting, take_in, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
@@ -221,6 +221,9 @@ fn refuse(
         refusal,
         msg_id,
     };
+    if is_security_event(refusal.code) {
+        security_events::record(tx, &inbound.binding, refusal.code.name(), &refusal.to_string(), now)?;
+    }
     if !messages::record_refused(tx, &refused, now)? {
         return Ok(());
     }
@@ -228,15 +231,6 @@ fn refuse(
         vehicle = %inbound.binding.vehicle_id, code = %refusal.code, pointer = %refusal.pointer,
         "A vehicle's message was refused."
     );
-    if is_security_event(refusal.code) {
-        messages::record_security_event(
-            tx,
-            &inbound.binding,
-            refusal.code.name(),
-            &refusal.to_string(),
-            now,
-        )?;
-    }
     if is_identity(refusal.code) {
         return Ok(());
     }

@@ -1,17 +1,21 @@
 //! Farrier's server: it speaks to vehicles by MQTT and HTTPS, to operators by an HTTP API, and remembers
 //! everything in one store. A shell: what is decided, the pure crates `protocol` and `campaign` decide.
 
+mod access;
 mod api;
 mod artifacts;
+pub mod audit;
 mod config;
 mod conversation;
 mod delta_maker;
 pub mod desk;
 pub mod files;
 pub mod mqtt;
+mod new_token;
 mod nodes;
 mod own_certificate;
 pub mod pki;
+mod private_file;
 mod release_signature;
 mod runner;
 mod start;

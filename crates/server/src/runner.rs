@@ -12,7 +12,10 @@ use tokio_util::sync::CancellationToken;
 
 use crate::conversation::{Rules, advance, is_there, release_from_quarantine};
 use crate::desk::WallClock;
-use crate::store::{FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, commands, messages, updates, vehicles};
+use crate::store::audit::Actor;
+use crate::store::{
+    FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, commands, messages, security_events, updates, vehicles,
+};
 
 /// Vehicle updates that are worked on in one transaction.
 const BATCH: u32 = 256;
@@ -30,6 +33,8 @@ const TIDY_MS: i64 = 60 * 60 * 1000;
 const PAUSE: Duration = Duration::from_secs(1);
 /// How long accepted messages and expired commands are remembered, in ms (protocol.md §3: at least 30 days).
 const REMEMBERED_MS: i64 = 31 * 24 * 60 * 60 * 1000;
+/// How long security events are remembered, in ms.
+const EVENTS_REMEMBERED_MS: i64 = 400 * 24 * 60 * 60 * 1000;
 
 /// Runs what is due until the server stops.
 pub(crate) struct Runner {
@@ -133,7 +138,7 @@ pub(crate) fn run_due(
     }
     for vehicle in vehicles::claim_quarantine_due(tx, now, BATCH)? {
         if is_there(tx, rules, &vehicle.binding, now)? {
-            release_from_quarantine(tx, rules, &vehicle, now)?;
+            release_from_quarantine(tx, rules, &vehicle, &Actor::server(), now)?;
         } else {
             vehicles::await_wake_up_in_quarantine(tx, &vehicle.binding.vehicle_id)?;
         }
@@ -151,7 +156,12 @@ fn forget_the_old(tx: &Tx<'_>, now: UnixMillis) -> Result<bool, StoreError> {
     // Two servers that did it at once would wait for each other.
     tx.lock("forgetting")?;
     let before = UnixMillis(now.0.saturating_sub(REMEMBERED_MS));
-    let forgotten = [messages::forget_accepted(tx, before, now)?, commands::forget_expired(tx, before)?];
+    let events_before = UnixMillis(now.0.saturating_sub(EVENTS_REMEMBERED_MS));
+    let forgotten = [
+        messages::forget_accepted(tx, before, now)?,
+        commands::forget_expired(tx, before)?,
+        security_events::forget(tx, events_before)?,
+    ];
     Ok(forgotten.contains(&FORGOTTEN_AT_A_TIME))
 }
 

@@ -2,15 +2,14 @@
 //! lost when the server goes.
 
 use std::fs::{File, OpenOptions, TryLockError};
-use std::io::{self, Write};
+use std::io;
 use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-use data_encoding::HEXLOWER;
-use farrier_protocol::{Binding, LongText, Sha256, UnixMillis};
+use farrier_protocol::{Binding, LongText, UnixMillis};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -24,12 +23,14 @@ use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
+use crate::new_token::{FirstTokenError, ensure_an_admin};
 use crate::nodes::{Node, Untold};
 use crate::own_certificate::{self, RevocationWatch};
 use crate::pki::PkiError;
+use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
-use crate::store::{Committed, Store, StoreAddress, StoreError, tokens};
+use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::{TlsError, VehicleTls};
 
 /// For operators' requests under way, once the server stops.
@@ -160,7 +161,9 @@ impl Server {
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
-        let tokens = Arc::new(operator_tokens(&store, &operator_token, clock()).await?);
+        ensure_an_admin(&store, &operator_token, clock())
+            .await
+            .map_err(|error| first_token(&operator_token, error))?;
         let rules = Arc::new(rules(&config, &listeners, &connections)?);
 
         let desk = Arc::new(ServerDesk {
@@ -184,7 +187,6 @@ impl Server {
             artifacts,
             signature,
             clock: Arc::clone(&clock),
-            tokens,
         };
         let watch = RevocationWatch {
             own,
@@ -448,30 +450,12 @@ fn rules(
     })
 }
 
-/// The digests of the operators' tokens; makes the first one where there is none.
-async fn operator_tokens(store: &Store, path: &Path, now: UnixMillis) -> Result<Vec<Sha256>, StartError> {
-    let known = store.read(tokens::all).await?;
-    if !known.is_empty() {
-        return Ok(known);
+fn first_token(path: &Path, error: FirstTokenError) -> StartError {
+    match error {
+        FirstTokenError::Random => StartError::Random,
+        FirstTokenError::File(source) => StartError::Data { path: path.to_owned(), source },
+        FirstTokenError::Store(error) => error.into(),
     }
-    let mut octets = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut octets).map_err(|_| StartError::Random)?;
-    let token = HEXLOWER.encode(&octets);
-    // The file first: a token that nobody can read would lock everybody out.
-    write_private(path, &token).map_err(|source| StartError::Data { path: path.to_owned(), source })?;
-    let digest = Sha256::of(token.as_bytes());
-    store.write(move |tx| tokens::add(tx, &digest, "first", now)).await?;
-    Ok(vec![digest])
-}
-
-/// Writes a file that only this user may read, whole or not at all.
-fn write_private(path: &Path, content: &str) -> io::Result<()> {
-    let beside = path.with_extension("new");
-    let mut file = OpenOptions::new().create(true).write(true).truncate(true).mode(0o600).open(&beside)?;
-    file.write_all(content.as_bytes())?;
-    file.write_all(b"\n")?;
-    file.sync_all()?;
-    std::fs::rename(beside, path)
 }
 
 fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: SocketAddr) -> io::Result<()> {
@@ -483,7 +467,8 @@ fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: S
 
 async fn serve_operators(listener: TcpListener, api: Api, shutdown: CancellationToken) {
     let app = api::router(api).layer(tower_http::catch_panic::CatchPanicLayer::new());
-    let serving = axum::serve(listener, app).with_graceful_shutdown(shutdown.clone().cancelled_owned());
+    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
+        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
     let drained = async {
         shutdown.cancelled().await;
         tokio::time::sleep(OPERATOR_DRAIN).await;

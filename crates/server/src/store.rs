@@ -1,6 +1,7 @@
 //! The server's memory: SQLite in a file, or PostgreSQL shared by several servers; the same statements for both.
 //! Owns transactions and the tables' rows; leaves what they mean to the conversation, the runner and the API.
 
+pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod commands;
 pub(crate) mod deltas;
@@ -11,6 +12,7 @@ pub(crate) mod nodes;
 pub(crate) mod packages;
 mod postgres;
 pub(crate) mod releases;
+pub(crate) mod security_events;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;
@@ -20,7 +22,7 @@ pub(crate) mod updates;
 pub(crate) mod vehicles;
 
 use std::collections::BTreeSet;
-use std::path::PathBuf;
+use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use farrier_protocol::{Binding, VehicleId};
@@ -172,6 +174,16 @@ impl Store {
             Database::Postgres(postgres) => postgres.close().await,
         }
     }
+}
+
+/// Reads one consistent state of a store in a file, whether or not a server has it open.
+pub(crate) fn read_file<T>(
+    path: &Path,
+    job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
+) -> Result<T, StoreError> {
+    let mut reader = sqlite::open_reader(path)?;
+    let transaction = reader.transaction()?;
+    job(&Tx::on_sqlite(&transaction))
 }
 
 /// A new id that sorts after those that this process made before, and that no other server makes.

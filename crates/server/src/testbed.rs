@@ -16,8 +16,9 @@ use crate::conversation::{Rules, receive, take_in};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
-use crate::store::messages::{RefusedMessage, SecurityEvent};
+use crate::store::messages::RefusedMessage;
 use crate::store::releases::StoredImage;
+use crate::store::security_events::{self, SecurityEvent};
 use crate::store::test_database::TestDatabase;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
@@ -374,6 +375,6 @@ impl Car {
 
     pub(crate) async fn security_events(&self, world: &World) -> Vec<SecurityEvent> {
         let vehicle_id = self.binding.vehicle_id.clone();
-        world.read(move |tx| messages::security_events_of(tx, &vehicle_id, 100)).await
+        world.read(move |tx| security_events::of_vehicle(tx, &vehicle_id, 100)).await
     }
 }

@@ -53,6 +53,20 @@ impl Api {
         answer
     }
 
+    /// All items of a list, whatever its pages.
+    pub async fn list(&self, path: &str) -> Vec<Value> {
+        let mut items = Vec::new();
+        let mut next = String::new();
+        loop {
+            let page = self.get(&format!("{path}?limit=1000{next}")).await;
+            items.extend(page["items"].as_array().expect("a page").iter().cloned());
+            match page["next"].as_str() {
+                Some(after) => next = format!("&after={after}"),
+                None => return items,
+            }
+        }
+    }
+
     /// The answer of a POST that must succeed.
     pub async fn post(&self, path: &str, body: Value) -> Value {
         let (status, answer) = self.ask(Method::POST, path, Some(body)).await;
@@ -94,9 +108,8 @@ impl Api {
 
     /// The vehicle in the campaign, if it is taken in.
     pub async fn vehicle_update(&self, campaign: &str, vehicle: &str) -> Option<Value> {
-        let answer = self.get(&format!("campaigns/{campaign}/vehicles")).await;
-        let mut updates = answer.as_array().expect("a list").iter();
-        updates.find(|update| update["vehicle_id"] == vehicle).cloned()
+        let updates = self.list(&format!("campaigns/{campaign}/vehicles")).await;
+        updates.into_iter().find(|update| update["vehicle_id"] == vehicle)
     }
 
     /// Waits until the vehicle is in this state of the campaign; gives what the server then says of it.
@@ -114,8 +127,7 @@ impl Api {
     /// Waits until the server knows so many vehicles, with their inventories.
     pub async fn knows_vehicles(&self, count: usize) {
         until(&format!("the server knows {count} vehicles"), async || {
-            let answer = self.get("vehicles").await;
-            let vehicles = answer.as_array().expect("a list");
+            let vehicles = self.list("vehicles").await;
             let known = vehicles.iter().filter(|vehicle| vehicle["ecu_count"].is_u64());
             (known.count() == count).then_some(())
         })

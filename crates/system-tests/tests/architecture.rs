@@ -58,7 +58,7 @@ const ARROWS: &[(&str, &[&str])] = &[
 /// Of `aws-lc-rs` they use digests, which are functions of their input.
 const PURE: &[(&str, &[&str])] = &[
     ("farrier-protocol", &["aws-lc-rs", "schemars", "serde", "serde_json", "thiserror"]),
-    ("farrier-campaign", &["serde", "thiserror"]),
+    ("farrier-campaign", &["schemars", "serde", "thiserror"]),
     ("farrier-vehicle-update", &["serde", "serde_json", "thiserror"]),
     ("farrier-diagnostics", &["bytes", "serde", "simple_doip", "thiserror", "uds_protocol"]),
     ("farrier-delta", &["aws-lc-rs", "divsufsort", "thiserror", "zstd"]),

@@ -1,6 +1,7 @@
 //! Getting one VCI from a vehicle: asked, asked again after silence, put off by VCI_INCOMPLETE and BUSY.
 
 use farrier_protocol::{EcuId, UnixMillis, VciReason};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{Command, Context};
@@ -37,7 +38,7 @@ pub enum PursuitStep {
 }
 
 /// Why the question for a VCI pauses.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "why")]
 pub enum PauseReason {
     /// Not every ECU answered the gateway.

@@ -1,6 +1,7 @@
 //! Why nothing happens, as data and in one sentence for people (design rule: why nothing happens is data).
 
 use farrier_protocol::{MessageType, Operation, UnixMillis};
+use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use super::{
@@ -9,7 +10,7 @@ use super::{
 use crate::plan::{FoundVersion, IneligibleReason, listed};
 
 /// What a vehicle update waits for.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "kind")]
 pub enum WaitingOn {
     /// The next WakeUp: the vehicle is not connected.
@@ -64,7 +65,7 @@ pub enum WaitingOn {
 }
 
 /// An answer that a vehicle owes.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 pub struct Answer {
     /// The command.
     pub to: MessageType,

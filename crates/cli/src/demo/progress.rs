@@ -50,7 +50,7 @@ pub(super) async fn follow(
     let mut every = tokio::time::interval(ASK_EVERY);
     loop {
         every.tick().await;
-        let updates: Vec<VehicleUpdate> = read(&operator.get(&["campaigns", CAMPAIGN, "vehicles"]).await?)?;
+        let updates: Vec<VehicleUpdate> = read(&operator.list(&["campaigns", CAMPAIGN, "vehicles"]).await?)?;
         for update in updates {
             display.show(&update, stage.status(&update.vehicle_id).as_ref(), demo_began.elapsed())?;
             let was_final = vehicles.get(&update.vehicle_id).filter(|seen| is_final(&seen.state));

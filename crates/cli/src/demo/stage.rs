@@ -139,7 +139,7 @@ impl Stage {
         let mut every = tokio::time::interval(Duration::from_millis(50));
         loop {
             every.tick().await;
-            let answer = operator.get(&["vehicles"]).await?;
+            let answer = operator.list(&["vehicles"]).await?;
             let known = answer.as_array().map_or(0, Vec::len);
             if known == self.vehicles.len() {
                 return Ok(());

@@ -1,46 +1,101 @@
 //! Campaigns: made, started, watched; cancelling and rolling back one vehicle.
 
-use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
-use axum::http::StatusCode;
-use farrier_campaign::{Event, Plan};
-use farrier_protocol::{Text, UnixMillis, VehicleId};
-use serde::Deserialize;
-use serde_json::{Value, json};
+use std::collections::BTreeMap;
 
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use farrier_campaign::{Event, Plan, WaitingOn};
+use farrier_protocol::{Text, UnixMillis, VehicleId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
+
+use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
-use super::{Api, document, name, vehicle_id};
+use super::request::{Caller, Document, InPath, InQuery};
+use super::{Api, name, vehicle_id};
 use crate::conversation::{self, Rules, advance, take_in};
+use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
 use crate::store::{Tx, packages, releases, vehicles as stored_vehicles};
 
 /// The body of a new campaign.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewCampaign {
+pub(super) struct NewCampaign {
+    /// 1 to 64 characters [A-Za-z0-9._-].
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     name: String,
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     release: String,
     /// Without it: every enrolled vehicle, later ones too.
+    #[schemars(length(min = 1))]
     vehicles: Option<Vec<VehicleId>>,
+    /// In place of the server's setting.
+    #[schemars(range(min = 1, max = 31_536_000))]
     update_deadline_s: Option<u64>,
+}
+
+/// The longest deadline of an update: a year, in seconds.
+const LONGEST_DEADLINE_S: u64 = 31_536_000;
+
+/// A campaign as operators see it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct CampaignAnswer {
+    name: Text,
+    release: Text,
+    /// `draft`, `running` or `finished`.
+    state: &'static str,
+    /// How many vehicle updates are in which state.
+    states: BTreeMap<String, u64>,
+    vehicles: u64,
+    ended: u64,
+    every_vehicle: bool,
+    update_deadline_s: Option<u64>,
+    created_at_ms: UnixMillis,
+    started_at_ms: Option<UnixMillis>,
+}
+
+/// A vehicle update as operators see it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct UpdateAnswer {
+    vehicle_id: VehicleId,
+    campaign: Text,
+    /// As in docs/protocol.md, section 8.
+    state: &'static str,
+    /// Why it is there, for people.
+    sentence: String,
+    /// What is waited for; absent where the update is over.
+    waiting_on: Option<WaitingOn>,
+    /// Whether it succeeded, though no success was reported in time.
+    late: bool,
+    bytes_served: u64,
+    bytes_total: u64,
+    ecu_count: usize,
+    created_at_ms: UnixMillis,
+    started_at_ms: Option<UnixMillis>,
+    updated_at_ms: UnixMillis,
+    ended_at_ms: Option<UnixMillis>,
 }
 
 /// `POST /campaigns`
 pub(super) async fn create(
     State(api): State<Api>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let new: NewCampaign = document(&body)?;
-    let (name, release) = (name(&new.name, "campaign")?, name(&new.release, "release")?);
+    caller: Caller,
+    Document(new): Document<NewCampaign>,
+) -> Result<(StatusCode, Json<CampaignAnswer>), Problem> {
+    let (name, release, actor) =
+        (name(&new.name, "campaign")?, name(&new.release, "release")?, caller.actor());
     if new.vehicles.as_ref().is_some_and(Vec::is_empty) {
         return Err(Problem::invalid(
             "vehicles: expected at least one vehicle, or no such key for all of them.",
         ));
     }
-    if new.update_deadline_s == Some(0) {
-        return Err(Problem::invalid("update_deadline_s: expected at least 1, found 0."));
+    if let Some(found) = new.update_deadline_s.filter(|s| !(1..=LONGEST_DEADLINE_S).contains(s)) {
+        let detail = format!("update_deadline_s: expected 1 to {LONGEST_DEADLINE_S}, found {found}.");
+        return Err(Problem::invalid(detail));
     }
     let created = api.write(move |tx, _, now| {
         if releases::by_name(tx, &release)?.is_none() {
@@ -65,6 +120,18 @@ pub(super) async fn create(
             started_at: None,
         };
         campaigns::create(tx, &campaign, &named)?;
+        let whom = match named.len() {
+            0 => "every vehicle".to_owned(),
+            number => format!("{number} vehicle(s)"),
+        };
+        let change = Change {
+            action: "campaign.created",
+            object: format!("campaign/{}", campaign.name),
+            detail: Some(format!("release {}, {whom}", campaign.release)),
+            before: None,
+            after: Some(json!({"campaign": campaign.audited(), "vehicles": named})),
+        };
+        audit::record(tx, &actor, change, now)?;
         shown(tx, &campaign)
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
@@ -74,7 +141,7 @@ fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {
     campaigns::by_name(tx, name)?.ok_or_else(|| Problem::not_found("campaign", name.as_str()))
 }
 
-fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<Value, Problem> {
+fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
     let state = match campaign.started_at {
         None => "draft",
@@ -86,44 +153,67 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<Value, Problem> {
         Some(_) => counts.total,
         None => campaigns::vehicles(tx, campaign)?.len() as u64,
     };
-    Ok(json!({
-        "name": campaign.name,
-        "release": campaign.release,
-        "state": state,
-        "states": counts.by_state,
-        "vehicles": vehicles,
-        "ended": counts.ended,
-        "every_vehicle": campaign.every_vehicle,
-        "update_deadline_s": campaign.update_deadline_s,
-        "created_at_ms": campaign.created_at,
-        "started_at_ms": campaign.started_at,
-    }))
+    Ok(CampaignAnswer {
+        name: campaign.name.clone(),
+        release: campaign.release.clone(),
+        state,
+        states: counts.by_state,
+        vehicles,
+        ended: counts.ended,
+        every_vehicle: campaign.every_vehicle,
+        update_deadline_s: campaign.update_deadline_s,
+        created_at_ms: campaign.created_at,
+        started_at_ms: campaign.started_at,
+    })
 }
 
 /// `GET /campaigns`
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let campaigns = api.read(|tx| campaigns::all(tx)?.iter().map(|campaign| shown(tx, campaign)).collect());
-    Ok(Json(Value::Array(campaigns.await?)))
+pub(super) async fn list(
+    State(api): State<Api>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<CampaignAnswer>>, Problem> {
+    let (limit, after) = (query.limit()?, query.after_name()?);
+    let listed = api.read(move |tx| {
+        let campaigns = campaigns::page(tx, &after, limit + 1)?;
+        page(campaigns, limit, |campaign| campaign.name.clone(), |campaign| shown(tx, campaign))
+    });
+    Ok(Json(listed.await?))
 }
 
 /// `GET /campaigns/{name}`
-pub(super) async fn show(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(
+    State(api): State<Api>,
+    InPath(text): InPath<String>,
+) -> Result<Json<CampaignAnswer>, Problem> {
     let name = name(&text, "campaign")?;
     Ok(Json(api.read(move |tx| shown(tx, &found(tx, &name)?)).await?))
 }
 
 /// `POST /campaigns/{name}/start`: starting a running campaign changes nothing.
-pub(super) async fn start(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Value>, Problem> {
-    let name = name(&text, "campaign")?;
+pub(super) async fn start(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let (name, actor) = (name(&text, "campaign")?, caller.actor());
     let started = api.write(move |tx, rules, now| {
         let campaign = found(tx, &name)?;
         if campaigns::start(tx, &name, now)? {
-            for vehicle_id in campaigns::vehicles(tx, &campaign)? {
-                stored_vehicles::lock(tx, &vehicle_id)?;
-                if let Some(vehicle) = stored_vehicles::by_id(tx, &vehicle_id)? {
+            let vehicles = campaigns::vehicles(tx, &campaign)?;
+            for vehicle_id in &vehicles {
+                stored_vehicles::lock(tx, vehicle_id)?;
+                if let Some(vehicle) = stored_vehicles::by_id(tx, vehicle_id)? {
                     take_in(tx, rules, &name, &vehicle, now)?;
                 }
             }
+            let change = Change {
+                action: "campaign.started",
+                object: format!("campaign/{name}"),
+                detail: Some(format!("release {}, {} vehicle(s)", campaign.release, vehicles.len())),
+                before: Some(campaign.audited()),
+                after: Some(found(tx, &name)?.audited()),
+            };
+            audit::record(tx, &actor, change, now)?;
         }
         shown(tx, &found(tx, &name)?)
     });
@@ -133,87 +223,120 @@ pub(super) async fn start(State(api): State<Api>, Path(text): Path<String>) -> R
 /// `GET /campaigns/{name}/vehicles`
 pub(super) async fn vehicles(
     State(api): State<Api>,
-    Path(text): Path<String>,
-) -> Result<Json<Value>, Problem> {
+    InPath(text): InPath<String>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<UpdateAnswer>>, Problem> {
+    let (limit, after) = (query.limit()?, query.after_name()?);
     let (name, now) = (name(&text, "campaign")?, api.now());
-    let updates = api.read(move |tx| {
+    let listed = api.read(move |tx| {
         found(tx, &name)?;
-        let updates = updates::of_campaign(tx, &name)?;
-        updates.iter().map(|update| shown_update(tx, update, now)).collect()
+        let updates = updates::page_of_campaign(tx, &name, &after, limit + 1)?;
+        page(updates, limit, |update| update.vehicle_id.clone(), |update| shown_update(tx, update, now))
     });
-    Ok(Json(Value::Array(updates.await?)))
+    Ok(Json(listed.await?))
 }
 
 /// A vehicle update as operators see it.
-pub(super) fn shown_update(tx: &Tx<'_>, update: &VehicleUpdate, now: UnixMillis) -> Result<Value, Problem> {
+pub(super) fn shown_update(
+    tx: &Tx<'_>,
+    update: &VehicleUpdate,
+    now: UnixMillis,
+) -> Result<UpdateAnswer, Problem> {
     let plan = update.state.plan();
-    Ok(json!({
-        "vehicle_id": update.vehicle_id,
-        "campaign": update.campaign,
-        "state": update.state.name(),
-        "sentence": update.state.sentence(now),
-        "waiting_on": update.state.waiting_on(),
-        "late": matches!(update.state, farrier_campaign::State::Succeeded { late: true, .. }),
-        "bytes_served": packages::served_bytes(tx, &update.id)?,
-        "bytes_total": plan.map_or(0, Plan::size_bytes),
-        "ecu_count": plan.map_or(0, Plan::ecu_count),
-        "created_at_ms": update.created_at,
-        "started_at_ms": update.started_at,
-        "updated_at_ms": update.updated_at,
-        "ended_at_ms": update.ended_at,
-    }))
+    Ok(UpdateAnswer {
+        vehicle_id: update.vehicle_id.clone(),
+        campaign: update.campaign.clone(),
+        state: update.state.name(),
+        sentence: update.state.sentence(now),
+        waiting_on: update.state.waiting_on(),
+        late: matches!(update.state, farrier_campaign::State::Succeeded { late: true, .. }),
+        bytes_served: packages::served_bytes(tx, &update.id)?,
+        bytes_total: plan.map_or(0, Plan::size_bytes),
+        ecu_count: plan.map_or(0, Plan::ecu_count),
+        created_at_ms: update.created_at,
+        started_at_ms: update.started_at,
+        updated_at_ms: update.updated_at,
+        ended_at_ms: update.ended_at,
+    })
 }
 
 /// The body of a cancellation.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct CancelReason {
+pub(super) struct CancelReason {
     reason: Text,
 }
 
 /// `POST /campaigns/{name}/vehicles/{vehicle_id}/cancel`
 pub(super) async fn cancel(
     State(api): State<Api>,
-    Path((campaign, vehicle)): Path<(String, String)>,
-    body: Bytes,
-) -> Result<Json<Value>, Problem> {
-    let CancelReason { reason } = document(&body)?;
-    let refused =
-        "The update cannot be cancelled: it is over, its boot flags are swapped, or it is being cancelled.";
-    order(&api, &campaign, &vehicle, Event::CancelAsked { reason }, refused).await
+    caller: Caller,
+    InPath((campaign, vehicle)): InPath<(String, String)>,
+    Document(CancelReason { reason }): Document<CancelReason>,
+) -> Result<Json<UpdateAnswer>, Problem> {
+    let order = Order {
+        action: "update.cancel_asked",
+        detail: Some(reason.to_string()),
+        event: Event::CancelAsked { reason },
+        refused: "The update cannot be cancelled: it is over, its boot flags are swapped, or it is being cancelled.",
+    };
+    give(&api, &caller, &campaign, &vehicle, order).await
 }
 
 /// `POST /campaigns/{name}/vehicles/{vehicle_id}/rollback`
 pub(super) async fn rollback(
     State(api): State<Api>,
-    Path((campaign, vehicle)): Path<(String, String)>,
-) -> Result<Json<Value>, Problem> {
-    let refused = "Only a succeeded update of a vehicle with nothing else under way can be rolled back.";
-    order(&api, &campaign, &vehicle, Event::RollbackAsked, refused).await
+    caller: Caller,
+    InPath((campaign, vehicle)): InPath<(String, String)>,
+) -> Result<Json<UpdateAnswer>, Problem> {
+    let order = Order {
+        action: "update.rollback_asked",
+        detail: None,
+        event: Event::RollbackAsked,
+        refused: "Only a succeeded update of a vehicle with nothing else under way can be rolled back.",
+    };
+    give(&api, &caller, &campaign, &vehicle, order).await
+}
+
+/// What an operator wants of a vehicle update.
+struct Order {
+    action: &'static str,
+    detail: Option<String>,
+    event: Event<'static>,
+    /// What is answered where it changes nothing.
+    refused: &'static str,
 }
 
 /// Gives an operator's order to a vehicle update; one that changes nothing is refused.
-async fn order(
+async fn give(
     api: &Api,
+    caller: &Caller,
     campaign: &str,
     vehicle: &str,
-    event: Event<'static>,
-    refused: &'static str,
-) -> Result<Json<Value>, Problem> {
-    let (campaign, vehicle_id) = (name(campaign, "campaign")?, vehicle_id(vehicle)?);
-    let ordered = api.write(move |tx, rules, now| {
+    order: Order,
+) -> Result<Json<UpdateAnswer>, Problem> {
+    let (campaign, vehicle_id, actor) = (name(campaign, "campaign")?, vehicle_id(vehicle)?, caller.actor());
+    let given = api.write(move |tx, rules, now| {
         stored_vehicles::lock(tx, &vehicle_id)?;
         let before = selected(tx, &campaign, &vehicle_id)?;
         let state_before = before.state.clone();
         let there = is_there(tx, rules, &vehicle_id, now)?;
-        advance(tx, rules, before, event, None, there, now)?;
+        advance(tx, rules, before, order.event, None, there, now)?;
         let after = selected(tx, &campaign, &vehicle_id)?;
         if after.state == state_before {
-            return Err(Problem::conflict("ORDER_REFUSED", refused));
+            return Err(Problem::conflict("ORDER_REFUSED", order.refused));
         }
+        let change = Change {
+            action: order.action,
+            object: format!("campaign/{campaign}/vehicle/{vehicle_id}"),
+            detail: order.detail,
+            before: Some(json!(state_before)),
+            after: Some(json!(after.state)),
+        };
+        audit::record(tx, &actor, change, now)?;
         shown_update(tx, &after, now)
     });
-    Ok(Json(ordered.await?))
+    Ok(Json(given.await?))
 }
 
 fn selected(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId) -> Result<VehicleUpdate, Problem> {

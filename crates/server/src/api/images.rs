@@ -2,39 +2,53 @@
 
 use axum::Json;
 use axum::body::Body;
-use axum::extract::{Path, Query, State};
+use axum::extract::State;
 use axum::http::{HeaderMap, StatusCode};
-use data_encoding::BASE64;
+use data_encoding::{BASE64, HEXLOWER};
 use farrier_protocol::Sha256;
-use serde::Deserialize;
-use serde_json::{Value, json};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+use serde_json::json;
 
 use super::Api;
 use super::problem::Problem;
+use super::request::{Caller, InPath, InQuery};
 use crate::artifacts::StoreImageError;
 use crate::release_signature::SignatureError;
+use crate::store::audit::{self, Change};
 use crate::store::releases::{self, StoredImage};
 
 /// The query of an upload.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub(super) struct Announced {
+    /// The image's length.
+    #[schemars(range(min = 1, max = 9_223_372_036_854_775_807_u64))]
+    size_bytes: u64,
+}
+
+/// Detached signature of the image, base64 of ASN.1 DER.
+pub(super) const SIGNATURE: (&str, &str) =
+    ("farrier-signature", "Detached signature of the image by the release key, base64 of ASN.1 DER.");
+
+/// An image that is stored.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct StoredImageAnswer {
+    sha256: Sha256,
     size_bytes: u64,
 }
 
 /// `PUT /images/{sha256}?size_bytes=N`
 pub(super) async fn put(
     State(api): State<Api>,
-    Path(sha256): Path<String>,
-    announced: Result<Query<Announced>, axum::extract::rejection::QueryRejection>,
+    caller: Caller,
+    InPath(sha256): InPath<String>,
+    InQuery(announced): InQuery<Announced>,
     headers: HeaderMap,
     body: Body,
-) -> Result<(StatusCode, Json<Value>), Problem> {
+) -> Result<(StatusCode, Json<StoredImageAnswer>), Problem> {
     let sha256: Sha256 =
         sha256.parse().map_err(|error| Problem::invalid(format!("SHA-256 in the address: {error}.")))?;
-    let Query(announced) = announced.map_err(|_| {
-        Problem::invalid("Expected the query size_bytes=N with the image's length in octets.")
-    })?;
     if announced.size_bytes == 0 {
         return Err(Problem::invalid("Expected an image of at least one octet, found an empty one."));
     }
@@ -43,18 +57,28 @@ pub(super) async fn put(
     let signature = api.signature.settle(&written.digest, given)?;
     api.artifacts.keep(written).await.map_err(StoreImageError::from)?;
     let image = StoredImage { sha256, size_bytes: announced.size_bytes, signature };
+    let actor = caller.actor();
     let known = api.write(move |tx, _, now| {
-        let known = releases::image(tx, &image.sha256)?.is_some();
+        let before = releases::image(tx, &image.sha256)?;
         releases::put_image(tx, &image, now)?;
-        Ok(known)
+        let audited = |image: &StoredImage| json!({"signature": HEXLOWER.encode(&image.signature)});
+        let change = Change {
+            action: if before.is_some() { "image.signed_again" } else { "image.uploaded" },
+            object: format!("image/{}", image.sha256),
+            detail: Some(format!("{} bytes", image.size_bytes)),
+            before: before.as_ref().map(audited),
+            after: Some(audited(&image)),
+        };
+        audit::record(tx, &actor, change, now)?;
+        Ok(before.is_some())
     });
     let status = if known.await? { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(json!({"sha256": sha256, "size_bytes": announced.size_bytes}))))
+    Ok((status, Json(StoredImageAnswer { sha256, size_bytes: announced.size_bytes })))
 }
 
 /// The detached signature that came with the image.
 fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
-    let Some(value) = headers.get("farrier-signature") else { return Ok(None) };
+    let Some(value) = headers.get(SIGNATURE.0) else { return Ok(None) };
     let decoded = BASE64.decode(value.as_bytes());
     decoded.map(Some).map_err(|_| {
         Problem::invalid("Expected base64 of an ASN.1 DER signature in the header Farrier-Signature, found something else.")

@@ -2,18 +2,41 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use schemars::JsonSchema;
+use serde::Serialize;
 
-/// A refusal (RFC 9457).
+use crate::access::{Permission, Scope};
+
+/// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    needed_scopes: Option<Vec<Scope>>,
+}
+
+/// How a refusal goes out (RFC 9457).
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ProblemDocument<'a> {
+    #[serde(rename = "type")]
+    kind: &'a str,
+    /// The status in words.
+    title: &'a str,
+    /// The HTTP status.
+    status: u16,
+    /// Stable; for programs.
+    code: &'a str,
+    /// What was expected, what was found, what to do; for people.
+    detail: &'a str,
+    /// Scopes of which the token needs one, where that is what is missing.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    needed_scopes: Option<&'a [Scope]>,
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into() }
+        Self { status, code, detail: detail.into(), needed_scopes: None }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -21,9 +44,28 @@ impl Problem {
     }
 
     pub(super) fn unauthorised() -> Self {
-        let detail = "Expected an operator's token in the header Authorization: Bearer TOKEN; \
-                      the first one is in operator.token of the server's data folder.";
+        let detail = "Expected an operator's token that this server knows, in the header Authorization: Bearer TOKEN. \
+                      The first one is in operator.token of the server's data folder; an admin makes others by \
+                      `farrier token create`.";
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORISED", detail)
+    }
+
+    pub(super) fn spent_token(name: &str, what: &str) -> Self {
+        let detail = format!("The token {name} {what}; an admin makes a new one by `farrier token create`.");
+        Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORISED", detail)
+    }
+
+    pub(super) fn forbidden(token: &str, scope: Scope, needs: Permission) -> Self {
+        let needed_scopes = needs.scopes();
+        let names: Vec<_> = needed_scopes.iter().map(|scope| scope.name()).collect();
+        let detail = format!(
+            "Expected a token with the scope {}, found the token {token} with the scope {}; an admin makes one by \
+             `farrier token create`.",
+            names.join(" or "),
+            scope.name()
+        );
+        let problem = Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", detail);
+        Self { needed_scopes: Some(needed_scopes), ..problem }
     }
 
     pub(super) fn not_found(what: &str, name: &str) -> Self {
@@ -40,6 +82,11 @@ impl Problem {
         Self::new(StatusCode::METHOD_NOT_ALLOWED, "METHOD_NOT_ALLOWED", detail)
     }
 
+    pub(super) fn too_large() -> Self {
+        let detail = "The document is larger than 1 MiB; send less at a time.";
+        Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail)
+    }
+
     pub(super) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
@@ -53,15 +100,18 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
-        let document = serde_json::json!({
-            "type": "about:blank",
-            "title": self.status.canonical_reason().unwrap_or_default(),
-            "status": self.status.as_u16(),
-            "code": self.code,
-            "detail": self.detail,
-        });
+        let document = ProblemDocument {
+            kind: "about:blank",
+            title: self.status.canonical_reason().unwrap_or_default(),
+            status: self.status.as_u16(),
+            code: self.code,
+            detail: &self.detail,
+            needed_scopes: self.needed_scopes.as_deref(),
+        };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
-        let response = (self.status, content_type, document.to_string());
+        // A struct of texts and a number is always JSON.
+        let document = serde_json::to_string(&document).unwrap_or_default();
+        let response = (self.status, content_type, document);
         if self.status == StatusCode::UNAUTHORIZED {
             return ([(header::WWW_AUTHENTICATE, "Bearer")], response).into_response();
         }

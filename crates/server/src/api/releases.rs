@@ -1,29 +1,37 @@
 //! Releases: images that belong together, under a name.
 
 use axum::Json;
-use axum::body::Bytes;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use farrier_campaign::{Image, Release};
-use farrier_protocol::{Sha256, Text};
-use serde::Deserialize;
+use farrier_protocol::{Sha256, Text, UnixMillis};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
-use super::{Api, document, name};
-use crate::store::Tx;
+use super::request::{Caller, Document, InPath, InQuery};
+use super::{Api, name};
+use crate::store::audit::{self, Change};
 use crate::store::deltas::{self, DeltaState, ReleaseDelta};
 use crate::store::releases::{self, NamedRelease};
+use crate::store::{StoreError, Tx};
 
 /// The body of a new release.
-#[derive(Deserialize)]
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewRelease {
+pub(super) struct NewRelease {
+    /// 1 to 64 characters [A-Za-z0-9._-].
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     name: String,
+    /// One for each hardware.
+    #[schemars(length(min = 1))]
     images: Vec<NewImage>,
 }
 
-#[derive(Deserialize)]
+/// An image that was uploaded, and what it is for.
+#[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 struct NewImage {
     hw_part_no: Text,
@@ -31,13 +39,65 @@ struct NewImage {
     sha256: Sha256,
 }
 
+/// A release as operators see it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReleaseAnswer {
+    name: Text,
+    created_at_ms: UnixMillis,
+    images: Vec<ImageAnswer>,
+}
+
+/// An image of a release.
+#[derive(Serialize, JsonSchema)]
+struct ImageAnswer {
+    hw_part_no: Text,
+    version: Text,
+    sha256: Sha256,
+    size_bytes: u64,
+}
+
+/// A release with its deltas.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ReleaseDetails {
+    #[serde(flatten)]
+    release: ReleaseAnswer,
+    deltas: Vec<DeltaAnswer>,
+}
+
+/// A delta to an image of a release.
+#[derive(Serialize, JsonSchema)]
+struct DeltaAnswer {
+    hw_part_no: Text,
+    from: DeltaEnd,
+    to: DeltaEnd,
+    /// `pending`, `ready`, `not_smaller` or `failed`.
+    state: &'static str,
+    /// Why there is none.
+    detail: Option<String>,
+    /// Of the delta, where it is ready.
+    sha256: Option<Sha256>,
+    /// Of the delta, where it was made.
+    size_bytes: Option<u64>,
+    image_size_bytes: u64,
+    compressed_image_bytes: Option<u64>,
+    /// Of the delta to the compressed image, by which it is judged.
+    ratio: Option<f64>,
+}
+
+/// One of the two images of a delta.
+#[derive(Serialize, JsonSchema)]
+struct DeltaEnd {
+    version: Text,
+    sha256: Sha256,
+}
+
 /// `POST /releases`
 pub(super) async fn create(
     State(api): State<Api>,
-    body: Bytes,
-) -> Result<(StatusCode, Json<Value>), Problem> {
-    let new: NewRelease = document(&body)?;
-    let name = name(&new.name, "release")?;
+    caller: Caller,
+    Document(new): Document<NewRelease>,
+) -> Result<(StatusCode, Json<ReleaseAnswer>), Problem> {
+    let (name, actor) = (name(&new.name, "release")?, caller.actor());
     api.write(move |tx, rules, now| {
         let release = release(tx, new.images)?;
         match releases::by_name(tx, &name)? {
@@ -56,6 +116,14 @@ pub(super) async fn create(
                     deltas::want_from_newest(tx, &release, rules.deltas.bases_per_image, now)?;
                 }
                 let created = NamedRelease { name, created_at: now, release };
+                let change = Change {
+                    action: "release.created",
+                    object: format!("release/{}", created.name),
+                    detail: Some(format!("{} image(s)", created.release.images().len())),
+                    before: None,
+                    after: Some(audited(&created)),
+                };
+                audit::record(tx, &actor, change, now)?;
                 Ok((StatusCode::CREATED, shown(&created)))
             }
         }
@@ -84,23 +152,27 @@ fn same_images(one: &Release, other: &Release) -> bool {
         && one.images().iter().all(|image| other.images().contains(image))
 }
 
-fn shown(release: &NamedRelease) -> Value {
-    let images: Vec<_> = release
-        .release
-        .images()
-        .iter()
-        .map(|image| {
-            json!({
-                "hw_part_no": image.hw_part_no, "version": image.version,
-                "sha256": image.sha256, "size_bytes": image.size_bytes,
-            })
-        })
-        .collect();
-    json!({"name": release.name, "created_at_ms": release.created_at, "images": images})
+/// What the audit log takes the digest of.
+fn audited(release: &NamedRelease) -> Value {
+    let image = |image: &Image| json!({"hw_part_no": image.hw_part_no, "version": image.version, "sha256": image.sha256});
+    json!(release.release.images().iter().map(image).collect::<Vec<_>>())
 }
 
-/// The ratio is to the compressed image, by which a delta is judged.
-fn shown_delta(delta: &ReleaseDelta, can_sign: bool) -> Value {
+fn shown(release: &NamedRelease) -> ReleaseAnswer {
+    let image = |image: &Image| ImageAnswer {
+        hw_part_no: image.hw_part_no.clone(),
+        version: image.version.clone(),
+        sha256: image.sha256,
+        size_bytes: image.size_bytes,
+    };
+    ReleaseAnswer {
+        name: release.name.clone(),
+        created_at_ms: release.created_at,
+        images: release.release.images().iter().map(image).collect(),
+    }
+}
+
+fn shown_delta(delta: ReleaseDelta, can_sign: bool) -> DeltaAnswer {
     let ratio = match (delta.size_bytes, delta.compressed_image_bytes) {
         (Some(bytes), Some(compressed)) if compressed > 0 => Some(bytes as f64 / compressed as f64),
         (_, _) => None,
@@ -110,34 +182,41 @@ fn shown_delta(delta: &ReleaseDelta, can_sign: bool) -> Value {
             "not made: this server has no release key to sign it; start the server with a release_key"
                 .to_owned(),
         ),
-        DeltaState::Pending | DeltaState::Ready | DeltaState::NotSmaller | DeltaState::Failed => {
-            delta.detail.clone()
-        }
+        DeltaState::Pending | DeltaState::Ready | DeltaState::NotSmaller | DeltaState::Failed => delta.detail,
     };
-    json!({
-        "hw_part_no": delta.hw_part_no,
-        "from": {"version": delta.from_version, "sha256": delta.from},
-        "to": {"version": delta.version, "sha256": delta.image},
-        "state": delta.state.name(), "detail": detail, "sha256": delta.sha256, "size_bytes": delta.size_bytes,
-        "image_size_bytes": delta.image_bytes, "compressed_image_bytes": delta.compressed_image_bytes,
-        "ratio": ratio,
-    })
+    DeltaAnswer {
+        hw_part_no: delta.hw_part_no,
+        from: DeltaEnd { version: delta.from_version, sha256: delta.from },
+        to: DeltaEnd { version: delta.version, sha256: delta.image },
+        state: delta.state.name(),
+        detail,
+        sha256: delta.sha256,
+        size_bytes: delta.size_bytes,
+        image_size_bytes: delta.image_bytes,
+        compressed_image_bytes: delta.compressed_image_bytes,
+        ratio,
+    }
 }
 
 /// `GET /releases`
-pub(super) async fn list(State(api): State<Api>) -> Result<Json<Value>, Problem> {
-    let releases = api.read(|tx| {
-        let mut shown_releases = Vec::new();
-        for name in releases::names(tx)? {
-            shown_releases.extend(releases::by_name(tx, &name)?.as_ref().map(shown));
-        }
-        Ok(shown_releases)
+pub(super) async fn list(
+    State(api): State<Api>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<ReleaseAnswer>>, Problem> {
+    let (limit, after) = (query.limit()?, query.after_name()?);
+    let listed = api.read(move |tx| {
+        let named = |name: Text| releases::by_name(tx, &name).transpose();
+        let names = releases::names(tx, &after, limit + 1)?;
+        Ok(names.into_iter().filter_map(named).collect::<Result<Vec<_>, StoreError>>()?)
     });
-    Ok(Json(Value::Array(releases.await?)))
+    page(listed.await?, limit, |release| release.name.clone(), |release| Ok(shown(release))).map(Json)
 }
 
 /// `GET /releases/{name}`
-pub(super) async fn show(State(api): State<Api>, Path(text): Path<String>) -> Result<Json<Value>, Problem> {
+pub(super) async fn show(
+    State(api): State<Api>,
+    InPath(text): InPath<String>,
+) -> Result<Json<ReleaseDetails>, Problem> {
     let wanted = name(&text, "release")?;
     let found = api.read(move |tx| {
         let Some(release) = releases::by_name(tx, &wanted)? else { return Ok(None) };
@@ -145,10 +224,6 @@ pub(super) async fn show(State(api): State<Api>, Path(text): Path<String>) -> Re
     });
     let (release, deltas) = found.await?.ok_or_else(|| Problem::not_found("release", &text))?;
     let can_sign = api.signature.can_sign();
-    let mut shown = shown(&release);
-    if let Value::Object(fields) = &mut shown {
-        let deltas = deltas.iter().map(|delta| shown_delta(delta, can_sign)).collect();
-        fields.insert("deltas".to_owned(), Value::Array(deltas));
-    }
-    Ok(Json(shown))
+    let deltas = deltas.into_iter().map(|delta| shown_delta(delta, can_sign)).collect();
+    Ok(Json(ReleaseDetails { release: shown(&release), deltas }))
 }

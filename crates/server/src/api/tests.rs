@@ -1,11 +1,28 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
-use farrier_protocol::UpTopic;
+use farrier_protocol::{Sha256, UpTopic};
 use tower::ServiceExt;
 
 use super::*;
+use crate::access::Scope;
 use crate::pki::Pki;
+use crate::store::tokens::{self, Token};
 use crate::testbed::{Car, START, World};
+
+mod audited;
+mod tokens_and_scopes;
+
+fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
+    let token = Token {
+        name: scope.name().to_owned(),
+        scope,
+        created_at: now,
+        created_by: None,
+        expires_at: None,
+        revoked_at: None,
+    };
+    tokens::add(tx, &Sha256::of(format!("secret of {}", scope.name()).as_bytes()), &token)
+}
 
 /// The API over a world.
 struct Operator {
@@ -14,23 +31,27 @@ struct Operator {
 }
 
 impl Operator {
-    fn of(world: &World) -> Self {
-        Self::with(world, true)
+    async fn of(world: &World) -> Self {
+        Self::with(world, true).await
     }
 
-    fn with(world: &World, has_release_key: bool) -> Self {
+    /// Its tokens are called as their scopes, and are `secret of SCOPE`.
+    async fn with(world: &World, has_release_key: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let pki = Pki::init(&dir.path().join("pki"), false, START).unwrap();
         let key = has_release_key.then(|| pki.release_key());
         let signature = ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap();
         let now = world.now;
+        let known = world.read(|tx| tokens::by_name(tx, "admin")).await;
+        if known.is_none() {
+            world.write(|tx, _, now| Scope::ALL.into_iter().try_for_each(|scope| add(tx, scope, now))).await;
+        }
         let router = router(Api {
             store: world.store.clone(),
             rules: Arc::clone(&world.rules),
             artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
-            tokens: Arc::new(vec![Sha256::of(b"another"), Sha256::of(b"secret")]),
         });
         Self { router, _dir: dir }
     }
@@ -43,7 +64,8 @@ impl Operator {
     }
 
     async fn call(&self, method: &str, path: &str, body: impl Into<Body>) -> (StatusCode, Value) {
-        let request = Request::builder().method(method).uri(path).header("authorization", "Bearer secret");
+        let request =
+            Request::builder().method(method).uri(path).header("authorization", "Bearer secret of admin");
         self.send(request.body(body.into()).unwrap()).await
     }
 
@@ -83,8 +105,8 @@ fn refused((status, body): (StatusCode, Value), expected: StatusCode, code: &str
 #[tokio::test]
 async fn without_a_valid_token_nothing_is_told() {
     let world = World::new();
-    let operator = Operator::of(&world);
-    for header in [None, Some("Bearer wrong"), Some("Basic secret"), Some("secret")] {
+    let operator = Operator::of(&world).await;
+    for header in [None, Some("Bearer wrong"), Some("Basic secret of admin"), Some("secret of admin")] {
         for path in ["/api/v1/vehicles", "/api/v1/nothing"] {
             let mut request = Request::builder().uri(path);
             if let Some(header) = header {
@@ -101,7 +123,7 @@ async fn without_a_valid_token_nothing_is_told() {
 #[tokio::test]
 async fn addresses_methods_and_bodies_that_do_not_exist_are_refused_clearly() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     refused(
         operator.call("GET", "/api/v1/nothing", "").await,
         StatusCode::NOT_FOUND,
@@ -116,14 +138,14 @@ async fn addresses_methods_and_bodies_that_do_not_exist_are_refused_clearly() {
         refused(answer, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "body cannot be used");
     }
     let large = format!("{{\"name\":\"{}\"}}", "x".repeat(MOST_JSON_OCTETS));
-    let (status, _) = operator.call("POST", "/api/v1/campaigns", large).await;
-    assert_eq!(status, StatusCode::PAYLOAD_TOO_LARGE);
+    let answer = operator.call("POST", "/api/v1/campaigns", large).await;
+    refused(answer, StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", "1 MiB");
 }
 
 #[tokio::test]
 async fn operators_enrol_vehicles() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let vehicle = |vehicle: &str, gateway: &str| json!({"vehicle_id": vehicle, "gateway_id": gateway});
     let (status, body) = operator.post("/vehicles", vehicle("V1", "CCU")).await;
     assert_eq!((status, &body["enrolled_by"]), (StatusCode::CREATED, &json!("operator")));
@@ -134,7 +156,8 @@ async fn operators_enrol_vehicles() {
     let same_client_id = operator.post("/vehicles", vehicle("A", "B_C")).await;
     refused(same_client_id, StatusCode::CONFLICT, "VEHICLE_EXISTS", "A_B/C");
     let listed = operator.get("/vehicles").await;
-    let ids: Vec<_> = listed.as_array().unwrap().iter().map(|v| v["vehicle_id"].as_str().unwrap()).collect();
+    let ids: Vec<_> =
+        listed["items"].as_array().unwrap().iter().map(|v| v["vehicle_id"].as_str().unwrap()).collect();
     assert_eq!(ids, ["A_B", "V1"]);
     let why = operator.get("/vehicles/V1/why").await;
     assert_eq!(why["state"], "no_update");
@@ -145,7 +168,7 @@ async fn operators_enrol_vehicles() {
 #[tokio::test]
 async fn a_new_certificate_is_taken_after_an_operator_allowed_it() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let mut car = Car::known(&world, "V1").await;
     car.peer.thumbprint = "7".repeat(64).parse().unwrap();
     let wake_up = car.wake_up_message(1);
@@ -158,7 +181,7 @@ async fn a_new_certificate_is_taken_after_an_operator_allowed_it() {
 #[tokio::test]
 async fn images_are_taken_whole_and_signed_only() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let sha256 = operator.upload(b"image").await;
     operator.upload(b"image").await;
     let put = |query: &str| {
@@ -176,7 +199,7 @@ async fn images_are_taken_whole_and_signed_only() {
         let request = Request::builder()
             .method("PUT")
             .uri(format!("/api/v1/images/{sha256}?size_bytes=5"))
-            .header("authorization", "Bearer secret")
+            .header("authorization", "Bearer secret of admin")
             .header("farrier-signature", signature);
         operator.send(request.body(Body::from("image")).unwrap())
     };
@@ -190,7 +213,7 @@ async fn images_are_taken_whole_and_signed_only() {
 #[tokio::test]
 async fn a_release_names_images_that_are_there_and_never_changes() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     operator.release("R2").await;
     let sha256 = Sha256::of(b"image");
     let release = |version: &str, sha256: &Sha256| json!({"name": "R2", "images": [{"hw_part_no": "HW-1", "version": version, "sha256": sha256}]});
@@ -204,13 +227,13 @@ async fn a_release_names_images_that_are_there_and_never_changes() {
     let bad_name = operator.post("/releases", json!({"name": "../R", "images": []})).await;
     refused(bad_name, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "release name");
     assert_eq!(operator.get("/releases/R2").await["images"][0]["version"], "2");
-    assert_eq!(operator.get("/releases").await.as_array().unwrap().len(), 1);
+    assert_eq!(operator.get("/releases").await["items"].as_array().unwrap().len(), 1);
 }
 
 #[tokio::test]
 async fn a_campaign_is_planned_started_and_watched() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let mut car = Car::known(&world, "V1").await;
     operator.release("R2").await;
     let campaign = json!({"name": "C2", "release": "R2", "vehicles": ["V1"], "update_deadline_s": 100});
@@ -238,7 +261,10 @@ async fn a_campaign_is_planned_started_and_watched() {
     let (command, start) = car.to_start_download(&world).await;
     assert_eq!(start.expires_at_ms, START.plus_seconds(100));
     let vehicles = operator.get("/campaigns/C2/vehicles").await;
-    assert_eq!((&vehicles[0]["bytes_total"], &vehicles[0]["ecu_count"]), (&json!(10), &json!(2)));
+    assert_eq!(
+        (&vehicles["items"][0]["bytes_total"], &vehicles["items"][0]["ecu_count"]),
+        (&json!(10), &json!(2))
+    );
     let why = operator.get("/vehicles/V1/why").await;
     assert_eq!(why["waiting_on"]["kind"], "step");
     assert!(why["sentence"].as_str().unwrap().contains("download"), "{why}");
@@ -258,7 +284,7 @@ async fn a_campaign_is_planned_started_and_watched() {
 #[tokio::test]
 async fn one_vehicle_is_cancelled_or_rolled_back_where_that_is_possible() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let car = Car::known(&world, "V1").await;
     operator.release("R2").await;
     operator.post("/campaigns", json!({"name": "C2", "release": "R2"})).await;
@@ -278,10 +304,10 @@ async fn one_vehicle_is_cancelled_or_rolled_back_where_that_is_possible() {
 #[tokio::test]
 async fn refused_messages_are_shown_with_their_reason() {
     let world = World::new();
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     let car = Car::known(&world, "V1").await;
     car.send_octets(&world, UpTopic::Result, "{".into()).await;
-    let refused = operator.get("/refused-messages").await;
+    let refused = &operator.get("/refused-messages").await["items"];
     assert_eq!((&refused[0]["code"], &refused[0]["payload"]), (&json!("MALFORMED_JSON"), &json!("{")));
     assert_eq!(operator.get("/vehicles/V1").await["refused_messages"][0]["topic"], "result");
 }
@@ -293,7 +319,7 @@ async fn a_release_shows_its_deltas_and_why_there_are_none() {
     world.release("R2", "2").await;
     let digest = |version: &str| Sha256::of(version.as_bytes());
     let images = json!([{"hw_part_no": "HW-1", "version": "3", "sha256": digest("2")}]);
-    let operator = Operator::of(&world);
+    let operator = Operator::of(&world).await;
     assert_eq!(
         operator.post("/releases", json!({"name": "R3", "images": images})).await.0,
         StatusCode::CREATED
@@ -306,7 +332,7 @@ async fn a_release_shows_its_deltas_and_why_there_are_none() {
         (&shown["deltas"][0]["state"], &shown["deltas"][0]["detail"]),
         (&json!("pending"), &Value::Null)
     );
-    let without_key = Operator::with(&world, false).get("/releases/R3").await;
+    let without_key = Operator::with(&world, false).await.get("/releases/R3").await;
     let detail = without_key["deltas"][0]["detail"].as_str().unwrap();
     assert!(detail.contains("no release key"), "{detail}");
 

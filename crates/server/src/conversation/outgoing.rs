@@ -12,7 +12,7 @@ use farrier_protocol::{
 use super::Rules;
 use crate::store::commands::{self, NewCommand};
 use crate::store::updates::VehicleUpdate;
-use crate::store::{StoreError, Tx, deltas, messages};
+use crate::store::{StoreError, Tx, deltas, security_events};
 
 /// A question for the VCI outside a vehicle update.
 pub(super) struct InventoryQuestion {
@@ -190,7 +190,7 @@ fn raise(
         }
     };
     tracing::error!(vehicle = %binding.vehicle_id, campaign = %update.campaign, "{detail}");
-    messages::record_security_event(tx, binding, kind, &detail, now)
+    security_events::record(tx, binding, kind, &detail, now)
 }
 
 fn planned(update: &VehicleUpdate) -> Result<&Plan, StoreError> {

@@ -8,8 +8,9 @@ use farrier_protocol::{
 use super::advance::{advance, look_at_waiting, take_into_open_campaigns};
 use super::{Rules, outgoing};
 use crate::desk::Inbound;
+use crate::store::audit::{self, Actor, Change};
 use crate::store::vehicles::{Boot, EnrolledBy, Vehicle};
-use crate::store::{StoreError, Tx, commands, messages, updates, vehicles};
+use crate::store::{StoreError, Tx, commands, security_events, updates, vehicles};
 
 /// A WakeUp with how and when it came.
 pub(super) struct InboundWakeUp<'a> {
@@ -47,8 +48,31 @@ pub(super) fn check_boot(wake_up: &WakeUp, vehicle: Option<&Vehicle>) -> Result<
 pub(super) fn enrol(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<Vehicle, StoreError> {
     vehicles::enrol(tx, binding, EnrolledBy::ItsWakeUp, now)?;
     tracing::info!(vehicle = %binding.vehicle_id, gateway = %binding.gateway_id, "A vehicle enrolled itself.");
-    vehicles::by_id(tx, &binding.vehicle_id)?
-        .ok_or(StoreError::Damaged { expected: "the vehicle just enrolled", found: binding.to_string() })
+    let vehicle = vehicles::by_id(tx, &binding.vehicle_id)?
+        .ok_or(StoreError::Damaged { expected: "the vehicle just enrolled", found: binding.to_string() })?;
+    let detail = format!("gateway {}, by its WakeUp", binding.gateway_id);
+    audit_vehicle(tx, &Actor::server(), "vehicle.enrolled", None, &vehicle, Some(detail), now)?;
+    Ok(vehicle)
+}
+
+/// Says in the audit log what became of a vehicle.
+fn audit_vehicle(
+    tx: &Tx<'_>,
+    actor: &Actor,
+    action: &'static str,
+    before: Option<&Vehicle>,
+    after: &Vehicle,
+    detail: Option<String>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let change = Change {
+        action,
+        object: format!("vehicle/{}", after.binding.vehicle_id),
+        detail,
+        before: before.map(Vehicle::audited),
+        after: Some(after.audited()),
+    };
+    audit::record(tx, actor, change, now)
 }
 
 /// What follows from a WakeUp; gives what is worth recording with it.
@@ -85,7 +109,7 @@ fn note_boot(
     let ends_at = quarantine_ends_at(now, wake_up.uptime_ms, settings);
     if vehicle.boot.as_ref() == Some(&boot) {
         match vehicle.quarantined_at {
-            Some(_) if ends_at <= now => end_quarantine(tx, vehicle)?,
+            Some(_) if ends_at <= now => end_quarantine(tx, vehicle, &Actor::server(), now)?,
             Some(since) => vehicles::quarantine(tx, vehicle_id, since, ends_at)?,
             None => {}
         }
@@ -114,26 +138,31 @@ fn begin_quarantine(
     vehicles::quarantine(tx, &vehicle.binding.vehicle_id, now, ends_at)?;
     let detail =
         "The vehicle reboots again and again; it gets no update command until it stays up or is released.";
-    messages::record_security_event(tx, &vehicle.binding, "BOOT_LOOP", detail, now)?;
+    security_events::record(tx, &vehicle.binding, "BOOT_LOOP", detail, now)?;
     tracing::warn!(vehicle = %vehicle.binding.vehicle_id, "A vehicle was quarantined for a boot loop.");
-    Ok(())
+    let after = Vehicle { quarantined_at: Some(now), ..vehicle.clone() };
+    let detail = Some("boot loop".to_owned());
+    audit_vehicle(tx, &Actor::server(), "vehicle.quarantined", Some(vehicle), &after, detail, now)
 }
 
-fn end_quarantine(tx: &Tx<'_>, vehicle: &Vehicle) -> Result<(), StoreError> {
+fn end_quarantine(tx: &Tx<'_>, vehicle: &Vehicle, actor: &Actor, now: UnixMillis) -> Result<(), StoreError> {
     tracing::info!(vehicle = %vehicle.binding.vehicle_id, "A vehicle's quarantine is over.");
     // Commands were held back.
     tx.wake(&vehicle.binding);
-    vehicles::release(tx, &vehicle.binding.vehicle_id)
+    vehicles::release(tx, &vehicle.binding.vehicle_id)?;
+    let after = Vehicle { quarantined_at: None, ..vehicle.clone() };
+    audit_vehicle(tx, actor, "vehicle.released", Some(vehicle), &after, None, now)
 }
 
-/// Ends a quarantine outside a WakeUp; its updates go on.
+/// Ends a quarantine outside a WakeUp, for whoever wants it; its updates go on.
 pub(crate) fn release_from_quarantine(
     tx: &Tx<'_>,
     rules: &Rules,
     vehicle: &Vehicle,
+    actor: &Actor,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    end_quarantine(tx, vehicle)?;
+    end_quarantine(tx, vehicle, actor, now)?;
     look_at_waiting(tx, rules, &vehicle.binding, now)
 }
 

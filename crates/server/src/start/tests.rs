@@ -32,7 +32,7 @@ async fn a_server_says_where_it_listens_and_leaves_nothing_behind_when_it_stops(
     assert_eq!(addresses["operator"], server.operator.to_string());
     assert_eq!(addresses["mqtt"], server.mqtt.to_string());
     let token = std::fs::read_to_string(&server.operator_token).unwrap();
-    assert_eq!(token.trim().len(), 64);
+    assert_eq!(token.trim().len(), "farrier_".len() + 64);
     let mode = std::fs::metadata(&server.operator_token).unwrap().permissions().mode();
     assert_eq!(mode & 0o777, 0o600);
     tokio::net::TcpStream::connect(server.operator).await.unwrap();

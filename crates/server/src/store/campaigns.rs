@@ -17,6 +17,16 @@ pub(crate) struct Campaign {
     pub(crate) started_at: Option<UnixMillis>,
 }
 
+impl Campaign {
+    /// What the audit log takes the digest of.
+    pub(crate) fn audited(&self) -> serde_json::Value {
+        serde_json::json!({
+            "name": self.name, "release": self.release, "every_vehicle": self.every_vehicle,
+            "update_deadline_s": self.update_deadline_s, "started_at": self.started_at,
+        })
+    }
+}
+
 macro_rules! select_campaign {
     ($rest:literal) => {
         concat!(
@@ -66,8 +76,13 @@ pub(crate) fn by_name(tx: &Tx<'_>, name: &Text) -> Result<Option<Campaign>, Stor
     tx.row(select_campaign!("WHERE name = $1"), &[name.as_str().into()], read)
 }
 
-pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
-    tx.rows(select_campaign!("ORDER BY name"), &[], read)
+/// The campaigns after a name, by name.
+pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    tx.rows(
+        select_campaign!("WHERE name > $1 ORDER BY name LIMIT $2"),
+        &[after.into(), i64::from(limit).into()],
+        read,
+    )
 }
 
 /// Running campaigns that take in every vehicle, oldest first.

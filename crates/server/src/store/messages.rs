@@ -1,4 +1,4 @@
-//! What vehicles sent: accepted messages (to know duplicates), refused ones with their reason, security events.
+//! What vehicles sent: accepted messages (to know duplicates), refused ones with their reason.
 
 use farrier_protocol::{Binding, MsgId, Refusal, RefusalCode, Sha256, UnixMillis, VehicleId, VehicleMessage};
 
@@ -61,6 +61,7 @@ pub(crate) fn forget_accepted(tx: &Tx<'_>, before: UnixMillis, now: UnixMillis) 
 /// A message that was refused, with its reason.
 #[derive(Debug, Clone)]
 pub(crate) struct RefusedMessage {
+    pub(crate) id: String,
     pub(crate) binding: Binding,
     pub(crate) topic: String,
     pub(crate) refusal: Refusal,
@@ -131,7 +132,7 @@ macro_rules! select_refused {
     ($rest:literal) => {
         concat!(
             "SELECT vehicle_id, gateway_id, topic, code, pointer, expected, found, msg_id, payload, first_at, \
-             last_at, times FROM refused_message ",
+             last_at, times, id FROM refused_message ",
             $rest
         )
     };
@@ -140,6 +141,7 @@ macro_rules! select_refused {
 fn read_refused(row: &Row<'_>) -> Result<RefusedMessage, StoreError> {
     let code: RefusalCode = row.parsed(3, "a refusal code")?;
     Ok(RefusedMessage {
+        id: row.text(12)?,
         binding: binding(row, 0)?,
         topic: row.text(2)?,
         refusal: Refusal::new(code, row.text(4)?, row.text(5)?, row.text(6)?),
@@ -151,9 +153,19 @@ fn read_refused(row: &Row<'_>) -> Result<RefusedMessage, StoreError> {
     })
 }
 
-/// The newest refused messages.
-pub(crate) fn refused(tx: &Tx<'_>, limit: u32) -> Result<Vec<RefusedMessage>, StoreError> {
-    tx.rows(select_refused!("ORDER BY last_at DESC LIMIT $1"), &[i64::from(limit).into()], read_refused)
+/// The newest refused messages before a place in the list.
+pub(crate) fn refused(
+    tx: &Tx<'_>,
+    before: &(UnixMillis, String),
+    limit: u32,
+) -> Result<Vec<RefusedMessage>, StoreError> {
+    tx.rows(
+        select_refused!(
+            "WHERE last_at < $1 OR (last_at = $1 AND id < $2) ORDER BY last_at DESC, id DESC LIMIT $3"
+        ),
+        &[before.0.into(), (&before.1).into(), i64::from(limit).into()],
+        read_refused,
+    )
 }
 
 /// The newest refused messages of one vehicle.
@@ -163,49 +175,8 @@ pub(crate) fn refused_of(
     limit: u32,
 ) -> Result<Vec<RefusedMessage>, StoreError> {
     tx.rows(
-        select_refused!("WHERE vehicle_id = $1 ORDER BY last_at DESC LIMIT $2"),
+        select_refused!("WHERE vehicle_id = $1 ORDER BY last_at DESC, id DESC LIMIT $2"),
         &[vehicle_id.as_str().into(), i64::from(limit).into()],
         read_refused,
-    )
-}
-
-/// Something that operators must know about a vehicle's trustworthiness or health.
-#[derive(Debug, Clone)]
-pub(crate) struct SecurityEvent {
-    pub(crate) kind: String,
-    pub(crate) detail: String,
-    pub(crate) at: UnixMillis,
-}
-
-pub(crate) fn record_security_event(
-    tx: &Tx<'_>,
-    binding: &Binding,
-    kind: &str,
-    detail: &str,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    tx.exec(
-        "INSERT INTO security_event (id, vehicle_id, gateway_id, kind, detail, at) VALUES ($1, $2, $3, $4, $5, $6)",
-        &[
-            (&super::new_id()).into(),
-            binding.vehicle_id.as_str().into(),
-            binding.gateway_id.as_str().into(),
-            kind.into(),
-            detail.into(),
-            now.into(),
-        ],
-    )?;
-    Ok(())
-}
-
-pub(crate) fn security_events_of(
-    tx: &Tx<'_>,
-    vehicle_id: &VehicleId,
-    limit: u32,
-) -> Result<Vec<SecurityEvent>, StoreError> {
-    tx.rows(
-        "SELECT kind, detail, at FROM security_event WHERE vehicle_id = $1 ORDER BY at DESC, id DESC LIMIT $2",
-        &[vehicle_id.as_str().into(), i64::from(limit).into()],
-        |row| Ok(SecurityEvent { kind: row.text(0)?, detail: row.text(1)?, at: row.time(2)? }),
     )
 }

@@ -97,6 +97,11 @@ fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {
     })
 }
 
-pub(crate) fn names(tx: &Tx<'_>) -> Result<Vec<Text>, StoreError> {
-    tx.rows("SELECT name FROM release ORDER BY name", &[], |row| row.parsed(0, "a release name"))
+/// The names of releases after a name.
+pub(crate) fn names(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Text>, StoreError> {
+    tx.rows(
+        "SELECT name FROM release WHERE name > $1 ORDER BY name LIMIT $2",
+        &[after.into(), i64::from(limit).into()],
+        |row| row.parsed(0, "a release name"),
+    )
 }

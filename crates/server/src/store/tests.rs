@@ -3,6 +3,8 @@ use std::sync::mpsc as std_mpsc;
 use super::test_database::TestDatabase;
 use super::*;
 
+mod operators;
+
 fn open(database: &TestDatabase) -> (Store, Arc<Mutex<Vec<Committed>>>) {
     let commits = Arc::new(Mutex::new(Vec::new()));
     let seen = Arc::clone(&commits);
@@ -12,11 +14,19 @@ fn open(database: &TestDatabase) -> (Store, Arc<Mutex<Vec<Committed>>>) {
 
 pub(super) fn add_token(tx: &Tx<'_>, name: &str) -> Result<(), StoreError> {
     let digest = farrier_protocol::Sha256::of(name.as_bytes());
-    tokens::add(tx, &digest, name, farrier_protocol::UnixMillis(1))
+    let token = tokens::Token {
+        name: name.to_owned(),
+        scope: crate::access::Scope::Viewer,
+        created_at: farrier_protocol::UnixMillis(1),
+        created_by: None,
+        expires_at: None,
+        revoked_at: None,
+    };
+    tokens::add(tx, &digest, &token)
 }
 
 async fn number_of_tokens(store: &Store) -> usize {
-    store.read(tokens::all).await.unwrap().len()
+    store.read(|tx| tokens::page(tx, "", 1_000)).await.unwrap().len()
 }
 
 /// Holds the writer until the guard is dropped, so that what is sent meanwhile shares one commit.

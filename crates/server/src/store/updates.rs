@@ -165,8 +165,18 @@ pub(crate) fn latest_started(
     )
 }
 
-pub(crate) fn of_campaign(tx: &Tx<'_>, campaign: &Text) -> Result<Vec<VehicleUpdate>, StoreError> {
-    tx.rows(select_update!("WHERE campaign_name = $1 ORDER BY vehicle_id"), &[campaign.as_str().into()], read)
+/// The updates of a campaign after a vehicle, by vehicle.
+pub(crate) fn page_of_campaign(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!("WHERE campaign_name = $1 AND vehicle_id > $2 ORDER BY vehicle_id LIMIT $3"),
+        &[campaign.as_str().into(), after.into(), i64::from(limit).into()],
+        read,
+    )
 }
 
 /// Writes a changed update, and the step where its state has another name than before.

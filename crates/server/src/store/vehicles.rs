@@ -24,6 +24,16 @@ pub(crate) struct Vehicle {
     pub(crate) vci_received_at: Option<UnixMillis>,
 }
 
+impl Vehicle {
+    /// What the audit log takes the digest of.
+    pub(crate) fn audited(&self) -> serde_json::Value {
+        serde_json::json!({
+            "vehicle_id": self.binding.vehicle_id, "gateway_id": self.binding.gateway_id,
+            "thumbprint": self.thumbprint, "quarantined_at": self.quarantined_at,
+        })
+    }
+}
+
 /// The boot that a vehicle last reported.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct Boot {
@@ -116,8 +126,13 @@ pub(crate) fn by_client_id(tx: &Tx<'_>, client_id: &str) -> Result<Option<Vehicl
     tx.row(select_vehicle!("WHERE client_id = $1"), &[client_id.into()], read)
 }
 
-pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Vehicle>, StoreError> {
-    tx.rows(select_vehicle!("ORDER BY vehicle_id"), &[], read)
+/// The vehicles after an id, by id.
+pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Vehicle>, StoreError> {
+    tx.rows(
+        select_vehicle!("WHERE vehicle_id > $1 ORDER BY vehicle_id LIMIT $2"),
+        &[after.into(), i64::from(limit).into()],
+        read,
+    )
 }
 
 /// The lock of whoever changes which vehicles there are, or goes through all of them.

@@ -343,7 +343,11 @@ async fn a_vehicle_in_a_boot_loop_gets_no_update_until_an_operator_lets_it_go() 
     world.campaign_for_all().await;
     assert_eq!(car.state(&world).await, "waiting");
     assert!(car.commands(&world).await.is_empty());
-    world.write(move |tx, rules, now| release_from_quarantine(tx, rules, &vehicle, now)).await;
+    world
+        .write(move |tx, rules, now| {
+            release_from_quarantine(tx, rules, &vehicle, &crate::store::audit::Actor::server(), now)
+        })
+        .await;
     assert_eq!(car.state(&world).await, "collecting_vci");
 }
 
@@ -361,7 +365,11 @@ async fn an_update_command_that_waits_is_held_back_while_its_vehicle_is_quaranti
     assert!(!car.command_types(&world).await.contains(&MessageType::StartDownload));
     let vehicle = car.vehicle(&world).await.unwrap();
     world.woken.lock().unwrap().clear();
-    world.write(move |tx, rules, now| release_from_quarantine(tx, rules, &vehicle, now)).await;
+    world
+        .write(move |tx, rules, now| {
+            release_from_quarantine(tx, rules, &vehicle, &crate::store::audit::Actor::server(), now)
+        })
+        .await;
     assert_eq!(*world.woken.lock().unwrap(), std::slice::from_ref(&car.binding));
     assert_eq!(car.command_types(&world).await, [MessageType::StartDownload]);
 }

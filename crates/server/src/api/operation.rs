@@ -1,0 +1,280 @@
+//! One operation of the API: what it is called, what it needs, takes and answers, and who carries it out. The
+//! router and the OpenAPI document are made from the same list, so neither can know what the other does not.
+
+use axum::handler::Handler;
+use axum::http::Method;
+use axum::middleware;
+use axum::routing::{MethodFilter, MethodRouter, on};
+use schemars::generate::{SchemaGenerator, SchemaSettings};
+use schemars::{JsonSchema, Schema};
+use serde_json::{Map, Value, json};
+
+use super::Api;
+use super::page::{Page, PageQuery};
+use super::problem::ProblemDocument;
+use super::request;
+use crate::access::Permission;
+
+type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
+
+/// What a request carries.
+enum Body {
+    Nothing,
+    Json(SchemaOf),
+    Octets,
+}
+
+/// One method of one address.
+pub(super) struct Operation {
+    method: Method,
+    path: &'static str,
+    summary: &'static str,
+    needs: Permission,
+    query: Option<SchemaOf>,
+    header: Option<(&'static str, &'static str)>,
+    body: Body,
+    answers: Vec<(u16, &'static str, Option<SchemaOf>)>,
+    conflicts: bool,
+    handler: MethodRouter<Api>,
+}
+
+impl Operation {
+    fn new<H, T>(method: Method, filter: MethodFilter, path: &'static str, handler: H) -> Self
+    where
+        H: Handler<T, Api>,
+        T: 'static,
+    {
+        Self {
+            method,
+            path,
+            summary: "",
+            needs: Permission::Administer,
+            query: None,
+            header: None,
+            body: Body::Nothing,
+            answers: Vec::new(),
+            conflicts: false,
+            handler: on(filter, handler),
+        }
+    }
+
+    pub(super) fn get<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::GET, MethodFilter::GET, path, handler)
+    }
+
+    pub(super) fn post<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::POST, MethodFilter::POST, path, handler)
+    }
+
+    pub(super) fn put<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::PUT, MethodFilter::PUT, path, handler)
+    }
+
+    /// Who may, and what it does, in a few words.
+    pub(super) fn needs(mut self, permission: Permission, summary: &'static str) -> Self {
+        (self.needs, self.summary) = (permission, summary);
+        self
+    }
+
+    pub(super) fn takes_query<Q: JsonSchema>(mut self) -> Self {
+        self.query = Some(|generator| Q::json_schema(generator));
+        self
+    }
+
+    pub(super) fn takes<B: JsonSchema>(mut self) -> Self {
+        self.body = Body::Json(|generator| generator.subschema_for::<B>());
+        self
+    }
+
+    /// A body of any octets, and one optional header beside it. The handler bounds the body by itself.
+    pub(super) fn takes_octets(mut self, header: (&'static str, &'static str)) -> Self {
+        (self.body, self.header) = (Body::Octets, Some(header));
+        self.handler = self.handler.layer(axum::extract::DefaultBodyLimit::disable());
+        self
+    }
+
+    pub(super) fn answers<A: JsonSchema>(mut self, status: u16, when: &'static str) -> Self {
+        self.answers.push((status, when, Some(|generator| generator.subschema_for::<A>())));
+        self
+    }
+
+    /// A page of a list.
+    pub(super) fn lists<A: JsonSchema>(self) -> Self {
+        self.takes_query::<PageQuery>().answers::<Page<A>>(200, "A page of the list.")
+    }
+
+    /// It can be refused because of what there is.
+    pub(super) fn can_conflict(mut self) -> Self {
+        self.conflicts = true;
+        self
+    }
+
+    /// The address, and what serves this method of it.
+    pub(super) fn into_route(self) -> (&'static str, MethodRouter<Api>) {
+        let permission = middleware::from_fn_with_state(self.needs, request::permitted);
+        (self.path, self.handler.route_layer(permission))
+    }
+
+    #[cfg(test)]
+    pub(super) fn key(&self) -> (Method, &'static str, Permission) {
+        (self.method.clone(), self.path, self.needs)
+    }
+
+    fn document(&self, requests: &mut SchemaGenerator, answers: &mut SchemaGenerator) -> Value {
+        let scopes: Vec<_> = self.needs.scopes().iter().map(|scope| scope.name()).collect();
+        let mut responses = Map::new();
+        for (status, when, schema) in &self.answers {
+            let mut response = json!({"description": when});
+            if let (Some(schema), Some(fields)) = (schema, response.as_object_mut()) {
+                fields.insert("content".to_owned(), json!({"application/json": {"schema": schema(answers)}}));
+            }
+            responses.insert(status.to_string(), response);
+        }
+        for (status, when) in self.refusals() {
+            let problem = answers.subschema_for::<ProblemDocument>();
+            let content = json!({"application/problem+json": {"schema": problem}});
+            responses.insert(status.to_string(), json!({"description": when, "content": content}));
+        }
+        let mut document = json!({
+            "operationId": self.operation_id(),
+            "summary": self.summary,
+            "description": format!("Needs a token with one of the scopes {}.", scopes.join(", ")),
+            "x-farrier-scopes": scopes,
+            "parameters": self.parameters(requests),
+            "responses": responses,
+        });
+        if let (Some(body), Some(fields)) = (self.request_body(requests), document.as_object_mut()) {
+            fields.insert("requestBody".to_owned(), body);
+        }
+        document
+    }
+
+    /// `post_campaigns_name_start`
+    fn operation_id(&self) -> String {
+        let words = self.path.split(|c: char| !c.is_ascii_alphanumeric()).filter(|word| !word.is_empty());
+        let words: Vec<_> = std::iter::once(self.method.as_str().to_ascii_lowercase())
+            .chain(words.map(str::to_owned))
+            .collect();
+        words.join("_")
+    }
+
+    fn refusals(&self) -> Vec<(u16, &'static str)> {
+        let mut refusals = vec![
+            (401, "No token, or one that is unknown, revoked or expired."),
+            (403, "The token's scope does not reach."),
+            (422, "Something in the request is against its rule; `detail` names it."),
+            (503, "The store cannot be read or written at the moment."),
+        ];
+        let takes_document = matches!(self.body, Body::Json(_));
+        let named = [
+            (
+                self.path.contains('{') || takes_document,
+                (404, "Something that the request names is not there."),
+            ),
+            (self.conflicts, (409, "It does not go with what there is; `code` says why.")),
+            (takes_document, (413, "The document is larger than 1 MiB.")),
+        ];
+        refusals.extend(named.into_iter().filter_map(|(can_be, refusal)| can_be.then_some(refusal)));
+        refusals
+    }
+
+    fn parameters(&self, requests: &mut SchemaGenerator) -> Vec<Value> {
+        let names = self.path.split('/').filter_map(|part| part.strip_prefix('{')?.strip_suffix('}'));
+        let mut parameters: Vec<_> = names
+            .map(|name| {
+                let pattern = match name {
+                    "sha256" => "^[0-9A-Fa-f]{64}$",
+                    _ => "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$",
+                };
+                json!({
+                    "name": name, "in": "path", "required": true,
+                    "schema": {"type": "string", "pattern": pattern},
+                })
+            })
+            .collect();
+        if let Some(query) = self.query {
+            let schema = query(requests).to_value();
+            let required = schema.get("required").and_then(Value::as_array).cloned().unwrap_or_default();
+            let properties = schema.get("properties").and_then(Value::as_object);
+            for (name, property) in properties.into_iter().flatten() {
+                parameters.push(json!({
+                    "name": name, "in": "query", "required": required.contains(&json!(name)),
+                    "description": property.get("description"), "schema": without_null(property),
+                }));
+            }
+        }
+        if let Some((name, description)) = self.header {
+            parameters.push(json!({
+                "name": name, "in": "header", "required": false, "description": description,
+                "schema": {"type": "string"},
+            }));
+        }
+        parameters
+    }
+
+    fn request_body(&self, requests: &mut SchemaGenerator) -> Option<Value> {
+        let (content_type, schema) = match self.body {
+            Body::Nothing => return None,
+            Body::Json(schema) => ("application/json", schema(requests).to_value()),
+            Body::Octets => ("application/octet-stream", json!({"type": "string", "format": "binary"})),
+        };
+        Some(json!({"required": true, "content": {content_type: {"schema": schema}}}))
+    }
+}
+
+/// A query cannot say `null`: what is absent is absent.
+fn without_null(property: &Value) -> Value {
+    let mut property = property.clone();
+    if let Some(fields) = property.as_object_mut() {
+        fields.remove("description");
+        if let Some(Value::Array(types)) = fields.get_mut("type") {
+            types.retain(|kind| kind != "null");
+            if let [only] = types.as_slice() {
+                let only = only.clone();
+                fields.insert("type".to_owned(), only);
+            }
+        }
+    }
+    property
+}
+
+/// The OpenAPI document of these operations.
+pub(super) fn openapi(operations: &[Operation]) -> Value {
+    let mut requests = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.inline_subschemas = true;
+            settings.meta_schema = None;
+        })
+        .into_generator();
+    let mut answers = SchemaSettings::draft2020_12()
+        .with(|settings| {
+            settings.definitions_path = "/components/schemas".into();
+            settings.meta_schema = None;
+        })
+        .for_serialize()
+        .into_generator();
+    let mut paths = Map::new();
+    for operation in operations {
+        let path = paths.entry(format!("/api/v1{}", operation.path)).or_insert_with(|| json!({}));
+        if let Some(methods) = path.as_object_mut() {
+            let method = operation.method.as_str().to_ascii_lowercase();
+            methods.insert(method, operation.document(&mut requests, &mut answers));
+        }
+    }
+    json!({
+        "openapi": "3.1.0",
+        "info": {
+            "title": "Farrier operator API",
+            "version": "1.0",
+            "description": "Plans and follows updates of vehicles. Every answer has `x-request-id`; what is refused \
+                            is answered by a problem document (RFC 9457) whose `code` is stable.",
+            "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
+        },
+        "security": [{"token": []}],
+        "paths": paths,
+        "components": {
+            "securitySchemes": {"token": {"type": "http", "scheme": "bearer"}},
+            "schemas": answers.take_definitions(true),
+        },
+    })
+}

@@ -1,0 +1,156 @@
+//! What comes with a request: path, query, document, and who asks. Everything that cannot be used is refused by a
+//! problem document.
+
+use std::net::SocketAddr;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
+use axum::middleware::Next;
+use axum::response::Response;
+use bytes::Bytes;
+use farrier_protocol::Sha256;
+use serde::de::DeserializeOwned;
+
+use super::Api;
+use super::problem::Problem;
+use crate::access::{Permission, Scope};
+use crate::store::audit::Actor;
+use crate::store::tokens::{self, Token};
+
+/// Names a request in answers and in the audit log.
+pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id");
+
+/// Who asks.
+#[derive(Debug, Clone)]
+pub(super) struct Caller {
+    pub(super) token: String,
+    pub(super) scope: Scope,
+    /// The address that the connection comes from.
+    client: Option<String>,
+    request_id: String,
+}
+
+impl Caller {
+    /// As the audit log names it.
+    pub(super) fn actor(&self) -> Actor {
+        Actor::token(&self.token, self.client.clone(), &self.request_id)
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Caller {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        parts.extensions.get::<Self>().cloned().ok_or_else(Problem::unauthorised)
+    }
+}
+
+/// Lets requests with a usable token in, and tells everybody the request's id.
+pub(super) async fn authenticated(
+    State(api): State<Api>,
+    mut request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    let request_id = request_id(request.headers());
+    let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
+    let token = usable_token(&api, request.headers()).await?;
+    let caller = Caller { token: token.name, scope: token.scope, client, request_id: request_id.clone() };
+    request.extensions_mut().insert(caller);
+    let mut response = next.run(request).await;
+    if let Ok(value) = HeaderValue::try_from(request_id) {
+        response.headers_mut().insert(REQUEST_ID, value);
+    }
+    Ok(response)
+}
+
+/// Refuses a caller whose scope does not reach.
+pub(super) async fn permitted(
+    State(needs): State<Permission>,
+    caller: Caller,
+    request: Request,
+    next: Next,
+) -> Result<Response, Problem> {
+    if caller.scope.may(needs) {
+        Ok(next.run(request).await)
+    } else {
+        Err(Problem::forbidden(&caller.token, caller.scope, needs))
+    }
+}
+
+/// The caller's own id where it is an identifier, else a new one.
+fn request_id(headers: &HeaderMap) -> String {
+    let given = headers.get(REQUEST_ID).and_then(|value| value.to_str().ok());
+    let usable = given.filter(|text| text.parse::<farrier_protocol::MsgId>().is_ok());
+    usable.map_or_else(crate::store::new_id, str::to_owned)
+}
+
+/// Tokens are found by their digest: what a database tells by its time is of no use to whoever guesses.
+async fn usable_token(api: &Api, headers: &HeaderMap) -> Result<Token, Problem> {
+    let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
+    let given = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Problem::unauthorised)?;
+    let digest = Sha256::of(given.trim().as_bytes());
+    let found = api.read(move |tx| Ok(tokens::by_digest(tx, &digest)?)).await?;
+    let token = found.ok_or_else(Problem::unauthorised)?;
+    match (token.revoked_at, token.is_usable(api.now())) {
+        (Some(_), _) => Err(Problem::spent_token(&token.name, "was revoked")),
+        (None, false) => Err(Problem::spent_token(&token.name, "has expired")),
+        (None, true) => Ok(token),
+    }
+}
+
+/// What stands in the address.
+pub(super) struct InPath<T>(pub(super) T);
+
+impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Problem> {
+        let path = Path::<T>::from_request_parts(parts, state).await;
+        let Path(value) = path.map_err(|_| Problem::invalid("The address is not UTF-8."))?;
+        Ok(Self(value))
+    }
+}
+
+/// What stands behind the question mark; unknown names are refused by the type.
+pub(super) struct InQuery<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
+    type Rejection = Problem;
+
+    async fn from_request_parts(parts: &mut Parts, _: &S) -> Result<Self, Problem> {
+        let Query(value) = Query::<T>::try_from_uri(&parts.uri).map_err(|rejection| {
+            let found = rejection.body_text();
+            let found = found.rsplit("query string: ").next().unwrap_or_default();
+            Problem::invalid(format!(
+                "The query cannot be used: {found}. Expected the documented names and values only."
+            ))
+        })?;
+        Ok(Self(value))
+    }
+}
+
+/// One JSON document, read strictly; unknown keys are refused by the type.
+pub(super) struct Document<T>(pub(super) T);
+
+impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        let body = Bytes::from_request(request, state).await.map_err(unread)?;
+        let document = serde_json::from_slice(&body).map_err(|error| {
+            Problem::invalid(format!(
+                "The body cannot be used: {error}. Send one JSON object with the documented keys."
+            ))
+        })?;
+        Ok(Self(document))
+    }
+}
+
+fn unread(rejection: BytesRejection) -> Problem {
+    if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
+        return Problem::too_large();
+    }
+    Problem::invalid("The body broke off before its end; send it again.")
+}

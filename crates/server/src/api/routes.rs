@@ -1,0 +1,125 @@
+//! Every operation of the API with what it needs: the one table of who may do what.
+
+use super::audit_log::{self, AuditPage, AuditQuery};
+use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, UpdateAnswer};
+use super::images::{self, Announced, StoredImageAnswer};
+use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
+use super::operation::Operation;
+use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
+use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
+use super::vehicles::{self, NewVehicle, VehicleDetails, VehicleSummary, Why};
+use crate::access::Permission::{Administer, Operate, Release, View};
+
+pub(super) fn operations() -> Vec<Operation> {
+    let groups = [of_vehicles(), of_releases(), of_campaigns(), of_the_server()];
+    groups.into_iter().flatten().collect()
+}
+
+fn of_vehicles() -> Vec<Operation> {
+    vec![
+        Operation::get("/vehicles", vehicles::list)
+            .needs(View, "List the vehicles, by id.")
+            .lists::<VehicleSummary>(),
+        Operation::post("/vehicles", vehicles::enrol)
+            .needs(Operate, "Enrol a vehicle, or let one that is enrolled come with another certificate.")
+            .takes::<NewVehicle>()
+            .answers::<VehicleSummary>(200, "It was enrolled; its certificate may be another from now on.")
+            .answers::<VehicleSummary>(201, "It is enrolled now.")
+            .can_conflict(),
+        Operation::get("/vehicles/{vehicle_id}", vehicles::show)
+            .needs(View, "Show a vehicle with its inventory, its updates and what was refused.")
+            .answers::<VehicleDetails>(200, "The vehicle."),
+        Operation::get("/vehicles/{vehicle_id}/why", vehicles::why)
+            .needs(View, "Say why a vehicle is where it is and what it waits for.")
+            .answers::<Why>(200, "The reason, as a sentence and as data."),
+        Operation::post("/vehicles/{vehicle_id}/release", vehicles::release)
+            .needs(Operate, "End a vehicle's quarantine.")
+            .answers::<VehicleSummary>(200, "It gets update commands again.")
+            .can_conflict(),
+        Operation::get("/refused-messages", messages::refused)
+            .needs(View, "List what vehicles sent and was refused, newest first.")
+            .lists::<RefusedAnswer>(),
+        Operation::get("/security-events", messages::security_events)
+            .needs(View, "List what tells whether senders can be trusted, newest first.")
+            .lists::<SecurityEventAnswer>(),
+    ]
+}
+
+fn of_releases() -> Vec<Operation> {
+    vec![
+        Operation::put("/images/{sha256}", images::put)
+            .needs(Release, "Upload an image under its digest; it is signed, or its signature is checked.")
+            .takes_query::<Announced>()
+            .takes_octets(images::SIGNATURE)
+            .answers::<StoredImageAnswer>(200, "It was there already.")
+            .answers::<StoredImageAnswer>(201, "It is stored.")
+            .can_conflict(),
+        Operation::get("/releases", releases::list)
+            .needs(View, "List the releases, by name.")
+            .lists::<ReleaseAnswer>(),
+        Operation::post("/releases", releases::create)
+            .needs(Release, "Make a release of images that were uploaded; it never changes.")
+            .takes::<NewRelease>()
+            .answers::<ReleaseAnswer>(200, "The same release was there already.")
+            .answers::<ReleaseAnswer>(201, "It is made.")
+            .can_conflict(),
+        Operation::get("/releases/{name}", releases::show)
+            .needs(View, "Show a release with its deltas.")
+            .answers::<ReleaseDetails>(200, "The release."),
+    ]
+}
+
+fn of_campaigns() -> Vec<Operation> {
+    vec![
+        Operation::get("/campaigns", campaigns::list)
+            .needs(View, "List the campaigns, by name.")
+            .lists::<CampaignAnswer>(),
+        Operation::post("/campaigns", campaigns::create)
+            .needs(Operate, "Plan a campaign.")
+            .takes::<NewCampaign>()
+            .answers::<CampaignAnswer>(201, "It is planned; nothing goes out yet.")
+            .can_conflict(),
+        Operation::get("/campaigns/{name}", campaigns::show)
+            .needs(View, "Show a campaign.")
+            .answers::<CampaignAnswer>(200, "The campaign."),
+        Operation::post("/campaigns/{name}/start", campaigns::start)
+            .needs(Operate, "Start a campaign; one that runs goes on.")
+            .answers::<CampaignAnswer>(200, "It runs."),
+        Operation::get("/campaigns/{name}/vehicles", campaigns::vehicles)
+            .needs(View, "List the updates of a campaign, by vehicle.")
+            .lists::<UpdateAnswer>(),
+        Operation::post("/campaigns/{name}/vehicles/{vehicle_id}/cancel", campaigns::cancel)
+            .needs(Operate, "Cancel the update of one vehicle, as long as no boot flag is swapped.")
+            .takes::<CancelReason>()
+            .answers::<UpdateAnswer>(200, "It is cancelled, or the vehicle is asked to.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/vehicles/{vehicle_id}/rollback", campaigns::rollback)
+            .needs(Operate, "Roll back the update of one vehicle.")
+            .answers::<UpdateAnswer>(200, "The vehicle is asked to.")
+            .can_conflict(),
+    ]
+}
+
+fn of_the_server() -> Vec<Operation> {
+    vec![
+        Operation::get("/tokens", tokens::list)
+            .needs(Administer, "List the operators' tokens, by name; not the secrets.")
+            .lists::<TokenAnswer>(),
+        Operation::post("/tokens", tokens::create)
+            .needs(Administer, "Make a token; this answer is the only one that shows it.")
+            .takes::<NewToken>()
+            .answers::<MadeToken>(201, "It is made.")
+            .can_conflict(),
+        Operation::post("/tokens/{name}/revoke", tokens::revoke)
+            .needs(Administer, "Revoke a token, at once.")
+            .answers::<TokenAnswer>(200, "It opens nothing any more.")
+            .can_conflict(),
+        Operation::get("/audit", audit_log::list)
+            .needs(View, "List who changed what.")
+            .takes_query::<AuditQuery>()
+            .answers::<AuditPage>(200, "A page of the audit log."),
+        Operation::get("/openapi.json", super::openapi)
+            .needs(View, "This document.")
+            .answers::<serde_json::Value>(200, "OpenAPI 3.1."),
+    ]
+}

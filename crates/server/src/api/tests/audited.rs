@@ -1,0 +1,147 @@
+use super::*;
+use crate::audit::{AuditEntry, AuditHead, ChainCheck};
+
+async fn entries(operator: &Operator) -> (Vec<AuditEntry>, AuditHead) {
+    let page = operator.get("/audit?first=oldest&limit=1000").await;
+    (
+        serde_json::from_value(page["items"].clone()).unwrap(),
+        serde_json::from_value(page["head"].clone()).unwrap(),
+    )
+}
+
+#[tokio::test]
+async fn every_operation_that_changes_something_is_in_the_audit_log() {
+    let world = World::new();
+    let operator = Operator::of(&world).await;
+    let mut car = Car::known(&world, "V1").await;
+    let mut audited: Vec<String> = Vec::new();
+    let mut log = |operation: &str| audited.push(operation.to_owned());
+
+    operator.post("/vehicles", json!({"vehicle_id": "V2", "gateway_id": "G"})).await;
+    log("POST /vehicles");
+    let sha256 = operator.upload(b"image").await;
+    log("PUT /images/{sha256}");
+    let images = json!([{"hw_part_no": "HW-1", "version": "2", "sha256": sha256}]);
+    operator.post("/releases", json!({"name": "R2", "images": images})).await;
+    log("POST /releases");
+    operator.post("/campaigns", json!({"name": "C2", "release": "R2", "vehicles": ["V1"]})).await;
+    log("POST /campaigns");
+    operator.post("/campaigns/C2/start", json!({})).await;
+    log("POST /campaigns/{name}/start");
+    let (command, _) = car.to_start_download(&world).await;
+    car.report(&world, &command, "commit").await;
+    car.versions = vec!["2", "2"];
+    car.answer_vci(&world).await;
+    operator.post("/campaigns/C2/vehicles/V1/rollback", json!({})).await;
+    log("POST /campaigns/{name}/vehicles/{vehicle_id}/rollback");
+    operator.post("/campaigns", json!({"name": "C3", "release": "R2", "vehicles": ["V2"]})).await;
+    operator.post("/campaigns/C3/start", json!({})).await;
+    let (status, _) =
+        operator.post("/campaigns/C3/vehicles/V2/cancel", json!({"reason": "wrong image"})).await;
+    assert_eq!(status, StatusCode::OK);
+    log("POST /campaigns/{name}/vehicles/{vehicle_id}/cancel");
+    for _ in 0..5 {
+        car.reboot(&world, 1_000).await;
+    }
+    assert!(car.vehicle(&world).await.unwrap().quarantined_at.is_some());
+    operator.post("/vehicles/V1/release", json!({})).await;
+    log("POST /vehicles/{vehicle_id}/release");
+    operator.post("/tokens", json!({"name": "ci", "scope": "viewer"})).await;
+    log("POST /tokens");
+    operator.post("/tokens/ci/revoke", json!({})).await;
+    log("POST /tokens/{name}/revoke");
+
+    let (entries, head) = entries(&operator).await;
+    let actions: Vec<_> = entries
+        .iter()
+        .map(|entry| (entry.actor.as_str(), entry.action.as_str(), entry.object.as_str()))
+        .collect();
+    let image = format!("image/{sha256}");
+    let by_admin = [
+        ("vehicle.enrolled", "vehicle/V2"),
+        ("image.uploaded", image.as_str()),
+        ("release.created", "release/R2"),
+        ("campaign.created", "campaign/C2"),
+        ("campaign.started", "campaign/C2"),
+        ("update.rollback_asked", "campaign/C2/vehicle/V1"),
+        ("campaign.created", "campaign/C3"),
+        ("campaign.started", "campaign/C3"),
+        ("update.cancel_asked", "campaign/C3/vehicle/V2"),
+        ("vehicle.released", "vehicle/V1"),
+        ("token.created", "token/ci"),
+        ("token.revoked", "token/ci"),
+    ];
+    let mut expected: Vec<_> =
+        by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
+    expected.insert(0, ("server", "vehicle.enrolled", "vehicle/V1"));
+    expected.insert(10, ("server", "vehicle.quarantined", "vehicle/V1"));
+    assert_eq!(actions, expected);
+
+    let changing: Vec<_> = routes::operations()
+        .iter()
+        .map(|operation| operation.key())
+        .filter(|(method, _, _)| method != axum::http::Method::GET)
+        .map(|(method, path, _)| format!("{method} {path}"))
+        .collect();
+    for operation in &changing {
+        assert!(audited.contains(operation), "{operation} is not shown to be audited");
+    }
+
+    let mut check = ChainCheck::new(vec![head]);
+    entries.iter().try_for_each(|entry| check.take(entry)).unwrap();
+    assert_eq!(check.end(), Ok(head));
+    let started = &entries[5];
+    assert!(started.before_sha256.is_some() && started.before_sha256 != started.after_sha256);
+}
+
+#[tokio::test]
+async fn what_is_refused_or_changes_nothing_leaves_no_entry() {
+    let world = World::new();
+    let operator = Operator::of(&world).await;
+    operator.post("/campaigns", json!({"name": "C2", "release": "R9"})).await;
+    operator.post("/vehicles/V9/release", json!({})).await;
+    operator.post("/tokens/admin/revoke", json!({})).await;
+    let (entries, head) = entries(&operator).await;
+    assert_eq!((entries, head), (Vec::new(), crate::audit::BEFORE_THE_FIRST));
+}
+
+#[tokio::test]
+async fn a_request_keeps_its_id_from_the_header_to_the_audit_log() {
+    let world = World::new();
+    let operator = Operator::of(&world).await;
+    let body = json!({"vehicle_id": "V1", "gateway_id": "G"}).to_string();
+    let request = |id: &str| {
+        let request = Request::builder().method("POST").uri("/api/v1/vehicles");
+        let request = request.header("authorization", "Bearer secret of operator").header("x-request-id", id);
+        request.body(Body::from(body.clone())).unwrap()
+    };
+    let answer = operator.router.clone().oneshot(request("ticket-17")).await.unwrap();
+    assert_eq!(answer.headers()["x-request-id"], "ticket-17");
+    let answer = operator.router.clone().oneshot(request("no identifier!")).await.unwrap();
+    let made = answer.headers()["x-request-id"].to_str().unwrap().to_owned();
+    assert_eq!(made.len(), 36);
+    let (entries, _) = entries(&operator).await;
+    let ids: Vec<_> = entries.iter().map(|entry| entry.request_id.as_deref().unwrap()).collect();
+    assert_eq!(ids, ["ticket-17", made.as_str()]);
+    assert!(entries.iter().all(|entry| entry.actor == "token:operator"));
+}
+
+#[tokio::test]
+async fn the_log_is_paged_from_both_ends() {
+    let world = World::new();
+    let operator = Operator::of(&world).await;
+    for number in 0..5 {
+        operator.post("/vehicles", json!({"vehicle_id": format!("V{number}"), "gateway_id": "G"})).await;
+    }
+    for (first, expected) in [("oldest", [1, 2, 3, 4, 5]), ("newest", [5, 4, 3, 2, 1])] {
+        let mut seqs = Vec::new();
+        let mut path = format!("/audit?first={first}&limit=2");
+        loop {
+            let page = operator.get(&path).await;
+            seqs.extend(page["items"].as_array().unwrap().iter().map(|entry| entry["seq"].as_u64().unwrap()));
+            let Some(next) = page["next"].as_str() else { break };
+            path = format!("/audit?first={first}&limit=2&after={next}");
+        }
+        assert_eq!(seqs, expected);
+    }
+}
