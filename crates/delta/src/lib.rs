@@ -17,6 +17,9 @@
 mod apply;
 mod differences;
 mod format;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod make;
 mod matching;
 mod window;

@@ -6,6 +6,9 @@
 
 pub mod can;
 pub mod doip;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identification;
 pub mod isotp;
 mod policy;

@@ -457,7 +457,7 @@ async fn rebuild_chunk_by_chunk(what: Rebuilding) -> Result<(), RebuildError> {
 }
 
 /// Joins a package's path to the base URL; nothing if the result would not lie below it.
-fn package_url(base_url: &str, path: &str) -> Option<Url> {
+pub(crate) fn package_url(base_url: &str, path: &str) -> Option<Url> {
     let base = Url::parse(base_url).ok()?;
     let has_only_a_path = base.query().is_none()
         && base.fragment().is_none()

@@ -27,6 +27,9 @@ use tokio::time::{Instant, sleep};
 use self::can_link::CanLink;
 pub use self::connection::ConnectError;
 use self::connection::ControllerLink;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub use self::connection::fuzzing::doip_gateway;
 use self::image::ImageReader;
 use self::runner::Conversation;
 use crate::topology::{self, CanIds, EcuAddress, Topology, Transport};

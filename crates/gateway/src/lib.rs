@@ -12,6 +12,9 @@ pub mod ecu_link;
 mod error_text;
 #[cfg(test)]
 mod every_instant;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod identity;
 mod image_store;
 mod inventory;

@@ -12,6 +12,9 @@ mod deadline;
 mod decode;
 mod digest;
 mod envelope;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 mod ids;
 mod json;
 mod message;

@@ -25,6 +25,9 @@ use tower::ServiceExt;
 use crate::desk::{PackageDesk, PeerIdentity};
 use crate::tls::VehicleTls;
 use crate::tls::listener::{ListenerLimits, accept_vehicles};
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub use package::fuzzing::http_ranges;
 use problem::Problem;
 use stall::StallGuard;
 

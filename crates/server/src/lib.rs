@@ -10,6 +10,9 @@ mod conversation;
 mod delta_maker;
 pub mod desk;
 pub mod files;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod mqtt;
 mod new_token;
 mod nodes;

@@ -8,6 +8,8 @@
 mod connection;
 mod connections;
 mod frame;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod packet;
 mod session;
 

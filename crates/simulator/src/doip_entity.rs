@@ -3,6 +3,8 @@
 
 mod connection;
 mod discovery;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod tls;
 
 use std::collections::HashMap;

@@ -5,6 +5,8 @@
 //! `22 F189` reports it once that bank runs. Security access is no protection here: key = seed XOR 0xA5.
 
 mod banks;
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;
 mod handle;
 mod services;
 

@@ -3,4 +3,7 @@
 pub mod can_bus;
 pub mod doip_entity;
 pub mod ecu;
+#[doc(hidden)]
+#[cfg(any(test, fuzzing))]
+pub mod fuzzing;
 pub mod vehicle;

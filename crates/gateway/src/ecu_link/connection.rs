@@ -406,3 +406,6 @@ impl Drop for DoIpChannel {
         }
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(super) mod fuzzing;

@@ -228,3 +228,6 @@ impl<D: PackageDesk> Drop for Progress<D> {
         }
     }
 }
+
+#[cfg(any(test, fuzzing))]
+pub(crate) mod fuzzing;

@@ -48,7 +48,7 @@ async fn identify(entity: &Entity, socket: &UdpSocket, announcement: &[u8]) {
     }
 }
 
-fn is_for(entity: &Entity, datagram: &[u8]) -> bool {
+pub(super) fn is_for(entity: &Entity, datagram: &[u8]) -> bool {
     let Ok(Some(Frame::Message(message))) = doip::codec().decode(&mut BytesMut::from(datagram)) else {
         return false;
     };
