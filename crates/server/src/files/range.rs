@@ -38,8 +38,9 @@ pub(super) fn select(range: &str, size: u64) -> Selection {
             None => Selection::Whole,
         },
         Some((first, last)) => match (number(first), number(last)) {
-            (Some(first), Some(last)) if first <= last => part(first, last, size),
-            _ => Selection::Whole,
+            (Some(_), Some(_)) if is_beyond(first, last) => Selection::Whole,
+            (Some(first), Some(last)) => part(first, last, size),
+            (None, _) | (_, None) => Selection::Whole,
         },
         None => Selection::Whole,
     }
@@ -58,6 +59,12 @@ fn number(digits: &str) -> Option<u64> {
         return None;
     }
     Some(digits.parse().unwrap_or(u64::MAX))
+}
+
+/// Compares digits: of two numbers that are larger than any file, [`number`] does not say which is larger.
+fn is_beyond(first: &str, last: &str) -> bool {
+    let (first, last) = (first.trim_start_matches('0'), last.trim_start_matches('0'));
+    (first.len(), first) > (last.len(), last)
 }
 
 #[cfg(test)]
@@ -85,6 +92,10 @@ mod tests {
             ("bytes=99999999999999999999999999-", Selection::Unsatisfiable),
             ("bytes=-0", Selection::Unsatisfiable),
             ("bytes=20-10", Selection::Whole),
+            ("bytes=99999999999999999999-88888888888888888888", Selection::Whole),
+            ("bytes=88888888888888888888-99999999999999999999", Selection::Unsatisfiable),
+            ("bytes=010-9", Selection::Whole),
+            ("bytes=9-010", part(9, 10)),
             ("bytes=0-1,5-6", Selection::Whole),
             ("bytes=-1,-2", Selection::Whole),
             ("bytes=", Selection::Whole),
