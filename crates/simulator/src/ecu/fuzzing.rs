@@ -11,7 +11,7 @@ use super::*;
 const FACTORY: &str = "1.0";
 
 /// Requests to an ECU, each after an octet with its length; the length 0 stands for the key that fits the last seed,
-/// 255 for a loss of power.
+/// 254 for all that is left, 255 for a loss of power.
 ///
 /// - every request gets at most one answer beside "pending", and the gateway takes it for the answer to it;
 /// - the running bank can be booted, and holds the factory's software or one that was written and verified;
@@ -72,7 +72,8 @@ impl Bench {
                     self.ask(&[&[0x27, 0x12], key.as_slice()].concat()).await;
                 }
                 1.. => {
-                    let (request, rest) = rest.split_at(rest.len().min((*length).into()));
+                    let length = if *length == 254 { rest.len() } else { rest.len().min((*length).into()) };
+                    let (request, rest) = rest.split_at(length);
                     data = rest;
                     self.ask(request).await;
                 }

@@ -6,6 +6,7 @@ use std::time::Duration;
 use aws_lc_rs::digest::{Context, Digest, SHA256};
 use bytes::BytesMut;
 use farrier_diagnostics::SecurityAlgorithm;
+use farrier_diagnostics::doip::MAX_UDS_LENGTH;
 use farrier_diagnostics::uds::{
     self, CommunicationControlResponse, ControlDtcSettingResponse, Decode, DiagnosticSessionControlRequest,
     DiagnosticSessionControlResponse, DiagnosticSessionType, EcuResetRequest, EcuResetResponse,
@@ -71,6 +72,9 @@ impl Ecu {
         match request {
             Request::DiagnosticSessionControl(request) => self.change_session(request, &mut answer)?,
             Request::EcuReset(request) => self.reset(request, &mut answer)?,
+            Request::TesterPresent(request) if request.sub_function() != 0 => {
+                return Err(Nrc::SubFunctionNotSupported);
+            }
             Request::TesterPresent(_) => {
                 positive(&mut answer, &Response::TesterPresent(TesterPresentResponse::new()))?;
             }
@@ -157,6 +161,10 @@ impl Ecu {
         for identifier in request.dids() {
             records.extend(identifier.to_be_bytes());
             records.extend(self.record(identifier).ok_or(Nrc::RequestOutOfRange)?);
+            // The service byte goes before them.
+            if records.len() >= MAX_UDS_LENGTH {
+                return Err(Nrc::ResponseTooLong);
+            }
         }
         positive(answer, &Response::ReadDataByIdentifier(ReadDataByIdentifierResponse::new(&records)))
     }

@@ -146,6 +146,23 @@ fn running(version: &str, bank: u8, other: &str, trial: u8) -> (String, u8, Stri
 }
 
 #[tokio::test(start_paused = true)]
+async fn a_reserved_sub_function_of_tester_present_is_refused() {
+    let mut bench = Bench::new(config());
+    assert_eq!(bench.accepted(&[0x3E, 0x00]).await, [0x7E, 0x00]);
+    assert_eq!(bench.refused(&[0x3E, 0x35]).await, 0x12);
+}
+
+#[tokio::test(start_paused = true)]
+async fn a_reading_that_no_answer_can_carry_is_refused() {
+    let mut bench = Bench::new(config());
+    let identifiers = |count| [vec![0x22], [0xF1, 0x91].repeat(count)].concat();
+    // Each record has two bytes of identifier and the four of "HW-1".
+    let most = (0xFFFF - 1) / 6;
+    assert_eq!(bench.accepted(&identifiers(most)).await.len(), 1 + most * 6);
+    assert_eq!(bench.refused(&identifiers(most + 1)).await, 0x14);
+}
+
+#[tokio::test(start_paused = true)]
 async fn every_inventory_field_can_be_read_in_the_default_session() {
     let mut ecu = Bench::new(config());
     let read = ecu.accepted(&[0x22, 0xF1, 0x8A, 0xF1, 0x91, 0xF1, 0x82]).await;
