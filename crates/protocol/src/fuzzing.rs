@@ -1,6 +1,7 @@
 //! What the fuzz target `messages` runs: any octets on any topic, judged alone and against a command.
 #![allow(clippy::unwrap_used, clippy::indexing_slicing, reason = "a property that does not hold is a panic")]
 
+use crate::json::{Node, scan};
 use crate::*;
 
 /// The commands that answers are checked against, by the second octet of the input.
@@ -19,7 +20,7 @@ const MOST_OCTETS_OF_A_REFUSAL: usize = 16 * 1024;
 
 /// The first octet chooses the topic, the second the command that is answered, the rest is the payload.
 ///
-/// - every payload is accepted or refused, and a refusal is short and can be sent;
+/// - every payload is accepted or refused; a refusal is short, can be sent, and points to what is there or is missing;
 /// - what is accepted is written and read again as the same message, by its own sender only;
 /// - what is an answer to a command is also a message by itself;
 /// - the digest of an inventory does not depend on the order of its ECUs.
@@ -31,9 +32,9 @@ pub fn messages(data: &[u8]) {
     let topic = topics.cycle().nth(usize::from(*topic)).unwrap();
 
     let answered = check_message(topic, payload, command.as_ref());
-    is_presentable(&answered);
+    is_presentable(&answered, payload);
     let alone = check_message(topic, payload, None);
-    is_presentable(&alone);
+    is_presentable(&alone, payload);
     assert!(is_accepted(&alone) || !is_accepted(&answered), "{alone:?}, {answered:?}");
     match topic {
         Direction::Up(topic) => up(topic, payload, is_accepted(&alone)),
@@ -45,12 +46,12 @@ fn is_accepted(verdict: &Verdict) -> bool {
     matches!(verdict, Verdict::Accepted { .. })
 }
 
-fn is_presentable(verdict: &Verdict) {
+fn is_presentable(verdict: &Verdict, payload: &[u8]) {
     let Verdict::Refused(refusal) = verdict else { return };
     for text in [&refusal.pointer, &refusal.expected, &refusal.found] {
         assert!(text.len() <= MOST_OCTETS_OF_A_REFUSAL, "{refusal:?}");
     }
-    assert!(refusal.pointer.is_empty() || refusal.pointer.starts_with('/'), "{refusal:?}");
+    points_into(refusal, payload);
     let rejected = ServerMessage {
         msg_id: "SRV_1".parse().unwrap(),
         proto_ver: ProtoVer::CURRENT,
@@ -64,6 +65,34 @@ fn is_presentable(verdict: &Verdict) {
         }),
     };
     assert_eq!(ServerMessage::parse(&rejected.to_json()).unwrap(), rejected);
+}
+
+/// All but the last step of a pointer is there; the last may be what is missing.
+fn points_into(refusal: &Refusal, payload: &[u8]) {
+    let Some((parents, last)) = refusal.pointer.rsplit_once('/') else {
+        return assert!(refusal.pointer.is_empty(), "{refusal:?}");
+    };
+    // A key that is longer than any of the protocol is cut.
+    if refusal.pointer.contains('…') {
+        return;
+    }
+    let document = scan(payload).unwrap();
+    let parent = parents.split('/').skip(1).try_fold(&document, child);
+    let is_there = parent.map(|parent| child(parent, last).is_some());
+    let may_be_missing = matches!(
+        refusal.code,
+        RefusalCode::MissingField | RefusalCode::VciFieldMissing | RefusalCode::ReadinessInconsistent
+    );
+    assert!(is_there.is_some_and(|is_there| is_there || may_be_missing), "{refusal:?}");
+}
+
+fn child<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
+    let key = step.replace("~1", "/").replace("~0", "~");
+    match (node.value.as_object(), node.value.as_array()) {
+        (Some(object), _) => object.member(&key).map(|member| &member.value),
+        (None, Some(items)) => items.get(key.parse::<usize>().ok()?),
+        (None, None) => None,
+    }
 }
 
 fn up(topic: UpTopic, payload: &[u8], accepted: bool) {
