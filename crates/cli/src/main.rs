@@ -2,6 +2,7 @@
 //! Reads arguments and prints answers; what they do lives in the crates below.
 
 mod audit;
+mod bench;
 mod campaign;
 mod check_message;
 mod delta;
@@ -66,6 +67,9 @@ enum Command {
     /// Make, apply and look into deltas between images.
     #[command(subcommand)]
     Delta(delta::Delta),
+    /// Measure what this machine's server takes in.
+    #[command(subcommand)]
+    Bench(bench::Bench),
 }
 
 impl Command {
@@ -82,7 +86,8 @@ impl Command {
             | Self::Audit(_)
             | Self::SecurityEvents(_)
             | Self::CheckMessage(_)
-            | Self::Delta(_) => "warn",
+            | Self::Delta(_)
+            | Self::Bench(_) => "warn",
         }
     }
 }
@@ -122,7 +127,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Token(_)
         | Command::Audit(_)
         | Command::SecurityEvents(_)
-        | Command::Simulate(_)) => command,
+        | Command::Simulate(_)
+        | Command::Bench(_)) => command,
     };
     let runtime = tokio::runtime::Runtime::new().context("the system gave no threads to run on")?;
     runtime.block_on(async {
@@ -136,6 +142,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Audit(audit) => audit.run().await?,
             Command::SecurityEvents(events) => events.run().await?,
             Command::Simulate(simulate) => simulate.run().await?,
+            Command::Bench(bench) => bench.run().await?,
             Command::CheckMessage(_) | Command::Pki(_) | Command::Delta(_) => {}
         }
         Ok(ExitCode::SUCCESS)

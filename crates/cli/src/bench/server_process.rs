@@ -1,0 +1,108 @@
+//! The server under test: a process of its own, in a folder of its own, gone when this is dropped.
+
+use std::net::SocketAddr;
+use std::path::{Path, PathBuf};
+use std::process::{Child, Command, Stdio};
+use std::time::{Duration, Instant};
+
+use anyhow::{Context, bail};
+use farrier_server::pki::Pki;
+use serde::Deserialize;
+use tempfile::TempDir;
+
+use crate::output::now;
+
+/// How long a server may take until it listens.
+const PATIENCE: Duration = Duration::from_secs(30);
+
+pub(super) struct ServerProcess {
+    child: Child,
+    pub(super) pki: Pki,
+    pub(super) mqtt: SocketAddr,
+    folder: TempDir,
+}
+
+/// What the server writes to listening.json, as far as it matters here.
+#[derive(Deserialize)]
+struct Listening {
+    mqtt: SocketAddr,
+}
+
+impl ServerProcess {
+    /// Starts this program as a server; its data go below `dir`, where the disk is that shall be measured.
+    pub(super) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
+        let mut folder = tempfile::Builder::new();
+        let folder = folder.prefix("farrier-bench-");
+        let folder = match dir {
+            Some(dir) => folder.tempdir_in(dir),
+            None => folder.tempdir(),
+        };
+        let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
+        let pki = Pki::init(&folder.path().join("pki"), false, now())?;
+        let data = folder.path().join("data");
+        let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let mut command = Command::new(program);
+        command.args(["--log", "error", "server", "--enroll", "auto"]);
+        command.arg("--data").arg(&data).arg("--pki").arg(folder.path().join("pki"));
+        for listener in ["--mqtt", "--https", "--operator"] {
+            command.args([listener, "127.0.0.1:0"]);
+        }
+        match store {
+            // Not as an argument: there, others see the password.
+            Some(store) => command.env("FARRIER_STORE", store),
+            None => command.env_remove("FARRIER_STORE"),
+        };
+        let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
+        let mut child = child.context("cannot start the server")?;
+        match listening(&mut child, &data.join("listening.json")) {
+            Ok(Listening { mqtt }) => Ok(Self { child, pki, mqtt, folder }),
+            Err(error) => {
+                end(&mut child);
+                Err(error)
+            }
+        }
+    }
+
+    pub(super) fn pid(&self) -> u32 {
+        self.child.id()
+    }
+
+    /// Where everything is.
+    pub(super) fn folder(&self) -> &Path {
+        self.folder.path()
+    }
+
+    /// The store, where it is a file.
+    pub(super) fn store_file(&self) -> PathBuf {
+        self.folder().join("data").join("farrier.db")
+    }
+}
+
+fn listening(child: &mut Child, path: &Path) -> anyhow::Result<Listening> {
+    let deadline = Instant::now() + PATIENCE;
+    loop {
+        // It may be there in part.
+        let written = std::fs::read(path).ok().and_then(|text| serde_json::from_slice(&text).ok());
+        if let Some(listening) = written {
+            return Ok(listening);
+        }
+        if let Some(status) = child.try_wait()? {
+            bail!("the server ended at once ({status}); what it said stands above");
+        }
+        if Instant::now() > deadline {
+            bail!("the server did not listen within {} s", PATIENCE.as_secs());
+        }
+        std::thread::sleep(Duration::from_millis(20));
+    }
+}
+
+fn end(child: &mut Child) {
+    // Its data are thrown away, so that it need not stop in good order.
+    let _ = child.kill().and_then(|()| child.wait());
+}
+
+impl Drop for ServerProcess {
+    fn drop(&mut self) {
+        end(&mut self.child);
+    }
+}

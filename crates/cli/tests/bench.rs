@@ -1,0 +1,72 @@
+//! `farrier bench`: its figures agree with each other, and nothing is left behind.
+
+#![allow(
+    clippy::unwrap_used,
+    clippy::expect_used,
+    clippy::indexing_slicing,
+    reason = "a test: a panic is how it says what is wrong, in its helpers too"
+)]
+
+use std::io::{BufRead, BufReader};
+use std::net::TcpStream;
+use std::path::Path;
+use std::process::{Command, Stdio};
+
+use serde_json::Value;
+
+fn bench_ingest(dir: &Path, seconds: &str) -> Command {
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+    command.env_remove("FARRIER_LOG").env_remove("FARRIER_BENCH_STORE").stdin(Stdio::null());
+    command.args(["bench", "ingest", "--connections", "3", "--seconds", seconds, "--dir"]).arg(dir);
+    command
+}
+
+fn is_empty(dir: &Path) -> bool {
+    std::fs::read_dir(dir).unwrap().next().is_none()
+}
+
+#[test]
+fn ingest_stores_all_that_it_counts_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let output = bench_ingest(dir.path(), "1").arg("--json").output().unwrap();
+    let stderr = String::from_utf8_lossy(&output.stderr);
+    assert!(output.status.success(), "{stderr}");
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let number = |value: &Value| value.as_f64().unwrap();
+    let loads = report["loads"].as_array().unwrap();
+    assert_eq!(loads.len(), 2, "{report}");
+    // Each vehicle enrols itself and sends its inventory before.
+    let mut counted = 3.0 * 2.0;
+    for (load, messages_each) in loads.iter().zip([1.0, 2.0]) {
+        let exchanges = number(&load["exchanges"]);
+        assert!(exchanges > 0.0, "{load}");
+        assert!((number(&load["exchanges_per_second"]) - exchanges).abs() < 0.5, "{load}");
+        assert!(number(&load["p50_ms"]) <= number(&load["p99_ms"]), "{load}");
+        let ratio = number(&load["exchanges_per_second"]) / number(&load["sqlite_limit_per_second"]);
+        assert!((number(&load["of_sqlite_limit"]) - ratio).abs() < 1e-6, "{load}");
+        counted += exchanges * messages_each;
+    }
+    assert_eq!(report["acknowledged"], report["stored"]);
+    // Besides what was measured, there are the messages of the warm-up.
+    assert!(number(&report["acknowledged"]) >= counted, "{report}");
+    assert!(is_empty(dir.path()), "something is left in the folder");
+}
+
+#[test]
+fn ctrl_c_ends_the_server_too_and_leaves_nothing() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut bench =
+        bench_ingest(dir.path(), "600").stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
+    let mut first_line = String::new();
+    BufReader::new(bench.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+    assert!(first_line.contains("3 vehicles are connected"), "{first_line}");
+    let folder = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
+    let listening = std::fs::read(folder.join("data/listening.json")).unwrap();
+    let listening: Value = serde_json::from_slice(&listening).unwrap();
+    let mqtt = listening["mqtt"].as_str().unwrap();
+    let interrupt = Command::new("kill").args(["-INT", &bench.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    assert!(!bench.wait().unwrap().success());
+    assert!(is_empty(dir.path()), "something is left in the folder");
+    assert!(TcpStream::connect(mqtt).is_err(), "the server still listens on {mqtt}");
+}
