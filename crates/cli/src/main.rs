@@ -7,6 +7,7 @@ mod campaign;
 mod check_message;
 mod delta;
 mod demo;
+mod messages;
 mod operator;
 mod output;
 mod pki;
@@ -23,7 +24,7 @@ use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{Parser, Subcommand};
+use clap::{Parser, Subcommand, ValueEnum};
 use tracing_subscriber::EnvFilter;
 
 /// Updates the software of vehicles over the air: all ECUs of a vehicle, or none.
@@ -34,8 +35,20 @@ struct Cli {
     #[arg(long, global = true, env = "FARRIER_LOG", value_name = "FILTER")]
     log: Option<String>,
 
+    /// How the log looks.
+    #[arg(long, global = true, env = "FARRIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    log_format: LogFormat,
+
     #[command(subcommand)]
     command: Command,
+}
+
+#[derive(Clone, Copy, ValueEnum)]
+enum LogFormat {
+    /// For people.
+    Text,
+    /// One JSON object a line, for programs.
+    Json,
 }
 
 #[derive(Subcommand)]
@@ -110,7 +123,10 @@ fn start_log(cli: &Cli) -> anyhow::Result<()> {
         format!("expected a log filter such as info or farrier_server=debug, found {filter:?}; correct --log")
     })?;
     let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    log.with_ansi(std::io::stderr().is_terminal()).init();
+    match cli.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
+        LogFormat::Json => log.json().flatten_event(true).init(),
+    }
     Ok(())
 }
 

@@ -55,6 +55,12 @@ pub(crate) fn moment(millis: Option<i64>) -> String {
     )
 }
 
+/// 2026-11-21 00:29:31.123, UTC.
+pub(crate) fn moment_ms(millis: i64) -> String {
+    let seconds = moment(Some(millis));
+    format!("{}.{:03}", seconds.trim_end_matches(" UTC"), millis.rem_euclid(1000))
+}
+
 /// Text from elsewhere as it may stand in a terminal: without control characters.
 pub(crate) fn plain(text: &str) -> String {
     text.chars().map(|character| if character.is_control() { ' ' } else { character }).collect()

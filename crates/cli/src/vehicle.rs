@@ -5,6 +5,7 @@ use farrier_protocol::{GatewayId, VehicleId};
 use serde::Deserialize;
 use serde_json::json;
 
+use crate::messages::Timeline;
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{moment, plain, print, print_json, table};
 
@@ -27,6 +28,25 @@ enum Command {
     },
     /// Say in one sentence why a vehicle is where it is, and what it waits for.
     Why {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+    },
+    /// Tell everything that passed between the server and a vehicle, as a time line.
+    Messages {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+        /// How many entries at first, the newest.
+        #[arg(long, default_value_t = 50, value_parser = clap::value_parser!(u32).range(1..=1000))]
+        limit: u32,
+        /// Go on with what comes, until Ctrl-C.
+        #[arg(long)]
+        follow: bool,
+        /// Also the messages themselves: of a vehicle's the first 4 KiB, of a refused one the first 16 KiB.
+        #[arg(long)]
+        raw: bool,
+    },
+    /// End a vehicle's quarantine.
+    Release {
         /// The vehicle's id.
         vehicle: VehicleId,
     },
@@ -106,6 +126,14 @@ impl Vehicle {
             Command::List => operator.list(&["vehicles"]).await?,
             Command::Show { vehicle } => operator.get(&["vehicles", vehicle.as_str()]).await?,
             Command::Why { vehicle } => operator.get(&["vehicles", vehicle.as_str(), "why"]).await?,
+            Command::Messages { vehicle, limit, follow, raw } => {
+                let (limit, follow, raw, json) = (*limit, *follow, *raw, self.operator.json);
+                let timeline = Timeline { operator: &operator, vehicle, limit, follow, raw, json };
+                return timeline.print().await;
+            }
+            Command::Release { vehicle } => {
+                operator.post(&["vehicles", vehicle.as_str(), "release"], &json!({})).await?
+            }
             Command::Enroll { vehicle, gateway } => {
                 let body = json!({ "vehicle_id": vehicle, "gateway_id": gateway });
                 operator.post(&["vehicles"], &body).await?
@@ -118,6 +146,10 @@ impl Vehicle {
             Command::List => print(&listed(&read::<Vec<VehicleAnswer>>(&answer)?)),
             Command::Show { .. } => print(&shown(&read(&answer)?)),
             Command::Why { .. } => print(&plain(&read::<WhyAnswer>(&answer)?.sentence)),
+            Command::Messages { .. } => Ok(()),
+            Command::Release { vehicle } => {
+                print(&format!("Released vehicle {vehicle} from its quarantine; its updates go on."))
+            }
             Command::Enroll { vehicle, gateway } => {
                 print(&format!("Enrolled vehicle {vehicle} with gateway {gateway}."))
             }

@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod campaigns;
+mod health;
 mod images;
 mod messages;
 mod operation;
@@ -10,23 +11,25 @@ mod problem;
 mod releases;
 mod request;
 mod routes;
+mod timeline;
 mod tokens;
 mod vehicles;
 
 use std::sync::Arc;
 
 use axum::Router;
-use axum::extract::{DefaultBodyLimit, State};
+use axum::extract::DefaultBodyLimit;
 use axum::middleware;
 use axum::routing::get;
 use farrier_protocol::{Binding, Text, UnixMillis, VehicleId};
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::artifacts::Artifacts;
 use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
+pub(crate) use health::{CanTrust, Vitals};
 use problem::Problem;
 
 /// The largest JSON document that operators may send, in octets.
@@ -40,6 +43,7 @@ pub(crate) struct Api {
     pub(crate) artifacts: Artifacts,
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) clock: WallClock,
+    pub(crate) vitals: Vitals,
 }
 
 impl Api {
@@ -89,7 +93,9 @@ pub(crate) fn router(api: Api) -> Router {
         .fallback(|| async { Problem::no_such_route() })
         .layer(middleware::from_fn_with_state(api.clone(), request::authenticated));
     Router::new()
-        .route("/healthz", get(healthz))
+        .route("/healthz", get(health::healthz))
+        .route("/readyz", get(health::readyz))
+        .route("/metrics", get(health::metrics))
         .nest("/api/v1", v1)
         .fallback(|| async { Problem::no_such_route() })
         .layer(DefaultBodyLimit::max(MOST_JSON_OCTETS))
@@ -103,12 +109,6 @@ struct OpenApiDocument(Arc<Value>);
 /// `GET /openapi.json`
 async fn openapi(axum::Extension(document): axum::Extension<OpenApiDocument>) -> axum::Json<Value> {
     axum::Json(Value::clone(&document.0))
-}
-
-/// Whether the store can be read.
-async fn healthz(State(api): State<Api>) -> Result<axum::Json<Value>, Problem> {
-    api.read(|tx| Ok(crate::store::audit::head(tx)?)).await?;
-    Ok(axum::Json(json!({"status": "ok"})))
 }
 
 /// A name that stands in addresses: as identifiers of the protocol.

@@ -49,6 +49,8 @@ pub struct ServerConfig {
     pub allow_classical_key_exchange: bool,
     /// Let operators come from other machines although their connection is not encrypted.
     pub allow_plaintext_operator: bool,
+    /// Let everybody who reaches the operators' listener read /metrics.
+    pub allow_metrics_without_token: bool,
     /// Largest range, in KiB, that one GET of a vehicle asks for.
     pub max_kb_per_msg: u64,
     /// Whether vehicles are asked to report UPDATE_FAILED.
@@ -133,6 +135,7 @@ impl Default for ServerConfig {
             base_url: None,
             allow_classical_key_exchange: false,
             allow_plaintext_operator: false,
+            allow_metrics_without_token: false,
             max_kb_per_msg: 1024,
             failure_report: false,
             deadlines: Settings::default(),

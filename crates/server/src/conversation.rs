@@ -18,6 +18,7 @@ use farrier_protocol::{
 
 use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
+use crate::measurements;
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, messages, nodes, security_events, vehicles};
 
@@ -194,7 +195,8 @@ fn take(
     };
     let behind_ms = now.0.saturating_sub(message.ts.0);
     vehicles::seen(tx, &message.vehicle_id, now, behind_ms)?;
-    messages::record_accepted(tx, message, content, now, note.as_deref())?;
+    let seen = messages::Seen { payload: &inbound.payload, now, behind_ms, note: note.as_deref() };
+    messages::record_accepted(tx, message, content, &seen)?;
     log_accepted(message, behind_ms);
     Ok(Ok(()))
 }
@@ -221,6 +223,7 @@ fn refuse(
         refusal,
         msg_id,
     };
+    measurements::refusal(refusal.code);
     if is_security_event(refusal.code) {
         security_events::record(tx, &inbound.binding, refusal.code.name(), &refusal.to_string(), now)?;
     }

@@ -5,6 +5,7 @@ mod access;
 mod api;
 mod artifacts;
 pub mod audit;
+mod audit_heads;
 mod config;
 mod conversation;
 mod delta_maker;
@@ -13,6 +14,7 @@ pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod measurements;
 pub mod mqtt;
 mod new_token;
 mod nodes;

@@ -15,8 +15,9 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api::{self, Api};
+use crate::api::{self, Api, CanTrust, Vitals};
 use crate::artifacts::Artifacts;
+use crate::audit_heads::HeadNotes;
 use crate::config::{ConfigError, ServerConfig};
 use crate::conversation::{Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
@@ -31,7 +32,7 @@ use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
-use crate::tls::{TlsError, VehicleTls};
+use crate::tls::{TlsError, TlsFiles, VehicleTls};
 
 /// For operators' requests under way, once the server stops.
 const OPERATOR_DRAIN: Duration = Duration::from_secs(10);
@@ -181,13 +182,21 @@ impl Server {
             node: node.clone(),
             wanted: delta_wanted,
         };
+        let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let api = Api {
             store: store.clone(),
             rules: Arc::clone(&rules),
             artifacts,
             signature,
             clock: Arc::clone(&clock),
+            vitals: Vitals::new(
+                Arc::clone(&connections),
+                can_trust(&own.files),
+                shutdown.clone(),
+                config.allow_metrics_without_token,
+            ),
         };
+        let head_notes = HeadNotes::new(store.clone(), Arc::clone(&clock), &config.data);
         let watch = RevocationWatch {
             own,
             tls: Arc::clone(&tls),
@@ -196,7 +205,6 @@ impl Server {
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
-        let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let Listeners { mqtt, https, operator } = listeners;
         write_listening(&listening, mqtt.1, https.1, operator.1)
             .map_err(|source| StartError::Data { path: listening.clone(), source })?;
@@ -213,6 +221,7 @@ impl Server {
             tokio::spawn(serve_operators(operator.0, api, shutdown.clone())),
             tokio::spawn(watch.run(shutdown.clone())),
             tokio::spawn(delta_maker.run(shutdown.clone())),
+            tokio::spawn(head_notes.run(shutdown.clone())),
         ];
         let node_shutdown = runner_shutdown.clone();
         let runner = tokio::spawn(async move {
@@ -447,6 +456,18 @@ fn rules(
         max_kb_per_msg: config.max_kb_per_msg,
         failure_report: config.failure_report,
         is_connected: Arc::new(move |binding: &Binding| connections.is_connected(binding)),
+    })
+}
+
+/// Whether the vehicles' listeners could be started with the files as they are now.
+fn can_trust(files: &TlsFiles) -> CanTrust {
+    let files = files.clone();
+    Arc::new(move |now| match VehicleTls::load(&files, now) {
+        Ok(_) => true,
+        Err(error) => {
+            tracing::warn!(error = &error as &dyn std::error::Error, "Vehicles cannot be trusted.");
+            false
+        }
     })
 }
 

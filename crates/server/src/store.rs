@@ -6,6 +6,7 @@ pub(crate) mod campaigns;
 pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
+pub(crate) mod fleet;
 pub(crate) mod messages;
 mod migrations;
 pub(crate) mod nodes;
@@ -16,6 +17,7 @@ pub(crate) mod security_events;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;
+pub(crate) mod timeline;
 pub(crate) mod tokens;
 mod tx;
 pub(crate) mod updates;

@@ -34,6 +34,19 @@ impl Api {
         }
     }
 
+    /// Where the API is.
+    pub fn base(&self) -> &str {
+        &self.base
+    }
+
+    /// The text at an address of the operators' listener outside the API.
+    pub async fn text(&self, path: &str) -> String {
+        let root = self.base.trim_end_matches("/api/v1");
+        let response = self.http.get(format!("{root}/{path}")).bearer_auth(&self.token).send().await.unwrap();
+        assert!(response.status().is_success(), "GET {path}: {}", response.status());
+        response.text().await.unwrap()
+    }
+
     /// The answer, whatever it is.
     pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let request = self.http.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.token);

@@ -4,7 +4,7 @@
 use std::net::SocketAddr;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Path, Query, Request, State};
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, MatchedPath, Path, Query, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
@@ -16,6 +16,7 @@ use serde::de::DeserializeOwned;
 use super::Api;
 use super::problem::Problem;
 use crate::access::{Permission, Scope};
+use crate::measurements;
 use crate::store::audit::Actor;
 use crate::store::tokens::{self, Token};
 
@@ -58,7 +59,10 @@ pub(super) async fn authenticated(
     let token = usable_token(&api, request.headers()).await?;
     let caller = Caller { token: token.name, scope: token.scope, client, request_id: request_id.clone() };
     request.extensions_mut().insert(caller);
+    let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let mut response = next.run(request).await;
+    let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    measurements::request(method.as_str(), route, response.status().as_u16());
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);
     }
@@ -87,7 +91,7 @@ fn request_id(headers: &HeaderMap) -> String {
 }
 
 /// Tokens are found by their digest: what a database tells by its time is of no use to whoever guesses.
-async fn usable_token(api: &Api, headers: &HeaderMap) -> Result<Token, Problem> {
+pub(super) async fn usable_token(api: &Api, headers: &HeaderMap) -> Result<Token, Problem> {
     let given = headers.get(header::AUTHORIZATION).and_then(|value| value.to_str().ok());
     let given = given.and_then(|value| value.strip_prefix("Bearer ")).ok_or_else(Problem::unauthorised)?;
     let digest = Sha256::of(given.trim().as_bytes());

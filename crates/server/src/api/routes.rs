@@ -6,6 +6,7 @@ use super::images::{self, Announced, StoredImageAnswer};
 use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
 use super::operation::Operation;
 use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
+use super::timeline::{self, TimelinePage, TimelineQuery};
 use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
 use super::vehicles::{self, NewVehicle, VehicleDetails, VehicleSummary, Why};
 use crate::access::Permission::{Administer, Operate, Release, View};
@@ -32,6 +33,10 @@ fn of_vehicles() -> Vec<Operation> {
         Operation::get("/vehicles/{vehicle_id}/why", vehicles::why)
             .needs(View, "Say why a vehicle is where it is and what it waits for.")
             .answers::<Why>(200, "The reason, as a sentence and as data."),
+        Operation::get("/vehicles/{vehicle_id}/messages", timeline::list)
+            .needs(View, "Tell everything that passed between the server and a vehicle.")
+            .takes_query::<TimelineQuery>()
+            .answers::<TimelinePage>(200, "A page of the time line."),
         Operation::post("/vehicles/{vehicle_id}/release", vehicles::release)
             .needs(Operate, "End a vehicle's quarantine.")
             .answers::<VehicleSummary>(200, "It gets update commands again.")

@@ -1,6 +1,7 @@
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use farrier_protocol::{Sha256, UpTopic};
+use serde_json::json;
 use tower::ServiceExt;
 
 use super::*;
@@ -10,6 +11,9 @@ use crate::store::tokens::{self, Token};
 use crate::testbed::{Car, START, World};
 
 mod audited;
+mod observed;
+mod openapi;
+mod timeline;
 mod tokens_and_scopes;
 
 fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
@@ -52,6 +56,12 @@ impl Operator {
             artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
+            vitals: Vitals::new(
+                Arc::default(),
+                Arc::new(|now| now < START.plus_seconds(100_000)),
+                tokio_util::sync::CancellationToken::new(),
+                false,
+            ),
         });
         Self { router, _dir: dir }
     }

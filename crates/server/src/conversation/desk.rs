@@ -12,6 +12,7 @@ use crate::desk::{
     DeskUnavailable, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand, Receipt,
     WallClock,
 };
+use crate::measurements;
 use crate::store::packages::Grant;
 use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, vehicles};
 
@@ -31,9 +32,11 @@ fn unavailable(error: StoreError) -> DeskUnavailable {
 impl MessageDesk for ServerDesk {
     async fn receive(&self, inbound: Inbound) -> Result<Receipt, DeskUnavailable> {
         let rules = Arc::clone(&self.rules);
-        let vehicle_id = inbound.binding.vehicle_id.clone();
+        let (vehicle_id, topic) = (inbound.binding.vehicle_id.clone(), inbound.topic);
         let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &inbound));
-        taken.await.map_err(unavailable)
+        let receipt = taken.await.map_err(unavailable)?;
+        measurements::message(topic, receipt);
+        Ok(receipt)
     }
 
     async fn pending(&self, binding: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

@@ -24,6 +24,7 @@ use tokio::time::Instant;
 use super::problem::Problem;
 use super::range::{Part, Selection, select};
 use crate::desk::{FileAnswer, PackageDesk, PeerIdentity};
+use crate::measurements;
 
 /// Bytes are read and held in blocks of this size.
 const BLOCK_SIZE: usize = 512 * 1024;
@@ -205,6 +206,7 @@ struct Progress<D: PackageDesk> {
 
 impl<D: PackageDesk> Progress<D> {
     fn went_on(&mut self, bytes: u64) {
+        measurements::package_bytes(bytes);
         self.at_byte += bytes;
         let now = Instant::now();
         match self.told {

@@ -119,6 +119,11 @@ impl Connections {
         }
     }
 
+    /// How many vehicles are connected.
+    pub fn number(&self) -> usize {
+        locked(&self.live).len()
+    }
+
     /// Whether the vehicle is connected.
     pub fn is_connected(&self, binding: &Binding) -> bool {
         self.has_client(&binding.client_id())

@@ -7,6 +7,8 @@ use super::{Row, StoreError, Tx};
 
 /// Octets of a refused message that are kept for people.
 const KEPT_PAYLOAD: usize = 16 * 1024;
+/// Octets of an accepted message that are kept for people.
+const KEPT_ACCEPTED_PAYLOAD: usize = 4 * 1024;
 
 /// The digest of the content that came under this id before.
 pub(crate) fn content_of(
@@ -21,18 +23,32 @@ pub(crate) fn content_of(
     )
 }
 
-/// Remembers an accepted message, with what is worth knowing about it.
+/// How an accepted message came.
+pub(crate) struct Seen<'a> {
+    pub(crate) payload: &'a [u8],
+    pub(crate) now: UnixMillis,
+    /// By how much the vehicle's clock is behind the server's.
+    pub(crate) behind_ms: i64,
+    /// What is worth knowing.
+    pub(crate) note: Option<&'a str>,
+}
+
+/// As much of a message as is kept, as text that any database takes.
+fn beginning(payload: &[u8], octets: usize) -> String {
+    let kept = payload.get(..octets).unwrap_or(payload);
+    String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")
+}
+
+/// Remembers an accepted message.
 pub(crate) fn record_accepted(
     tx: &Tx<'_>,
     message: &VehicleMessage,
     content: Sha256,
-    now: UnixMillis,
-    note: Option<&str>,
+    seen: &Seen<'_>,
 ) -> Result<(), StoreError> {
     tx.exec(
-        "INSERT INTO inbound_message \
-         (vehicle_id, gateway_id, msg_id, content_sha256, message_type, correlation_id, received_at, note) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $8)",
+        "INSERT INTO inbound_message (vehicle_id, gateway_id, msg_id, content_sha256, message_type, correlation_id, \
+         received_at, note, size_bytes, clock_skew_ms, payload) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)",
         &[
             message.vehicle_id.as_str().into(),
             message.gateway_id.as_str().into(),
@@ -40,8 +56,11 @@ pub(crate) fn record_accepted(
             (&content.to_string()).into(),
             message.message_type().name().into(),
             message.correlation_id().map(MsgId::as_str).into(),
-            now.into(),
-            note.into(),
+            seen.now.into(),
+            seen.note.into(),
+            i64::try_from(seen.payload.len()).unwrap_or(i64::MAX).into(),
+            seen.behind_ms.into(),
+            (&beginning(seen.payload, KEPT_ACCEPTED_PAYLOAD)).into(),
         ],
     )?;
     Ok(())
@@ -104,7 +123,6 @@ pub(crate) fn record_refused(
     if counted > 0 {
         return Ok(false);
     }
-    let kept = refused.payload.get(..KEPT_PAYLOAD).unwrap_or(refused.payload);
     let [vehicle_id, gateway_id, topic, digest, code, at] = key;
     tx.exec(
         "INSERT INTO refused_message (id, vehicle_id, gateway_id, topic, payload_sha256, code, first_at, last_at, \
@@ -122,7 +140,7 @@ pub(crate) fn record_refused(
             (&refused.refusal.expected).into(),
             (&refused.refusal.found).into(),
             refused.msg_id.map(MsgId::as_str).into(),
-            (&String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")).into(),
+            (&beginning(refused.payload, KEPT_PAYLOAD)).into(),
         ],
     )?;
     Ok(true)

@@ -9,11 +9,13 @@ use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::{OnCommit, StoreError, Tx, locked, migrations};
+use crate::measurements;
 use address::PostgresAddress;
 use listener::OnNotification;
 use session::Worker;
@@ -106,7 +108,9 @@ impl Postgres {
         let (reply, answer) = oneshot::channel();
         let on_commit = Arc::clone(&self.on_commit);
         let job: Job = Box::new(move |worker| {
+            let begun = Instant::now();
             let result = worker.write(job).map(|(value, committed)| {
+                measurements::commit(1, begun.elapsed());
                 on_commit(committed);
                 value
             });

@@ -4,6 +4,7 @@
 use farrier_protocol::{Binding, UnixMillis, VehicleId};
 
 use super::{Row, StoreError, Tx};
+use crate::measurements;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
 /// Characters of a detail that are kept.
@@ -51,6 +52,7 @@ pub(crate) fn record(
 
 /// Remembers an event, or counts it where the same happened in this hour.
 pub(crate) fn count(tx: &Tx<'_>, event: &NewEvent<'_>, now: UnixMillis) -> Result<(), StoreError> {
+    measurements::security_event(event.kind, event.times);
     let detail: String = event.detail.chars().take(KEPT_DETAIL).collect();
     tx.exec(
         "INSERT INTO security_event (id, kind, subject, vehicle_id, hour, detail, first_at, last_at, times) \

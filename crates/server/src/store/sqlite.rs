@@ -3,6 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
+use std::time::Instant;
 
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
@@ -10,6 +11,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::error::is_fatal;
 use super::{Committed, OnCommit, StoreError, Tx, locked, migrations};
+use crate::measurements;
 
 /// Jobs that wait for the writer; whoever brings more waits.
 const QUEUE: usize = 4096;
@@ -168,6 +170,7 @@ fn write_batch(
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
 ) -> Result<Vec<Done>, rusqlite::Error> {
+    let begun = Instant::now();
     let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
     let mut done = Vec::new();
     let mut next = Some(first);
@@ -187,6 +190,7 @@ fn write_batch(
         next = if done.len() < BATCH { jobs.try_recv().ok() } else { None };
     }
     transaction.commit()?;
+    measurements::commit(done.len(), begun.elapsed());
     Ok(done)
 }
 

@@ -14,6 +14,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::peer_identity;
 use crate::desk::PeerIdentity;
+use crate::measurements::{self, Handshake};
 
 /// Out of file descriptors or the like: trying again at once would only burn the processor.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
@@ -63,11 +64,18 @@ where
             let _place = place;
             // Boxed, so that the handshake's memory is given back before the connection is served.
             match Box::pin(timeout(handshake, shake_hands(stream, config))).await {
-                Ok(Ok((stream, peer))) => Box::pin(serve(stream, peer)).await,
+                Ok(Ok((stream, peer))) => {
+                    measurements::handshake(Handshake::Done);
+                    Box::pin(serve(stream, peer)).await;
+                }
                 Ok(Err(error)) => {
+                    measurements::handshake(Handshake::Refused);
                     tracing::info!(%address, %error, "A TLS handshake was refused.");
                 }
-                Err(_) => tracing::debug!(%address, "A TLS handshake took too long."),
+                Err(_) => {
+                    measurements::handshake(Handshake::TooSlow);
+                    tracing::debug!(%address, "A TLS handshake took too long.");
+                }
             }
         });
     }

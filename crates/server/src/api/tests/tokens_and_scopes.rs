@@ -19,6 +19,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/vehicles", Permission::Operate),
     ("GET", "/vehicles/{vehicle_id}", Permission::View),
     ("GET", "/vehicles/{vehicle_id}/why", Permission::View),
+    ("GET", "/vehicles/{vehicle_id}/messages", Permission::View),
     ("POST", "/vehicles/{vehicle_id}/release", Permission::Operate),
     ("GET", "/refused-messages", Permission::View),
     ("GET", "/security-events", Permission::View),
