@@ -16,6 +16,8 @@ use tokio::task::JoinHandle;
 
 use crate::PATIENCE;
 
+/// The largest packet that a server sends: a command of 256 KiB and what stands around it.
+const MOST_OCTETS: u32 = 512 * 1024;
 /// How long a message is waited for that must not come.
 const SILENCE: Duration = Duration::from_millis(500);
 
@@ -33,6 +35,7 @@ impl MqttClient {
     pub async fn connect(port: u16, certificates: &Path, client_id: &str) -> Option<Self> {
         let mut options = MqttOptions::new(client_id, ("localhost", port));
         options.set_clean_start(true);
+        options.set_max_packet_size(Some(MOST_OCTETS));
         options
             .set_transport(Transport::tls_with_config(TlsConfiguration::Rustls(Arc::new(tls(certificates)))));
         let (client, mut event_loop) = AsyncClient::builder(options).capacity(64).build();
@@ -85,6 +88,15 @@ impl MqttClient {
             }
         };
         serde_json::from_slice(&publish.payload).unwrap()
+    }
+
+    /// The next message for this client, as JSON; `None` if the connection ends before.
+    pub async fn next(&mut self) -> Option<serde_json::Value> {
+        let publish = match self.messages.pop_front() {
+            Some(publish) => publish,
+            None => self.next_message().await?,
+        };
+        Some(serde_json::from_slice(&publish.payload).unwrap())
     }
 
     /// Asserts that nothing is sent to this client for a moment.
