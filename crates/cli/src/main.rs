@@ -2,6 +2,7 @@
 //! Reads arguments and prints answers; what they do lives in the crates below.
 
 mod audit;
+mod backup;
 mod bench;
 mod campaign;
 mod check_message;
@@ -75,6 +76,13 @@ enum Command {
     /// Run a simulated vehicle.
     #[command(subcommand)]
     Simulate(simulate::Simulate),
+    /// Back up a server, also while it runs.
+    Backup(backup::Backup),
+    /// Make a server's data folder from a backup.
+    Restore(backup::Restore),
+    /// Look into a server's store.
+    #[command(subcommand)]
+    Store(backup::Store),
     /// Check one message against the protocol, for those who write their own gateway.
     CheckMessage(check_message::CheckMessage),
     /// Make, apply and look into deltas between images.
@@ -98,6 +106,9 @@ impl Command {
             | Self::Token(_)
             | Self::Audit(_)
             | Self::SecurityEvents(_)
+            | Self::Backup(_)
+            | Self::Restore(_)
+            | Self::Store(_)
             | Self::CheckMessage(_)
             | Self::Delta(_)
             | Self::Bench(_) => "warn",
@@ -135,6 +146,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::CheckMessage(check) => return check.run(),
         Command::Pki(pki) => return pki.run().map(|()| ExitCode::SUCCESS),
         Command::Delta(delta) => return delta.run().map(|()| ExitCode::SUCCESS),
+        Command::Backup(backup) => return backup.run().map(|()| ExitCode::SUCCESS),
+        Command::Restore(restore) => return restore.run().map(|()| ExitCode::SUCCESS),
+        Command::Store(store) => return store.run(),
         command @ (Command::Demo(_)
         | Command::Server(_)
         | Command::Release(_)
@@ -159,7 +173,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::SecurityEvents(events) => events.run().await?,
             Command::Simulate(simulate) => simulate.run().await?,
             Command::Bench(bench) => bench.run().await?,
-            Command::CheckMessage(_) | Command::Pki(_) | Command::Delta(_) => {}
+            Command::CheckMessage(_)
+            | Command::Pki(_)
+            | Command::Delta(_)
+            | Command::Backup(_)
+            | Command::Restore(_)
+            | Command::Store(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     })

@@ -6,6 +6,7 @@ mod api;
 mod artifacts;
 pub mod audit;
 mod audit_heads;
+pub mod backup;
 mod config;
 mod conversation;
 mod delta_maker;

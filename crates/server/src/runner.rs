@@ -166,4 +166,6 @@ fn forget_the_old(tx: &Tx<'_>, now: UnixMillis) -> Result<bool, StoreError> {
 }
 
 #[cfg(test)]
+mod fleet_tests;
+#[cfg(test)]
 mod tests;

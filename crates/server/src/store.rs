@@ -22,12 +22,13 @@ pub(crate) mod tokens;
 mod tx;
 pub(crate) mod updates;
 pub(crate) mod vehicles;
+pub(crate) mod verify;
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farrier_protocol::{Binding, VehicleId};
+use farrier_protocol::{Binding, Sha256, VehicleId};
 use tokio_util::sync::CancellationToken;
 
 pub use error::StoreError;
@@ -186,6 +187,34 @@ pub(crate) fn read_file<T>(
     let mut reader = sqlite::open_reader(path)?;
     let transaction = reader.transaction()?;
     job(&Tx::on_sqlite(&transaction))
+}
+
+/// Reads one consistent state of a store, beside servers that may have it open.
+pub(crate) fn read_once<T: Send>(
+    address: &StoreAddress,
+    job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
+) -> Result<T, StoreError> {
+    match address {
+        StoreAddress::Sqlite(path) => read_file(path, job),
+        StoreAddress::Postgres(address) => postgres::read_once(address, job),
+    }
+}
+
+/// Writes one consistent state of a store in a file to another file, which must not exist, while a server may be
+/// writing to the first.
+pub(crate) fn snapshot(from: &Path, to: &Path) -> Result<(), StoreError> {
+    let reader = sqlite::open_reader(from)?;
+    let to = to.to_string_lossy();
+    reader.execute("VACUUM INTO ?1", [to.as_ref()])?;
+    Ok(())
+}
+
+/// The digests and lengths of all files that belong to a store: images, and deltas that are ready.
+pub(crate) fn images(tx: &Tx<'_>) -> Result<BTreeMap<Sha256, u64>, StoreError> {
+    let read = |row: &Row<'_>| Ok((row.parsed(0, "a digest")?, row.count(1)?));
+    let images = tx.rows("SELECT sha256, size_bytes FROM image", &[], read)?;
+    let deltas = tx.rows("SELECT sha256, size_bytes FROM delta WHERE state = 'ready'", &[], read)?;
+    Ok(images.into_iter().chain(deltas).collect())
 }
 
 /// A new id that sorts after those that this process made before, and that no other server makes.

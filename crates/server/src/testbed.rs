@@ -62,6 +62,11 @@ impl World {
         self.database.open(Arc::new(|_| {}))
     }
 
+    /// Where its SQLite file is.
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.database.folder()
+    }
+
     fn with_database(database: TestDatabase, enroll: Enroll, settings: Settings) -> Self {
         let connected = Arc::new(AtomicBool::new(true));
         let is_connected = Arc::clone(&connected);

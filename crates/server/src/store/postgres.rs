@@ -149,6 +149,17 @@ impl Postgres {
     }
 }
 
+/// Runs a job once on one state of the database; away from the caller's runtime, see [`Postgres::open`].
+pub(super) fn read_once<T: Send>(
+    address: &PostgresAddress,
+    job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError> + Send,
+) -> Result<T, StoreError> {
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| Worker::new(Arc::new(address.clone())).read(job));
+        reading.join().map_err(|_| StoreError::NotCommitted)?
+    })
+}
+
 fn spawn(
     name: &str,
     address: &Arc<PostgresAddress>,

@@ -63,6 +63,21 @@ impl TestDatabase {
         Store::open(&self.address(), on_commit).unwrap()
     }
 
+    pub(crate) fn folder(&self) -> &std::path::Path {
+        self.folder.path()
+    }
+
+    /// Runs statements outside of any store.
+    pub(crate) fn run(&self, sql: String) {
+        match &self.postgres {
+            Some((server, name)) => run_on(&url_of(server, name), sql),
+            None => {
+                let file = rusqlite::Connection::open(self.folder.path().join("farrier.db")).unwrap();
+                file.execute_batch(&sql).unwrap();
+            }
+        }
+    }
+
     /// Ends all connections to the PostgreSQL database, as its restart does.
     pub(crate) fn end_connections(&self) {
         if let Some((server, name)) = &self.postgres {

@@ -213,6 +213,35 @@ async fn servers_that_start_at_once_on_one_database_migrate_it_once() {
 }
 
 #[tokio::test]
+async fn a_filled_store_of_schema_2_is_brought_forward_on_both_databases() {
+    let first = include_str!("../../migrations/0001_first_light.sql");
+    let second = include_str!("../../migrations/0002_deltas.sql");
+    let filled = include_str!("tests/filled_schema_2.sql");
+    let seen = "CREATE TABLE schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL);
+                INSERT INTO schema_step VALUES (1, 'first_light'), (2, 'deltas');";
+    for database in TestDatabase::both() {
+        database.run([first, second, seen, filled].join("\n"));
+        let (store, _) = open(&database);
+        let checks = store.read(verify::all).await.unwrap();
+        assert!(checks.iter().all(|check| check.wrong == 0), "{checks:#?}");
+        let looked_at = |name: &str| checks.iter().find(|check| check.name == name).unwrap().looked_at;
+        assert_eq!((looked_at("vehicles"), looked_at("vehicle updates"), looked_at("releases")), (3, 3, 1));
+        let states = store.read(|tx| {
+            let sql = "SELECT state, due_at, updated_at FROM vehicle_update ORDER BY vehicle_id";
+            tx.rows(sql, &[], |row| Ok((row.text(0)?, row.optional_time(1)?, row.time(2)?)))
+        });
+        let states = states.await.unwrap();
+        assert_eq!(
+            states.iter().map(|(state, ..)| state.as_str()).collect::<Vec<_>>(),
+            ["downloading", "waiting", "downloading"]
+        );
+        assert_eq!(states[1].1, Some(states[1].2), "a silent vehicle is asked again now");
+        assert!(states[0].1.is_some());
+        store.write(|tx| add_token(tx, "new")).await.unwrap();
+    }
+}
+
+#[tokio::test]
 async fn a_store_of_a_newer_version_is_left_alone() {
     for database in TestDatabase::both() {
         let (store, _) = open(&database);

@@ -66,6 +66,9 @@ pub(crate) struct Tx<'c> {
     is_fatal: Cell<bool>,
     /// A statement failed.
     has_failed: Cell<bool>,
+    /// How the database finds the rows of each statement, where a test wants to know.
+    #[cfg(test)]
+    plans: RefCell<Option<Vec<String>>>,
 }
 
 enum Database<'c> {
@@ -88,6 +91,8 @@ impl<'c> Tx<'c> {
             committed: RefCell::default(),
             is_fatal: Cell::default(),
             has_failed: Cell::default(),
+            #[cfg(test)]
+            plans: RefCell::default(),
         }
     }
 
@@ -159,6 +164,8 @@ impl<'c> Tx<'c> {
         parameters: &[Value<'_>],
         read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
     ) -> Result<Vec<R>, StoreError> {
+        #[cfg(test)]
+        self.keep_plan(sql, parameters);
         match &self.database {
             Database::Sqlite(connection) => self.noted(rows_on_sqlite(connection, sql, parameters, read)),
             Database::Postgres(session) => {
@@ -166,6 +173,28 @@ impl<'c> Tx<'c> {
                 rows.iter().map(|row| read(&Row::Postgres(row))).collect()
             }
         }
+    }
+
+    /// From now on keeps the plan of each statement that reads.
+    #[cfg(test)]
+    pub(crate) fn explain(&self) {
+        *self.plans.borrow_mut() = Some(Vec::new());
+    }
+
+    /// The plans that were kept, each after its statement.
+    #[cfg(test)]
+    pub(crate) fn take_plans(&self) -> Vec<String> {
+        self.plans.borrow_mut().take().unwrap_or_default()
+    }
+
+    #[cfg(test)]
+    fn keep_plan(&self, sql: &'static str, parameters: &[Value<'_>]) {
+        let Some(mut plans) = self.plans.borrow_mut().take() else { return };
+        let (explain, column) = if self.is_shared() { ("EXPLAIN", 0) } else { ("EXPLAIN QUERY PLAN", 3) };
+        let explained: &'static str = Box::leak(format!("{explain} {sql}").into_boxed_str());
+        let lines = self.rows(explained, parameters, |row| row.text(column)).unwrap();
+        plans.push(format!("{sql}\n{}\n", lines.join("\n")));
+        *self.plans.borrow_mut() = Some(plans);
     }
 
     /// Reads the first row.

@@ -3,7 +3,7 @@
 use std::error::Error;
 use std::sync::Arc;
 use std::thread::JoinHandle;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use postgres::fallible_iterator::FallibleIterator;
 use tokio_util::sync::CancellationToken;
@@ -50,6 +50,7 @@ fn listen(
     session.batch(&format!("LISTEN {WAKE_CHANNEL}"))?;
     while !closing.is_cancelled() {
         let lost = |error| StoreError::ConnectionLost(Box::new(error));
+        let began = Instant::now();
         let mut notifications = session.client().notifications();
         let mut heard = notifications.timeout_iter(ATTENTION);
         while let Some(notification) = heard.next().map_err(lost)? {
@@ -57,7 +58,8 @@ fn listen(
         }
         drop(heard);
         drop(notifications);
-        if session.client().is_closed() {
+        // A connection that is over has no more notifications, and says so at once.
+        if began.elapsed() < ATTENTION / 2 {
             return Err(StoreError::NotCommitted);
         }
     }

@@ -1,0 +1,175 @@
+//! Looks whether a store is whole: the file, its references, its schema, and whether all that is written in it can be
+//! read. What belongs to it outside, the images, is the backup's to look at.
+
+use farrier_protocol::{ServerMessage, Text, VehicleId};
+
+use super::migrations::STEPS;
+use super::{StoreError, Tx, campaigns, deltas, releases, updates, vehicles};
+
+/// Problems of one kind that are told one by one; of more, only the number is.
+const TOLD: usize = 20;
+
+/// What one look has found.
+#[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
+pub struct Check {
+    /// What was looked at.
+    pub name: &'static str,
+    /// How many of it.
+    pub looked_at: u64,
+    /// How many are not as they should be.
+    pub wrong: u64,
+    /// What is wrong, one sentence for each of the first of them.
+    pub problems: Vec<String>,
+}
+
+impl Check {
+    /// Nothing looked at yet.
+    pub(crate) fn new(name: &'static str) -> Self {
+        Self { name, looked_at: 0, wrong: 0, problems: Vec::new() }
+    }
+
+    /// One more was looked at, and is as it should be unless a problem is given.
+    pub(crate) fn count(&mut self, problem: Option<String>) {
+        self.looked_at = self.looked_at.saturating_add(1);
+        if let Some(problem) = problem {
+            self.wrong = self.wrong.saturating_add(1);
+            if self.problems.len() < TOLD {
+                self.problems.push(problem);
+            }
+        }
+    }
+
+    /// One more row was read; what cannot be understood is a problem, a store that fails an error.
+    fn read<T>(&mut self, key: &str, read: Result<Option<T>, StoreError>) -> Result<(), StoreError> {
+        match read {
+            Ok(Some(_)) => self.count(None),
+            Ok(None) => self.count(Some(format!("{key}: what it refers to is not there"))),
+            Err(error @ StoreError::Damaged { .. }) => self.count(Some(format!("{key}: {error}"))),
+            Err(error) => return Err(error),
+        }
+        Ok(())
+    }
+}
+
+/// Looks at everything that the store says of itself.
+pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
+    let mut checks = Vec::new();
+    // PostgreSQL looks after its files and references itself.
+    if !tx.is_shared() {
+        checks.push(file(tx)?);
+        checks.push(references(tx)?);
+    }
+    let schema = schema(tx)?;
+    let is_current = schema.wrong == 0;
+    checks.push(schema);
+    if is_current {
+        checks.extend([
+            every_vehicle(tx)?,
+            every_update(tx)?,
+            every_command(tx)?,
+            every_campaign(tx)?,
+            every_release(tx)?,
+        ]);
+    }
+    Ok(checks)
+}
+
+fn file(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("file");
+    for found in tx.rows("PRAGMA integrity_check", &[], |row| row.text(0))? {
+        check.count((found != "ok").then_some(found));
+    }
+    Ok(check)
+}
+
+fn references(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("references");
+    let broken = tx.rows("PRAGMA foreign_key_check", &[], |row| {
+        let row_number =
+            row.optional_integer(1)?.map_or_else(String::new, |number| format!(" (row {number})"));
+        Ok(format!(
+            "a row of {}{row_number} refers to one of {} that is not there",
+            row.text(0)?,
+            row.text(2)?
+        ))
+    })?;
+    broken.into_iter().for_each(|problem| check.count(Some(problem)));
+    Ok(check)
+}
+
+fn schema(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("schema");
+    let seen = tx.rows("SELECT number FROM schema_step ORDER BY number", &[], |row| row.integer(0))?;
+    for (number, name, _) in STEPS {
+        let is_missing = !seen.contains(&number);
+        check.count(is_missing.then(|| {
+            format!("step {number} ({name}) is not there yet: it is taken when this version's server starts")
+        }));
+    }
+    for number in seen.iter().filter(|number| !STEPS.iter().any(|(known, _, _)| known == *number)) {
+        check.count(Some(format!("step {number} is of a newer version: run that version")));
+    }
+    Ok(check)
+}
+
+fn every_vehicle(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("vehicles");
+    for id in tx.rows("SELECT vehicle_id FROM vehicle ORDER BY vehicle_id", &[], |row| row.text(0))? {
+        let read = id
+            .parse::<VehicleId>()
+            .map_err(|_| StoreError::Damaged { expected: "a vehicle id", found: id.clone() })
+            .and_then(|vehicle_id| {
+                vehicles::vci(tx, &vehicle_id)?;
+                vehicles::by_id(tx, &vehicle_id)
+            });
+        check.read(&format!("vehicle {id}"), read)?;
+    }
+    Ok(check)
+}
+
+fn every_update(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("vehicle updates");
+    for id in tx.rows("SELECT id FROM vehicle_update ORDER BY id", &[], |row| row.text(0))? {
+        check.read(&format!("vehicle update {id}"), updates::by_id(tx, &id))?;
+    }
+    Ok(check)
+}
+
+fn every_command(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("commands");
+    let unreadable = |row: &super::Row<'_>| {
+        let is_readable = ServerMessage::parse(row.text(1)?.as_bytes()).is_ok();
+        Ok((row.text(0)?, is_readable))
+    };
+    for (id, is_readable) in
+        tx.rows("SELECT msg_id, payload FROM command ORDER BY msg_id", &[], unreadable)?
+    {
+        check.count((!is_readable).then(|| format!("command {id} is no message of this protocol")));
+    }
+    Ok(check)
+}
+
+fn every_campaign(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("campaigns");
+    for name in tx.rows("SELECT name FROM campaign ORDER BY name", &[], |row| row.text(0))? {
+        let read = parsed_name(&name).and_then(|parsed| campaigns::by_name(tx, &parsed));
+        check.read(&format!("campaign {name}"), read)?;
+    }
+    Ok(check)
+}
+
+fn every_release(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("releases");
+    for name in tx.rows("SELECT name FROM release ORDER BY name", &[], |row| row.text(0))? {
+        let read = parsed_name(&name).and_then(|parsed| {
+            deltas::of_release(tx, &parsed)?;
+            releases::by_name(tx, &parsed)
+        });
+        check.read(&format!("release {name}"), read)?;
+    }
+    Ok(check)
+}
+
+fn parsed_name(name: &str) -> Result<Text, StoreError> {
+    name.parse().map_err(|_| StoreError::Damaged { expected: "a name", found: name.to_owned() })
+}
