@@ -85,11 +85,12 @@ fn by_the_standard(range: &[u8], size: u128) -> Asked {
             length => Asked::Part(size.saturating_sub(length), size - 1),
         };
     }
+    let width = first.len().max(last.len());
+    let aligned = |digits: &[u8]| [vec![b'0'; width - digits.len()], digits.to_vec()].concat();
+    if !last.is_empty() && aligned(last) < aligned(first) {
+        return Asked::Nothing;
+    }
     let first = value(first);
     let last = if last.is_empty() { u128::MAX } else { value(last) };
-    match first {
-        _ if last < first => Asked::Nothing,
-        _ if first >= size => Asked::Beyond,
-        _ => Asked::Part(first, last.min(size - 1)),
-    }
+    if first >= size { Asked::Beyond } else { Asked::Part(first, last.min(size - 1)) }
 }
