@@ -5,6 +5,7 @@
 mod advance;
 mod answers;
 mod desk;
+mod grants;
 mod outgoing;
 mod wake_up;
 
@@ -24,6 +25,7 @@ use crate::store::{StoreError, Tx, messages, nodes, security_events, vehicles};
 
 pub(crate) use advance::{advance, look_at_waiting, take_in, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
+pub(crate) use grants::Grants;
 pub(crate) use wake_up::release_from_quarantine;
 
 /// What the conversation goes by; never changes while the server runs.

@@ -118,6 +118,19 @@ pub enum FileAnswer {
     Unknown,
 }
 
+/// How far a vehicle has been served a package.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Download {
+    /// The certificate that the connection was made with.
+    pub peer: PeerIdentity,
+    /// The package.
+    pub pkg_id: PkgId,
+    /// Of its bytes.
+    pub hash: Sha256,
+    /// The farthest byte that was served, exclusive.
+    pub up_to_byte: u64,
+}
+
 /// Decides which vehicle may fetch which package, and is told how far it got.
 pub trait PackageDesk: Send + Sync + 'static {
     /// May this vehicle fetch this package, and where is it?
@@ -142,7 +155,13 @@ pub trait PackageDesk: Send + Sync + 'static {
         hash: &Sha256,
     ) -> impl Future<Output = Result<FileAnswer, DeskUnavailable>> + Send;
 
-    /// Progress: this vehicle has been served the package up to this byte (exclusive) by one request.
-    /// Called at most once a second per request, and at its end. Must not block.
-    fn served(&self, peer: &PeerIdentity, pkg_id: &PkgId, up_to_byte: u64);
+    /// How far downloads have got that are under way or have just ended; says of each whether the vehicle may
+    /// still have the package. Called at most once a second for all vehicles together.
+    ///
+    /// # Errors
+    /// The store failed: the same is told again in a second.
+    fn downloading(
+        &self,
+        downloads: Vec<Download>,
+    ) -> impl Future<Output = Result<Vec<bool>, DeskUnavailable>> + Send;
 }

@@ -1,9 +1,12 @@
 //! The HTTPS endpoint for vehicles: serves package bytes and their signatures, whole or in ranges
 //! (protocol.md §5). Who may fetch what, the desk decides; who asks, the certificate says.
 
+mod blocks;
+mod downloads;
 mod package;
 mod problem;
 mod range;
+mod source;
 mod stall;
 
 use std::sync::Arc;
@@ -28,7 +31,10 @@ use crate::tls::listener::{ListenerLimits, accept_vehicles};
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub use package::fuzzing::http_ranges;
+use blocks::Blocks;
+use downloads::Downloads;
 use problem::Problem;
+use source::LastSource;
 use stall::StallGuard;
 
 /// Times and numbers that bound what a vehicle can hold.
@@ -63,6 +69,25 @@ impl Default for HttpsLimits {
 
 /// The largest header of a request, in octets.
 const MOST_HEADER_OCTETS: u32 = 16 * 1024;
+/// Octets of TLS records that are handed to the system in one call.
+const TLS_BUFFER: usize = 256 * 1024;
+/// Octets of one HTTP/2 answer that wait for the connection.
+const STREAM_BUFFER: usize = 512 * 1024;
+
+/// What all connections share.
+#[derive(Debug, Default)]
+struct Endpoint {
+    blocks: Arc<Blocks>,
+    downloads: Downloads,
+}
+
+/// What the requests of one connection share.
+#[derive(Debug)]
+struct Connection {
+    peer: PeerIdentity,
+    endpoint: Arc<Endpoint>,
+    last_source: LastSource,
+}
 
 /// Serves vehicles until `shutdown` is cancelled; then lets requests under way finish, and resolves
 /// when they have, or their time to do so is over.
@@ -75,15 +100,25 @@ pub async fn serve<D: PackageDesk>(
 ) {
     let listener_limits = ListenerLimits { connections: limits.connections, handshake: limits.handshake };
     let drain = limits.drain;
-    let (router, stopping) = (router(desk), shutdown.clone());
-    let mut tasks = accept_vehicles(listener, move || tls.https(), listener_limits, &shutdown, {
-        move |stream, peer| serve_connection(stream, peer, router.clone(), limits.clone(), stopping.clone())
-    })
-    .await;
-    if timeout(drain, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
-        tracing::warn!("Some downloads did not end in time and are cut; the vehicles will resume them.");
-    }
-    tasks.shutdown().await;
+    let (router, stopping) = (router(Arc::clone(&desk)), shutdown.clone());
+    let (endpoint, drained) = (Arc::new(Endpoint::default()), CancellationToken::new());
+    let of_connections = Arc::clone(&endpoint);
+    let accepting = async {
+        let mut tasks = accept_vehicles(listener, move || tls.https(), listener_limits, &shutdown, {
+            move |stream, peer| {
+                let endpoint = Arc::clone(&of_connections);
+                let connection = Arc::new(Connection { peer, endpoint, last_source: LastSource::default() });
+                serve_connection(stream, connection, router.clone(), limits.clone(), stopping.clone())
+            }
+        })
+        .await;
+        if timeout(drain, async { while tasks.join_next().await.is_some() {} }).await.is_err() {
+            tracing::warn!("Some downloads did not end in time and are cut; the vehicles will resume them.");
+        }
+        tasks.shutdown().await;
+        drained.cancel();
+    };
+    tokio::join!(accepting, endpoint.downloads.keep_telling(&*desk, drained.clone()));
 }
 
 fn router<D: PackageDesk>(desk: Arc<D>) -> Router {
@@ -95,15 +130,16 @@ fn router<D: PackageDesk>(desk: Arc<D>) -> Router {
 }
 
 async fn serve_connection(
-    stream: TlsStream<TcpStream>,
-    peer: PeerIdentity,
+    mut stream: TlsStream<TcpStream>,
+    connection: Arc<Connection>,
     router: Router,
     limits: HttpsLimits,
     stopping: CancellationToken,
 ) {
-    let client_id = peer.common_name.clone();
+    stream.get_mut().1.set_buffer_limit(Some(TLS_BUFFER));
+    let client_id = connection.peer.common_name.clone();
     let service = tower::service_fn(move |mut request: Request<Incoming>| {
-        request.extensions_mut().insert(peer.clone());
+        request.extensions_mut().insert(Arc::clone(&connection));
         router.clone().oneshot(request)
     });
     let mut builder = auto::Builder::new(TokioExecutor::new());
@@ -113,6 +149,7 @@ async fn serve_connection(
         .timer(TokioTimer::new())
         .max_concurrent_streams(limits.streams)
         .max_header_list_size(MOST_HEADER_OCTETS)
+        .max_send_buf_size(STREAM_BUFFER)
         .keep_alive_interval(Duration::from_secs(30))
         .keep_alive_timeout(Duration::from_secs(20));
     let stream = TokioIo::new(StallGuard::new(stream, limits.stall));

@@ -19,7 +19,7 @@ use crate::api::{self, Api, CanTrust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::config::{ConfigError, ServerConfig};
-use crate::conversation::{Rules, ServerDesk};
+use crate::conversation::{Grants, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
@@ -157,8 +157,9 @@ impl Server {
         let connections = Arc::new(Connections::new());
         let due_changed = Arc::new(Notify::new());
         let delta_wanted = Arc::new(Notify::new());
+        let grants = Grants::default();
         let untold = Arc::new(Untold::default());
-        let store = open_store(&config, &connections, &due_changed, &delta_wanted, &untold)?;
+        let store = open_store(&config, &connections, &due_changed, &delta_wanted, &untold, &grants)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -172,6 +173,7 @@ impl Server {
             rules: Arc::clone(&rules),
             artifacts: artifacts.clone(),
             clock: Arc::clone(&clock),
+            grants,
         });
         let delta_maker = DeltaMaker {
             store: store.clone(),
@@ -382,9 +384,11 @@ fn open_store(
     due_changed: &Arc<Notify>,
     delta_wanted: &Arc<Notify>,
     untold: &Arc<Untold>,
+    grants: &Grants,
 ) -> Result<Store, StoreError> {
     let (connections, due_changed) = (Arc::clone(connections), Arc::clone(due_changed));
     let (delta_wanted, untold) = (Arc::clone(delta_wanted), Arc::clone(untold));
+    let grants = grants.clone();
     let has_others = config.store.is_some();
     let on_commit = move |committed: Committed| {
         let elsewhere: Vec<_> =
@@ -394,6 +398,9 @@ fn open_store(
         }
         if committed.due_changed {
             due_changed.notify_one();
+        }
+        if committed.grants_taken_away {
+            grants.taken_away();
         }
         if committed.delta_wanted {
             delta_wanted.notify_one();

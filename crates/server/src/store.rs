@@ -57,6 +57,8 @@ pub(crate) struct Committed {
     pub(crate) wake: BTreeSet<Binding>,
     /// Whether something may be due earlier than before.
     pub(crate) due_changed: bool,
+    /// Whether a vehicle may not fetch any more what it could before.
+    pub(crate) grants_taken_away: bool,
     /// Whether another delta is wanted.
     pub(crate) delta_wanted: bool,
 }

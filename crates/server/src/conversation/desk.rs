@@ -1,20 +1,21 @@
 //! The server behind the endpoints: messages, commands and packages, each from or into the store.
 
-use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farrier_protocol::{Binding, MsgId, PkgId, Sha256, VehicleId};
+use farrier_protocol::{Binding, MsgId, PkgId, Sha256};
+use futures_util::stream::{self, StreamExt, TryStreamExt};
 
+use super::grants::{Grants, Known, Wanted};
 use super::{Rules, receive};
 use crate::artifacts::Artifacts;
 use crate::desk::{
-    DeskUnavailable, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand, Receipt,
-    WallClock,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand,
+    Receipt, WallClock,
 };
 use crate::measurements;
 use crate::store::packages::Grant;
-use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, vehicles};
+use crate::store::{Store, StoreError, commands, deltas, packages, releases, vehicles};
 
 /// What the endpoints speak to.
 #[derive(Clone)]
@@ -23,7 +24,11 @@ pub(crate) struct ServerDesk {
     pub(crate) rules: Arc<Rules>,
     pub(crate) artifacts: Artifacts,
     pub(crate) clock: WallClock,
+    pub(crate) grants: Grants,
 }
+
+/// Downloads whose progress is noted at a time; messages come in between.
+const NOTED_AT_A_TIME: usize = 32;
 
 fn unavailable(error: StoreError) -> DeskUnavailable {
     DeskUnavailable(Box::new(error))
@@ -58,42 +63,27 @@ impl MessageDesk for ServerDesk {
     }
 }
 
-/// What a vehicle asks for.
-struct Wanted {
-    peer: PeerIdentity,
-    pkg_id: PkgId,
-    hash: Sha256,
-}
-
 impl ServerDesk {
-    /// Answers with `serve` if the vehicle may have the package.
-    async fn answer(
-        &self,
-        peer: &PeerIdentity,
-        pkg_id: &PkgId,
-        hash: &Sha256,
-        serve: impl FnOnce(&Tx<'_>, u64) -> Result<FileAnswer, StoreError> + Send + 'static,
-    ) -> Result<FileAnswer, DeskUnavailable> {
-        let wanted = Wanted { peer: peer.clone(), pkg_id: pkg_id.clone(), hash: *hash };
+    /// Reads what the vehicle may do with the package.
+    async fn grant(&self, wanted: &Wanted) -> Result<Grant, DeskUnavailable> {
         let now = (self.clock)();
-        let answer = self.store.read(move |tx| {
-            let Some(vehicle_id) = bound_vehicle(tx, &wanted.peer)? else { return Ok(FileAnswer::Forbidden) };
-            match packages::grant(tx, &vehicle_id, &wanted.pkg_id, &wanted.hash, now)? {
-                Grant::Open { size_bytes } => serve(tx, size_bytes),
-                Grant::Over => Ok(FileAnswer::Gone),
-                Grant::OfOthers => Ok(FileAnswer::Forbidden),
-                Grant::Unknown => Ok(FileAnswer::Unknown),
-            }
+        let beginning = match self.grants.look_up(wanted, now) {
+            Ok(size_bytes) => return Ok(Grant::Open { size_bytes, until: now }),
+            Err(beginning) => beginning,
+        };
+        let asked = wanted.clone();
+        let grant = self.store.read(move |tx| {
+            let Some(vehicle_id) = packages::bound_vehicle(tx, &asked.peer)? else {
+                return Ok(Grant::OfOthers);
+            };
+            packages::grant(tx, &vehicle_id, &asked.pkg_id, &asked.hash, now)
         });
-        answer.await.map_err(unavailable)
+        let grant = grant.await.map_err(unavailable)?;
+        if let Grant::Open { size_bytes, until } = grant {
+            self.grants.remember(wanted, Known { size_bytes, until, beginning });
+        }
+        Ok(grant)
     }
-}
-
-/// The vehicle whose binding this certificate is.
-fn bound_vehicle(tx: &Tx<'_>, peer: &PeerIdentity) -> Result<Option<VehicleId>, StoreError> {
-    let vehicle = vehicles::by_client_id(tx, &peer.common_name)?;
-    let bound = vehicle.filter(|vehicle| vehicle.thumbprint.as_ref() == Some(&peer.thumbprint));
-    Ok(bound.map(|vehicle| vehicle.binding.vehicle_id))
 }
 
 impl PackageDesk for ServerDesk {
@@ -103,8 +93,15 @@ impl PackageDesk for ServerDesk {
         pkg_id: &PkgId,
         hash: &Sha256,
     ) -> Result<FileAnswer, DeskUnavailable> {
-        let path: PathBuf = self.artifacts.path(hash);
-        self.answer(peer, pkg_id, hash, |_, size_bytes| Ok(FileAnswer::Serve { path, size_bytes })).await
+        let wanted = Wanted { peer: peer.clone(), pkg_id: pkg_id.clone(), hash: *hash };
+        Ok(match self.grant(&wanted).await? {
+            Grant::Open { size_bytes, .. } => {
+                FileAnswer::Serve { path: self.artifacts.path(hash), size_bytes }
+            }
+            Grant::Over => FileAnswer::Gone,
+            Grant::OfOthers => FileAnswer::Forbidden,
+            Grant::Unknown => FileAnswer::Unknown,
+        })
     }
 
     async fn signature(
@@ -113,32 +110,33 @@ impl PackageDesk for ServerDesk {
         pkg_id: &PkgId,
         hash: &Sha256,
     ) -> Result<FileAnswer, DeskUnavailable> {
+        match self.package(peer, pkg_id, hash).await? {
+            FileAnswer::Serve { .. } => {}
+            other @ (FileAnswer::Signature(_)
+            | FileAnswer::Forbidden
+            | FileAnswer::Gone
+            | FileAnswer::Unknown) => return Ok(other),
+        }
         let digest = *hash;
-        self.answer(peer, pkg_id, hash, move |tx, _| {
-            let signature = match releases::image(tx, &digest)? {
-                Some(image) => Some(image.signature),
-                None => deltas::signature(tx, &digest)?,
-            };
-            Ok(signature.map_or(FileAnswer::Unknown, FileAnswer::Signature))
-        })
-        .await
+        let signature = self.store.read(move |tx| match releases::image(tx, &digest)? {
+            Some(image) => Ok(Some(image.signature)),
+            None => deltas::signature(tx, &digest),
+        });
+        let signature = signature.await.map_err(unavailable)?;
+        Ok(signature.map_or(FileAnswer::Unknown, FileAnswer::Signature))
     }
 
-    fn served(&self, peer: &PeerIdentity, pkg_id: &PkgId, up_to_byte: u64) {
-        let (desk, peer, pkg_id) = (self.clone(), peer.clone(), pkg_id.clone());
+    async fn downloading(&self, downloads: Vec<Download>) -> Result<Vec<bool>, DeskUnavailable> {
         let now = (self.clock)();
-        tokio::spawn(async move {
-            let noted = desk.store.write(move |tx| match bound_vehicle(tx, &peer)? {
+        let noted = downloads.into_iter().map(|download| {
+            self.store.write(move |tx| match packages::bound_vehicle(tx, &download.peer)? {
                 Some(vehicle_id) => {
                     vehicles::lock(tx, &vehicle_id)?;
-                    packages::served(tx, &vehicle_id, &pkg_id, up_to_byte, now)
+                    packages::served(tx, &vehicle_id, &download, now)
                 }
-                None => Ok(()),
-            });
-            // Progress is for people's eyes: without it nothing else goes wrong.
-            if let Err(error) = noted.await {
-                tracing::debug!(%error, "The progress of a download was not noted.");
-            }
+                None => Ok(false),
+            })
         });
+        stream::iter(noted).buffered(NOTED_AT_A_TIME).map_err(unavailable).try_collect().await
     }
 }

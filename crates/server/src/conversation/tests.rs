@@ -3,7 +3,7 @@ use farrier_protocol::{MessageType, RefusalCode, ServerBody, UpTopic, VciReason}
 use serde_json::json;
 
 use crate::config::Enroll;
-use crate::desk::{FileAnswer, PackageDesk, Receipt};
+use crate::desk::{Download, FileAnswer, PackageDesk, Receipt};
 use crate::store::{messages, vehicles};
 use crate::testbed::{Car, START, World};
 
@@ -281,6 +281,11 @@ async fn accepted_messages_are_forgotten_after_a_month_and_never_while_their_com
     assert_eq!(remembered(&world).await, Some(1), "the retransmission was known");
 }
 
+/// How far the one package was served.
+async fn served(world: &World) -> Option<u64> {
+    world.read(|tx| tx.row("SELECT served_bytes FROM package_grant", &[], |row| row.count(0))).await
+}
+
 #[tokio::test]
 async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
     let mut world = World::new();
@@ -295,13 +300,14 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
             rules: std::sync::Arc::clone(&world.rules),
             artifacts: crate::artifacts::Artifacts::open(dir.path(), "n").unwrap(),
             clock: std::sync::Arc::new(move || now),
+            grants: crate::conversation::Grants::default(),
         }
     };
     let (command, start) = car.to_start_download(&world).await;
     let (pkg_id, hash) = (&start.packages[0].pkg_id, &start.packages[0].hash_sha256);
 
-    let served = desk(&world).package(&car.peer, pkg_id, hash).await.unwrap();
-    assert!(matches!(served, FileAnswer::Serve { size_bytes: 1_000, .. }), "{served:?}");
+    let answer = desk(&world).package(&car.peer, pkg_id, hash).await.unwrap();
+    assert!(matches!(answer, FileAnswer::Serve { size_bytes: 1_000, .. }), "{answer:?}");
     let signature = desk(&world).signature(&car.peer, pkg_id, hash).await.unwrap();
     assert_eq!(signature, FileAnswer::Signature(vec![0x30, 1]));
     assert_eq!(desk(&world).package(&other.peer, pkg_id, hash).await.unwrap(), FileAnswer::Forbidden);
@@ -311,8 +317,20 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
     impostor.thumbprint = other.peer.thumbprint.clone();
     assert_eq!(desk(&world).package(&impostor, pkg_id, hash).await.unwrap(), FileAnswer::Forbidden);
 
+    let got = |up_to_byte| {
+        vec![Download { peer: car.peer.clone(), pkg_id: pkg_id.clone(), hash: *hash, up_to_byte }]
+    };
+    let foreign = vec![Download { peer: other.peer.clone(), ..got(900).remove(0) }];
+    assert_eq!(desk(&world).downloading(got(700)).await.unwrap(), [true]);
+    assert_eq!(desk(&world).downloading(foreign).await.unwrap(), [false]);
+    assert_eq!(desk(&world).downloading(got(600)).await.unwrap(), [true]);
+    assert_eq!(served(&world).await, Some(700));
+
     car.fail(&world, &command, "CONSENT_DENIED", json!({})).await;
     assert_eq!(desk(&world).package(&car.peer, pkg_id, hash).await.unwrap(), FileAnswer::Gone);
+    // What was on its way when the download ended is told a moment later.
+    assert_eq!(desk(&world).downloading(got(800)).await.unwrap(), [false]);
+    assert_eq!(served(&world).await, Some(800));
     world.pass(1).await;
     assert_eq!(desk(&world).signature(&car.peer, pkg_id, hash).await.unwrap(), FileAnswer::Gone);
 }

@@ -105,6 +105,7 @@ impl Workshop {
             rules: Arc::clone(&self.world.rules),
             artifacts: self.artifacts(),
             clock: Arc::new(|| START),
+            grants: crate::conversation::Grants::default(),
         };
         desk.package(&car.peer, &package.pkg_id, &package.hash_sha256).await.unwrap()
     }

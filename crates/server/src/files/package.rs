@@ -3,7 +3,6 @@
 use std::io;
 use std::path::Path;
 use std::sync::Arc;
-use std::time::Duration;
 
 use axum::Extension;
 use axum::body::Body;
@@ -13,23 +12,20 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header}
 use axum::response::{IntoResponse, Response};
 use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
-use bytes::{Bytes, BytesMut};
+use bytes::Bytes;
 use farrier_protocol::{PkgId, Sha256};
 use futures_util::Stream;
 use futures_util::stream;
-use tokio::fs::File;
-use tokio::io::{AsyncReadExt, AsyncSeekExt};
-use tokio::time::Instant;
 
+use super::Connection;
+use super::blocks::Blocks;
+use super::downloads::Share;
 use super::problem::Problem;
 use super::range::{Part, Selection, select};
-use crate::desk::{FileAnswer, PackageDesk, PeerIdentity};
+use super::source::Source;
+use crate::desk::{FileAnswer, PackageDesk};
 use crate::measurements;
 
-/// Bytes are read and held in blocks of this size.
-const BLOCK_SIZE: usize = 512 * 1024;
-/// How often the desk hears of progress.
-const PROGRESS_INTERVAL: Duration = Duration::from_secs(1);
 /// RFC 9530.
 const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 
@@ -37,7 +33,7 @@ const REPR_DIGEST: HeaderName = HeaderName::from_static("repr-digest");
 /// As protocol.md §5 says, `HEAD` answers as `GET` does, ranges included.
 pub(super) async fn serve<D: PackageDesk>(
     State(desk): State<Arc<D>>,
-    Extension(peer): Extension<PeerIdentity>,
+    Extension(connection): Extension<Arc<Connection>>,
     names: Result<UrlPath<(String, String)>, PathRejection>,
     method: Method,
     headers: HeaderMap,
@@ -50,10 +46,11 @@ pub(super) async fn serve<D: PackageDesk>(
     };
     let pkg_id: PkgId = pkg_id.parse().map_err(|_| Problem::NOT_FOUND)?;
     let hash: Sha256 = hash.parse().map_err(|_| Problem::NOT_FOUND)?;
+    let peer = &connection.peer;
     let answer = if signature {
-        desk.signature(&peer, &pkg_id, &hash).await
+        desk.signature(peer, &pkg_id, &hash).await
     } else {
-        desk.package(&peer, &pkg_id, &hash).await
+        desk.package(peer, &pkg_id, &hash).await
     };
     let answer = answer.map_err(|error| {
         let error: &dyn std::error::Error = &error;
@@ -62,8 +59,9 @@ pub(super) async fn serve<D: PackageDesk>(
     })?;
     match answer {
         FileAnswer::Serve { path, size_bytes } => {
-            let progress = Progress { desk, peer, pkg_id, at_byte: 0, told: None };
-            serve_file(&path, size_bytes, &hash, &method, &headers, progress).await
+            let package =
+                Package { connection: &connection, pkg_id: &pkg_id, hash: &hash, path: &path, size_bytes };
+            serve_file(&package, &method, &headers).await
         }
         FileAnswer::Signature(octets) => {
             let content_type = [(header::CONTENT_TYPE, "application/octet-stream")];
@@ -83,26 +81,36 @@ pub(super) async fn serve<D: PackageDesk>(
     }
 }
 
-async fn serve_file<D: PackageDesk>(
-    path: &Path,
+/// What a vehicle may have.
+struct Package<'a> {
+    connection: &'a Connection,
+    pkg_id: &'a PkgId,
+    hash: &'a Sha256,
+    path: &'a Path,
     size_bytes: u64,
-    hash: &Sha256,
+}
+
+async fn serve_file(
+    package: &Package<'_>,
     method: &Method,
     headers: &HeaderMap,
-    progress: Progress<D>,
 ) -> Result<Response, Problem> {
+    let (hash, size_bytes) = (package.hash, package.size_bytes);
     let etag = format!("\"{hash}\"");
-    let mut response = if none_match_names(headers, &etag) {
+    if headers.contains_key(header::IF_MATCH) && !names(headers, &header::IF_MATCH, Strength::Strong, &etag) {
+        return Ok(([(header::ETAG, etag)], Problem::PRECONDITION_FAILED).into_response());
+    }
+    let mut response = if names(headers, &header::IF_NONE_MATCH, Strength::Weak, &etag) {
         StatusCode::NOT_MODIFIED.into_response()
     } else {
         match selection(headers, &etag, size_bytes) {
             Selection::Whole => {
-                let body = content(path, size_bytes, 0, size_bytes, method, progress).await?;
+                let body = content(package, 0, size_bytes, method).await?;
                 ([(header::CONTENT_LENGTH, size_bytes)], body).into_response()
             }
             Selection::Part(Part { first, last }) => {
                 let length = last - first + 1;
-                let body = content(path, size_bytes, first, length, method, progress).await?;
+                let body = content(package, first, length, method).await?;
                 let range = format!("bytes {first}-{last}/{size_bytes}");
                 let length = [(header::CONTENT_LENGTH, length)];
                 (StatusCode::PARTIAL_CONTENT, [(header::CONTENT_RANGE, range)], length, body).into_response()
@@ -123,14 +131,23 @@ async fn serve_file<D: PackageDesk>(
     Ok(response)
 }
 
-fn none_match_names(headers: &HeaderMap, etag: &str) -> bool {
-    headers
-        .get_all(header::IF_NONE_MATCH)
-        .iter()
-        .filter_map(|value| value.to_str().ok())
-        .flat_map(|value| value.split(','))
-        .map(str::trim)
-        .any(|named| named == "*" || named.strip_prefix("W/").unwrap_or(named) == etag)
+/// How two entity tags are compared (RFC 9110 §8.8.3.2).
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Strength {
+    Strong,
+    Weak,
+}
+
+/// Whether a list of entity tags names the package.
+fn names(headers: &HeaderMap, list: &HeaderName, strength: Strength, etag: &str) -> bool {
+    let values = headers.get_all(list).iter().filter_map(|value| value.to_str().ok());
+    values.flat_map(|value| value.split(',')).map(str::trim).any(|named| {
+        let named = match strength {
+            Strength::Weak => named.strip_prefix("W/").unwrap_or(named),
+            Strength::Strong => named,
+        };
+        named == "*" || named == etag
+    })
 }
 
 /// A range counts only for the representation that the vehicle has the beginning of.
@@ -144,90 +161,50 @@ fn selection(headers: &HeaderMap, etag: &str, size_bytes: u64) -> Selection {
 }
 
 /// The body; empty for HEAD, though the file must be there all the same.
-async fn content<D: PackageDesk>(
-    path: &Path,
-    size_bytes: u64,
-    first: u64,
-    length: u64,
-    method: &Method,
-    mut progress: Progress<D>,
-) -> Result<Body, Problem> {
-    let opened = async {
-        let mut file = File::open(path).await?;
-        let found = file.metadata().await?.len();
-        if found != size_bytes {
-            return Err(io::Error::other(format!("expected {size_bytes} bytes, found {found}")));
-        }
-        file.seek(io::SeekFrom::Start(first)).await?;
-        Ok(file)
-    };
-    let file = opened.await.map_err(|error| {
+async fn content(package: &Package<'_>, first: u64, length: u64, method: &Method) -> Result<Body, Problem> {
+    let Package { path, size_bytes, connection, .. } = package;
+    let source = connection.last_source.open(path, *size_bytes).await.map_err(|error| {
         tracing::error!(path = %path.display(), %error, "A package's file cannot be read.");
         Problem::INTERNAL
     })?;
     if method == Method::HEAD {
         return Ok(Body::empty());
     }
-    progress.at_byte = first;
-    Ok(Body::from_stream(blocks(file, length, progress)))
+    let share = connection.endpoint.downloads.begin(&connection.peer, package.pkg_id, package.hash, first);
+    let blocks = Arc::clone(&connection.endpoint.blocks);
+    Ok(Body::from_stream(Content { source, blocks, share, at_byte: first, left: length }.into_stream()))
 }
 
-/// The next `left` bytes of the file, block by block: the next is read when the last is on its way.
-fn blocks<D: PackageDesk>(
-    file: File,
-    left: u64,
-    progress: Progress<D>,
-) -> impl Stream<Item = io::Result<Bytes>> {
-    stream::try_unfold((file, left, progress), |(mut file, left, mut progress)| async move {
-        if left == 0 {
-            return Ok(None);
-        }
-        let block_size = usize::try_from(left).unwrap_or(usize::MAX).min(BLOCK_SIZE);
-        let mut block = BytesMut::with_capacity(block_size);
-        let read = (&mut file).take(left.min(BLOCK_SIZE as u64)).read_buf(&mut block).await?;
-        if read == 0 {
-            tracing::error!(pkg_id = %progress.pkg_id, "A package's file became shorter while it was served.");
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-        progress.went_on(read as u64);
-        Ok(Some((block.freeze(), (file, left.saturating_sub(read as u64), progress))))
-    })
-}
-
-/// Tells the desk how far a request got: now and then, and at its end.
-struct Progress<D: PackageDesk> {
-    desk: Arc<D>,
-    peer: PeerIdentity,
-    pkg_id: PkgId,
+/// What is left of a body: the next block is read when the last is on its way.
+struct Content {
+    source: Source,
+    blocks: Arc<Blocks>,
+    share: Share,
     at_byte: u64,
-    /// When, and up to which byte; nothing is told of what was not begun.
-    told: Option<(Instant, u64)>,
+    left: u64,
 }
 
-impl<D: PackageDesk> Progress<D> {
-    fn went_on(&mut self, bytes: u64) {
-        measurements::package_bytes(bytes);
-        self.at_byte += bytes;
-        let now = Instant::now();
-        match self.told {
-            Some((at, _)) if now - at >= PROGRESS_INTERVAL => self.tell(now),
-            // The first block counts from its beginning.
-            None => self.told = Some((now, 0)),
-            Some(_) => {}
-        }
-    }
-
-    fn tell(&mut self, now: Instant) {
-        self.told = Some((now, self.at_byte));
-        self.desk.served(&self.peer, &self.pkg_id, self.at_byte);
-    }
-}
-
-impl<D: PackageDesk> Drop for Progress<D> {
-    fn drop(&mut self) {
-        if self.told.is_some_and(|(_, up_to)| up_to < self.at_byte) {
-            self.tell(Instant::now());
-        }
+impl Content {
+    fn into_stream(self) -> impl Stream<Item = io::Result<Bytes>> {
+        stream::try_unfold(self, |mut content| async move {
+            if content.left == 0 {
+                return Ok(None);
+            }
+            if content.share.is_over() {
+                tracing::info!("A download is ended: the vehicle may not have the package any more.");
+                return Err(io::ErrorKind::PermissionDenied.into());
+            }
+            let block = content.source.read(content.at_byte, content.left, &content.blocks).await;
+            let block = block.inspect_err(|error| {
+                tracing::error!(%error, "A package's file cannot be read on while it is served.");
+            })?;
+            let read = block.len() as u64;
+            content.at_byte += read;
+            content.left = content.left.saturating_sub(read);
+            content.share.went_on(read);
+            measurements::package_bytes(read);
+            Ok(Some((block, content)))
+        })
     }
 }
 

@@ -23,6 +23,10 @@ impl Problem {
     };
     pub(super) const METHOD_NOT_ALLOWED: Self =
         Self { status: StatusCode::METHOD_NOT_ALLOWED, detail: "Only GET and HEAD are allowed." };
+    pub(super) const PRECONDITION_FAILED: Self = Self {
+        status: StatusCode::PRECONDITION_FAILED,
+        detail: "The package has another ETag than If-Match names.",
+    };
     pub(super) const RANGE_NOT_SATISFIABLE: Self = Self {
         status: StatusCode::RANGE_NOT_SATISFIABLE,
         detail: "The range begins after the end of the package.",

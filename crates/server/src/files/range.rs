@@ -69,6 +69,8 @@ fn is_beyond(first: &str, last: &str) -> bool {
 
 #[cfg(test)]
 mod tests {
+    use proptest::prelude::*;
+
     use super::*;
 
     fn part(first: u64, last: u64) -> Selection {
@@ -116,11 +118,82 @@ mod tests {
         assert_eq!(select("bytes=-5", 0), Selection::Whole);
     }
 
-    proptest::proptest! {
+    /// What stands between the commas, as it was meant rather than as it is written.
+    #[derive(Debug, Clone)]
+    enum Meant {
+        FromTo(u64, u64),
+        From(u64),
+        Last(u64),
+    }
+
+    impl Meant {
+        fn written(&self) -> String {
+            match self {
+                Self::FromTo(first, last) => format!("{first}-{last}"),
+                Self::From(first) => format!("{first}-"),
+                Self::Last(count) => format!("-{count}"),
+            }
+        }
+
+        /// RFC 9110 §14.1.2, asked of one octet.
+        fn means(&self, at: u64, size: u64) -> bool {
+            match self {
+                Self::FromTo(first, last) => (first..=last).contains(&&at),
+                Self::From(first) => at >= *first,
+                Self::Last(count) => size - at <= *count,
+            }
+        }
+
+        fn is_valid(&self) -> bool {
+            match self {
+                Self::FromTo(first, last) => first <= last,
+                Self::From(_) | Self::Last(_) => true,
+            }
+        }
+    }
+
+    fn meant() -> impl Strategy<Value = Meant> {
+        let number = || prop_oneof![0_u64..80, Just(u64::MAX)];
+        prop_oneof![
+            (number(), number()).prop_map(|(first, last)| Meant::FromTo(first, last)),
+            number().prop_map(Meant::From),
+            number().prop_map(Meant::Last),
+        ]
+    }
+
+    proptest! {
         #[test]
-        fn a_part_always_lies_within_the_file(range in "bytes=[0-9]{0,22}-[0-9]{0,22}", size in 0_u64..) {
+        fn a_part_holds_exactly_the_octets_that_are_meant(
+            meant in proptest::collection::vec(meant(), 1..3),
+            size in 0_u64..70,
+            unit in "[bB][yY][tT][eE][sS]",
+            space in " {0,2}",
+        ) {
+            let written: Vec<_> = meant.iter().map(Meant::written).collect();
+            let found = select(&format!("{unit}={space}{}{space}", written.join(",")), size);
+            let [meant] = meant.as_slice() else {
+                prop_assert_eq!(found, Selection::Whole, "several ranges get the whole");
+                return Ok(());
+            };
+            let octets: Vec<_> = (0..size).filter(|at| meant.means(*at, size)).collect();
+            match found {
+                Selection::Part(part) => {
+                    prop_assert!(meant.is_valid());
+                    prop_assert_eq!((part.first..=part.last).collect::<Vec<_>>(), octets);
+                }
+                Selection::Unsatisfiable => prop_assert!(meant.is_valid() && octets.is_empty()),
+                // Not valid, or the last octets of nothing.
+                Selection::Whole => {
+                    let last_of_nothing = size == 0 && matches!(meant, Meant::Last(1..));
+                    prop_assert!(!meant.is_valid() || last_of_nothing);
+                }
+            }
+        }
+
+        #[test]
+        fn whatever_is_asked_a_part_lies_within_the_file(range in "\\PC{0,40}|bytes=[0-9]{0,22}-[0-9]{0,22}", size in 0_u64..) {
             if let Selection::Part(part) = select(&range, size) {
-                proptest::prop_assert!(part.first <= part.last && part.last < size);
+                prop_assert!(part.first <= part.last && part.last < size);
             }
         }
     }

@@ -2,24 +2,32 @@
 
 use std::path::PathBuf;
 use std::sync::Mutex;
+use std::sync::atomic::{AtomicBool, Ordering};
 
 use axum::body::Body;
 use axum::http::{HeaderMap, StatusCode, header};
 use bytes::Bytes;
 use farrier_protocol::{PkgId, Sha256};
 use hyper_util::rt::TokioIo;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 
 use super::*;
-use crate::desk::{DeskUnavailable, FileAnswer};
+use crate::desk::{DeskUnavailable, Download, FileAnswer};
 use crate::tls::testbed::{Testbed, binding, connect};
+
+/// More than fits into all buffers on the way; the file has holes only.
+const LONG: u64 = 256 * 1024 * 1024;
 
 /// Serves `fw` to the first vehicle only; other names stand for other answers.
 struct FakeDesk {
     content: PathBuf,
     size_bytes: u64,
     hash: Sha256,
-    served: Mutex<Vec<(String, u64)>>,
+    told: Mutex<Vec<Vec<Download>>>,
+    heard: Notify,
+    is_cancelled: AtomicBool,
 }
 
 impl PackageDesk for FakeDesk {
@@ -36,6 +44,7 @@ impl PackageDesk for FakeDesk {
         match pkg_id.as_str() {
             "fw" if *hash == self.hash => serve(self.content.clone(), self.size_bytes),
             "empty" => serve(self.content.with_file_name("empty"), 0),
+            "long" => serve(self.content.with_file_name("long"), LONG),
             "short" => serve(self.content.clone(), self.size_bytes + 1),
             "lost" => serve(self.content.with_file_name("lost"), 1),
             "gone" => Ok(FileAnswer::Gone),
@@ -56,8 +65,11 @@ impl PackageDesk for FakeDesk {
         Ok(FileAnswer::Signature(b"signature".to_vec()))
     }
 
-    fn served(&self, _: &PeerIdentity, pkg_id: &PkgId, up_to_byte: u64) {
-        self.served.lock().unwrap().push((pkg_id.to_string(), up_to_byte));
+    async fn downloading(&self, downloads: Vec<Download>) -> Result<Vec<bool>, DeskUnavailable> {
+        let open = downloads.iter().map(|_| !self.is_cancelled.load(Ordering::Relaxed)).collect();
+        self.told.lock().unwrap().push(downloads);
+        self.heard.notify_one();
+        Ok(open)
     }
 }
 
@@ -95,11 +107,14 @@ impl Running {
         let content: Vec<u8> = (0..1_200_007_u32).map(|at| (at % 251) as u8).collect();
         std::fs::write(bed.path("content"), &content).unwrap();
         std::fs::write(bed.path("empty"), b"").unwrap();
+        std::fs::File::create(bed.path("long")).unwrap().set_len(LONG).unwrap();
         let desk = Arc::new(FakeDesk {
             content: bed.path("content"),
             size_bytes: content.len() as u64,
             hash: Sha256::of(&content),
-            served: Mutex::default(),
+            told: Mutex::default(),
+            heard: Notify::new(),
+            is_cancelled: AtomicBool::new(false),
         });
         for vehicle in ["VEH_001", "VEH_002"] {
             bed.vehicle(&binding(vehicle, "CCU_001"));
@@ -267,6 +282,27 @@ async fn what_the_vehicle_has_already_is_not_sent_again() {
 }
 
 #[tokio::test]
+async fn what_the_vehicle_does_not_expect_is_not_sent() {
+    let running = Running::start().await;
+    let etag = running.etag();
+    let (weak, listed) = (format!("W/{etag}"), format!("\"a\", {etag}"));
+    for (matching, expected) in [
+        (etag.as_str(), StatusCode::OK),
+        (&listed, StatusCode::OK),
+        ("*", StatusCode::OK),
+        (&weak, StatusCode::PRECONDITION_FAILED),
+        ("\"other\"", StatusCode::PRECONDITION_FAILED),
+    ] {
+        let answer = running.get(&running.url("fw"), &[("if-match", matching)]).await;
+        assert_eq!((answer.status, answer.header("etag")), (expected, etag.as_str()), "{matching}");
+    }
+    assert_problem(
+        &running.get(&running.url("fw"), &[("if-match", "\"other\""), ("range", "bytes=0-1")]).await,
+        StatusCode::PRECONDITION_FAILED,
+    );
+}
+
+#[tokio::test]
 async fn head_answers_as_get_does_without_content() {
     let running = Running::start().await;
     let answer = running.ask_one("HEAD", &running.url("fw"), &[]).await;
@@ -276,7 +312,9 @@ async fn head_answers_as_get_does_without_content() {
     let part = running.ask_one("HEAD", &running.url("fw"), &[("range", "bytes=0-9")]).await;
     assert_eq!((part.status, part.header("content-length")), (StatusCode::PARTIAL_CONTENT, "10"));
     assert!(answer.body.is_empty() && part.body.is_empty());
-    assert!(running.desk.served.lock().unwrap().is_empty(), "nothing was served");
+    running.shutdown.cancel();
+    running.server.await.unwrap();
+    assert!(running.desk.told.lock().unwrap().is_empty(), "nothing was served");
 }
 
 #[tokio::test]
@@ -335,16 +373,50 @@ async fn what_is_not_served_is_a_problem_without_internals() {
 }
 
 #[tokio::test]
-async fn the_desk_hears_how_far_a_request_got() {
+async fn the_desk_hears_once_for_all_requests_how_far_a_vehicle_got() {
+    let started = std::time::Instant::now();
     let running = Running::start().await;
-    running.get(&running.url("fw"), &[("range", "bytes=100-199")]).await;
+    for _ in 0..20 {
+        running.get(&running.url("fw"), &[("range", "bytes=100-199")]).await;
+    }
     running.get(&running.url("fw"), &[]).await;
-    // The end of the second is told when its body is let go of, at the latest when the server has stopped.
+    let (desk, size) = (Arc::clone(&running.desk), running.content.len() as u64);
     running.shutdown.cancel();
     running.server.await.unwrap();
-    let served = running.desk.served.lock().unwrap();
-    assert_eq!(served.first(), Some(&("fw".to_owned(), 200)));
-    assert_eq!(served.last(), Some(&("fw".to_owned(), running.content.len() as u64)));
+    let told = desk.told.lock().unwrap();
+    // At most once a second, and once at the end.
+    assert!(told.len() as u64 <= 2 + started.elapsed().as_secs(), "{}", told.len());
+    assert!(told.iter().all(|downloads| downloads.len() == 1), "one vehicle fetched one package");
+    let last = told.last().unwrap().first().unwrap();
+    assert_eq!((last.pkg_id.as_str(), last.up_to_byte), ("fw", size));
+    assert_eq!((last.hash, last.peer.common_name.as_str()), (desk.hash, "VEH_001_CCU_001"));
+}
+
+#[tokio::test]
+async fn a_download_that_is_cancelled_ends_in_the_middle() {
+    let running = Running::start().await;
+    let mut config = running.bed.usual_client(&running.bed.path("VEH_001_CCU_001"));
+    config.alpn_protocols = vec![b"http/1.1".to_vec()];
+    let mut stream = connect(config, running.port).await.unwrap();
+    let request = format!("GET {} HTTP/1.1\r\nhost: localhost\r\n\r\n", running.url("long"));
+    stream.write_all(request.as_bytes()).await.unwrap();
+    let mut head = vec![0; 4096];
+    stream.read_exact(&mut head).await.unwrap();
+    assert!(head.starts_with(b"HTTP/1.1 200"));
+    running.desk.is_cancelled.store(true, Ordering::Relaxed);
+    // Twice, so that the second was asked after the cancellation.
+    for _ in 0..2 {
+        running.desk.heard.notified().await;
+    }
+    let mut octets = vec![0; 64 * 1024];
+    let mut got = head.len() as u64;
+    loop {
+        match stream.read(&mut octets).await {
+            Ok(0) | Err(_) => break,
+            Ok(read) => got += read as u64,
+        }
+    }
+    assert!(got < LONG, "the body went on to its end");
 }
 
 #[tokio::test]

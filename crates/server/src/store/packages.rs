@@ -4,6 +4,7 @@ use farrier_campaign::Plan;
 use farrier_protocol::{PkgId, Sha256, UnixMillis, VehicleId};
 
 use super::{StoreError, Tx};
+use crate::desk::{Download, PeerIdentity};
 
 /// What a vehicle may do with a package.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -12,6 +13,8 @@ pub(crate) enum Grant {
     Open {
         /// Its length.
         size_bytes: u64,
+        /// Until when, exclusive.
+        until: UnixMillis,
     },
     /// It could, until the update ended or expired.
     Over,
@@ -55,7 +58,17 @@ pub(crate) fn close(tx: &Tx<'_>, update_id: &str, now: UnixMillis) -> Result<(),
         "UPDATE package_grant SET open_until = $2 WHERE vehicle_update_id = $1 AND open_until > $2",
         &[update_id.into(), now.into()],
     )?;
+    tx.grants_taken_away();
     Ok(())
+}
+
+/// The vehicle whose binding this certificate is.
+pub(crate) fn bound_vehicle(tx: &Tx<'_>, peer: &PeerIdentity) -> Result<Option<VehicleId>, StoreError> {
+    tx.row(
+        "SELECT vehicle_id FROM vehicle WHERE client_id = $1 AND thumbprint = $2",
+        &[peer.common_name.as_str().into(), peer.thumbprint.as_str().into()],
+        |row| row.parsed(0, "a vehicle id"),
+    )
 }
 
 pub(crate) fn grant(
@@ -73,7 +86,11 @@ pub(crate) fn grant(
         |row| Ok((row.time(0)?, row.count(1)?)),
     )?;
     if let Some((open_until, size_bytes)) = own {
-        return Ok(if open_until > now { Grant::Open { size_bytes } } else { Grant::Over });
+        return Ok(if open_until > now {
+            Grant::Open { size_bytes, until: open_until }
+        } else {
+            Grant::Over
+        });
     }
     let of_others = tx.row(
         "SELECT 1 FROM package_grant WHERE pkg_id = $1 AND sha256 = $2 LIMIT 1",
@@ -83,25 +100,33 @@ pub(crate) fn grant(
     Ok(if of_others.is_some() { Grant::OfOthers } else { Grant::Unknown })
 }
 
-/// Notes how far a vehicle has fetched a package; a shorter way than before changes nothing.
+/// Notes how far a vehicle has fetched a package, where that is farther than before; says whether it may still
+/// fetch it. What was served before the end counts also after it.
 pub(crate) fn served(
     tx: &Tx<'_>,
     vehicle_id: &VehicleId,
-    pkg_id: &PkgId,
-    up_to_byte: u64,
+    download: &Download,
     now: UnixMillis,
-) -> Result<(), StoreError> {
-    tx.exec(
-        "UPDATE package_grant SET served_bytes = $3 \
-         WHERE vehicle_id = $1 AND pkg_id = $2 AND open_until > $4 AND served_bytes < $3",
-        &[
-            vehicle_id.as_str().into(),
-            pkg_id.as_str().into(),
-            i64::try_from(up_to_byte).unwrap_or(i64::MAX).into(),
-            now.into(),
-        ],
+) -> Result<bool, StoreError> {
+    let digest = download.hash.to_string();
+    let newest = tx.row(
+        "SELECT vehicle_update_id, open_until, served_bytes FROM package_grant \
+         WHERE vehicle_id = $1 AND pkg_id = $2 AND sha256 = $3 ORDER BY open_until DESC LIMIT 1",
+        &[vehicle_id.as_str().into(), download.pkg_id.as_str().into(), (&digest).into()],
+        |row| Ok((row.text(0)?, row.time(1)?, row.count(2)?)),
     )?;
-    Ok(())
+    let Some((update_id, open_until, served_before)) = newest else { return Ok(false) };
+    if served_before < download.up_to_byte {
+        tx.exec(
+            "UPDATE package_grant SET served_bytes = $3 WHERE vehicle_update_id = $1 AND pkg_id = $2",
+            &[
+                (&update_id).into(),
+                download.pkg_id.as_str().into(),
+                i64::try_from(download.up_to_byte).unwrap_or(i64::MAX).into(),
+            ],
+        )?;
+    }
+    Ok(open_until > now)
 }
 
 /// Bytes of all packages of an update that the vehicle has fetched.

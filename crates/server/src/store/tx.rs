@@ -120,6 +120,11 @@ impl<'c> Tx<'c> {
         self.committed.borrow_mut().due_changed = true;
     }
 
+    /// Once this is durable, nobody goes by what vehicles could fetch before.
+    pub(crate) fn grants_taken_away(&self) {
+        self.committed.borrow_mut().grants_taken_away = true;
+    }
+
     /// Once this is durable, the maker of deltas looks what is wanted.
     pub(crate) fn delta_wanted(&self) {
         self.committed.borrow_mut().delta_wanted = true;
