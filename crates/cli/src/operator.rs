@@ -6,9 +6,16 @@ use std::sync::Arc;
 use clap::Args;
 use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
 use reqwest::{Body, Client, Method, StatusCode, Url};
+use rustls::RootCertStore;
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
+use rustls_platform_verifier::BuilderVerifierExt;
 use serde::Deserialize;
 use serde::de::DeserializeOwned;
 use serde_json::Value;
+
+/// What the server calls the root that its certificate leads to.
+const CA_BESIDE_TOKEN: &str = "operator.ca.pem";
 
 /// Carries the detached signature of an image, base64 of ASN.1 DER.
 const SIGNATURE_HEADER: &str = "farrier-signature";
@@ -34,6 +41,11 @@ pub(crate) struct OperatorArgs {
     #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
 
+    /// The root certificate (PEM) that the server's certificate must lead to. Without it: operator.ca.pem beside
+    /// the token file, else what this machine trusts.
+    #[arg(long, global = true, env = "FARRIER_CA", value_name = "FILE")]
+    pub(crate) ca: Option<PathBuf>,
+
     /// Print the answer as JSON, for programs.
     #[arg(long, global = true)]
     pub(crate) json: bool,
@@ -56,7 +68,15 @@ pub(crate) enum OperatorError {
     #[error("expected a token of printable characters in one line, found something else; copy it again")]
     TokenForm,
     #[error(
-        "expected the server's address as host:port or http://host:port, found {found:?}; correct --server"
+        "cannot use the root certificate {path}; name the operator.ca.pem of the server's data folder with --ca"
+    )]
+    Ca {
+        path: PathBuf,
+        #[source]
+        source: Box<dyn std::error::Error + Send + Sync>,
+    },
+    #[error(
+        "expected the server's address as host:port or https://host:port, found {found:?}; correct --server"
     )]
     Address { found: String },
     #[error("cannot reach the server at {url}; start it with `farrier server`, or correct --server")]
@@ -65,6 +85,19 @@ pub(crate) enum OperatorError {
         #[source]
         source: reqwest::Error,
     },
+    #[error(
+        "the certificate of the server at {url} is not trusted; name the root certificate that it leads to with --ca or \
+         FARRIER_CA (the server writes its own to operator.ca.pem in its data folder)"
+    )]
+    Untrusted {
+        url: Url,
+        #[source]
+        source: Box<rustls::Error>,
+    },
+    #[error(
+        "expected TLS from the server at {url}, found something else; if it speaks plain HTTP, give --server http://…"
+    )]
+    NoTls { url: Url },
     #[error("the server at {url} does not take this token: {detail}")]
     Unauthorized { url: Url, detail: String },
     #[error("{title}: {detail}")]
@@ -104,7 +137,9 @@ impl Operator {
         let mut authorization = HeaderValue::from_str(&format!("Bearer {}", token.trim()))
             .map_err(|_| OperatorError::TokenForm)?;
         authorization.set_sensitive(true);
-        Ok(Self { http: http_client()?, base: base_url(&args.server)?, authorization })
+        let beside_token = args.token_file.as_ref().map(|path| path.with_file_name(CA_BESIDE_TOKEN));
+        let ca = args.ca.clone().or_else(|| beside_token.filter(|path| path.is_file()));
+        Ok(Self { http: http_client(ca.as_deref())?, base: base_url(&args.server)?, authorization })
     }
 
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, OperatorError> {
@@ -179,10 +214,7 @@ impl Operator {
         url.set_query(query);
         let request =
             self.http.request(method, url.clone()).header(AUTHORIZATION, self.authorization.clone());
-        let unreachable = |source: reqwest::Error| OperatorError::Unreachable {
-            url: self.base.clone(),
-            source: source.without_url(),
-        };
+        let unreachable = |source| self.unreachable(source);
         let response = with(request).send().await.map_err(unreachable)?;
         let status = response.status();
         let body = response.bytes().await.map_err(unreachable)?;
@@ -206,6 +238,40 @@ impl Operator {
     }
 }
 
+impl Operator {
+    /// What kept a request from being answered.
+    fn unreachable(&self, source: reqwest::Error) -> OperatorError {
+        let url = self.base.clone();
+        match tls_error(&source) {
+            Some(rustls::Error::InvalidMessage(_)) => OperatorError::NoTls { url },
+            Some(error @ rustls::Error::InvalidCertificate(_)) => {
+                OperatorError::Untrusted { url, source: Box::new(error.clone()) }
+            }
+            Some(_) | None => OperatorError::Unreachable { url, source: source.without_url() },
+        }
+    }
+}
+
+/// What TLS had against the server, if it is the cause.
+fn tls_error(error: &reqwest::Error) -> Option<&rustls::Error> {
+    let mut cause: Option<&(dyn std::error::Error + 'static)> = Some(error);
+    while let Some(error) = cause {
+        if let Some(found) = error.downcast_ref() {
+            return Some(found);
+        }
+        // What an I/O error carries is not among its sources, but one below.
+        let carried = error.downcast_ref::<std::io::Error>().and_then(std::io::Error::get_ref);
+        if let Some(found) = carried.and_then(|carried| carried.downcast_ref()) {
+            return Some(found);
+        }
+        cause = match carried {
+            Some(carried) => Some(carried),
+            None => error.source(),
+        };
+    }
+    None
+}
+
 /// Reads what a command needs out of an answer; keys that a newer server adds are ignored.
 pub(crate) fn read<T: DeserializeOwned>(answer: &Value) -> anyhow::Result<T> {
     use anyhow::Context;
@@ -217,29 +283,42 @@ fn read_token(path: &Path) -> Result<String, OperatorError> {
     std::fs::read_to_string(path).map_err(|source| OperatorError::TokenFile { path: path.to_owned(), source })
 }
 
-/// With or without `http://`.
+/// With or without `https://`; plain HTTP only for whoever asks for it.
 fn base_url(server: &str) -> Result<Url, OperatorError> {
     let address = || OperatorError::Address { found: server.to_owned() };
-    let text = if server.contains("://") { server.to_owned() } else { format!("http://{server}") };
+    let text = if server.contains("://") { server.to_owned() } else { format!("https://{server}") };
     let url = Url::parse(&text).map_err(|_| address())?;
-    let usable = url.scheme() == "http" && url.has_host() && matches!(url.path(), "" | "/");
+    let usable = matches!(url.scheme(), "https" | "http") && url.has_host() && matches!(url.path(), "" | "/");
     if usable { Ok(url) } else { Err(address()) }
 }
 
-/// The operator API speaks plain HTTP on the server's own machine; TLS is set up because the library asks for it,
-/// and trusts nobody.
-fn http_client() -> Result<Client, OperatorError> {
+/// Trusts this root and no other; without one, those that the machine trusts.
+fn http_client(ca: Option<&Path>) -> Result<Client, OperatorError> {
+    fn setup(error: impl std::error::Error + Send + Sync + 'static) -> OperatorError {
+        OperatorError::Setup(Box::new(error))
+    }
     let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-    let tls = rustls::ClientConfig::builder_with_provider(provider)
+    let builder = rustls::ClientConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
-        .map_err(|error| OperatorError::Setup(Box::new(error)))?
-        .with_root_certificates(rustls::RootCertStore::empty())
-        .with_no_client_auth();
-    Client::builder()
-        .tls_backend_preconfigured(tls)
-        .no_proxy()
-        .build()
-        .map_err(|error| OperatorError::Setup(Box::new(error)))
+        .map_err(setup)?;
+    let tls = match (ca, builder.clone().with_platform_verifier()) {
+        (Some(path), _) => builder.with_root_certificates(roots(path)?),
+        (None, Ok(platform)) => platform,
+        // A machine that trusts nobody can still speak plain HTTP; a certificate is refused with what to do.
+        (None, Err(_)) => builder.with_root_certificates(RootCertStore::empty()),
+    };
+    let tls = tls.with_no_client_auth();
+    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().map_err(setup)
+}
+
+fn roots(path: &Path) -> Result<RootCertStore, OperatorError> {
+    let unusable = |source| OperatorError::Ca { path: path.to_owned(), source };
+    let mut roots = RootCertStore::empty();
+    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| unusable(error.into()))? {
+        let certificate = certificate.map_err(|error| unusable(error.into()))?;
+        roots.add(certificate).map_err(|error| unusable(error.into()))?;
+    }
+    if roots.is_empty() { Err(unusable("there is no certificate in it".into())) } else { Ok(roots) }
 }
 
 #[cfg(test)]
@@ -248,14 +327,15 @@ mod tests {
 
     #[test]
     fn the_address_is_accepted_with_and_without_scheme() {
-        for server in ["127.0.0.1:8080", "http://127.0.0.1:8080", "http://127.0.0.1:8080/"] {
-            assert_eq!(base_url(server).unwrap().as_str(), "http://127.0.0.1:8080/");
+        for server in ["127.0.0.1:8080", "https://127.0.0.1:8080", "https://127.0.0.1:8080/"] {
+            assert_eq!(base_url(server).unwrap().as_str(), "https://127.0.0.1:8080/");
         }
+        assert_eq!(base_url("http://127.0.0.1:8080").unwrap().as_str(), "http://127.0.0.1:8080/");
     }
 
     #[test]
     fn what_is_no_address_is_refused_with_what_was_found() {
-        for server in ["https://127.0.0.1:8080", "ftp://x", "http://", "http://x/path", ""] {
+        for server in ["ftp://x", "https://", "https://x/path", ""] {
             let error = base_url(server).unwrap_err().to_string();
             assert!(error.contains(&format!("{server:?}")), "{error}");
         }
@@ -263,8 +343,13 @@ mod tests {
 
     #[test]
     fn a_missing_token_names_every_way_to_give_one() {
-        let args =
-            OperatorArgs { server: "127.0.0.1:1".to_owned(), token: None, token_file: None, json: false };
+        let args = OperatorArgs {
+            server: "127.0.0.1:1".to_owned(),
+            token: None,
+            token_file: None,
+            ca: None,
+            json: false,
+        };
         let error = Operator::new(&args).err().unwrap().to_string();
         for way in ["--token-file", "--token", "FARRIER_TOKEN"] {
             assert!(error.contains(way), "{error}");

@@ -6,6 +6,7 @@ use std::path::PathBuf;
 use anyhow::Context;
 use clap::{Args, ValueEnum};
 use farrier_server::{Enroll, Server as FarrierServer, ServerConfig};
+use tokio::signal::unix::{SignalKind, signal};
 
 use crate::output::print;
 use crate::stop_signal::StopSignal;
@@ -66,7 +67,11 @@ pub(crate) struct Server {
     #[arg(long)]
     allow_classical_key_exchange: bool,
 
-    /// Let operators come from other machines although their connection is not encrypted.
+    /// Go by the last list of revoked certificates although its time is over, instead of letting no vehicle in.
+    #[arg(long)]
+    allow_expired_revocation_list: bool,
+
+    /// Speak plain HTTP to operators, also to those on other machines: their tokens can be read on the way.
     #[arg(long)]
     allow_plaintext_operator: bool,
 
@@ -84,17 +89,24 @@ enum EnrollArg {
 impl Server {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         let mut stop = StopSignal::new()?;
+        let mut hang_up = signal(SignalKind::hangup())?;
         let server = FarrierServer::start(self.settings()?).await?;
+        let trust = server.operator_ca.as_ref().map(|ca| format!(", --ca {}", ca.display()));
         print(&format!(
-            "Vehicles: MQTT {}, HTTPS {}\nOperators: {}, token in {}\nCtrl-C stops the server.",
+            "Vehicles: MQTT {}, HTTPS {}\nOperators: {}, --token-file {}{}\nCtrl-C stops the server.",
             server.mqtt,
             server.https,
-            server.operator,
-            server.operator_token.display()
+            server.operator_url,
+            server.operator_token.display(),
+            trust.unwrap_or_default()
         ))?;
-        let failure = tokio::select! {
-            () = stop.received() => None,
-            failure = server.failed() => Some(failure),
+        let failure = loop {
+            tokio::select! {
+                () = stop.received() => break None,
+                failure = server.failed() => break Some(failure),
+                // As daemons do: certificates and the list of revoked ones are loaded anew.
+                _ = hang_up.recv() => server.reload(),
+            }
         };
         tracing::info!("Stopping: connections are closed, what was acknowledged is stored.");
         server.stop().await;
@@ -133,6 +145,7 @@ impl Server {
         settings.failure_report |= self.failure_report;
         settings.allow_classical_key_exchange |= self.allow_classical_key_exchange;
         settings.allow_plaintext_store |= self.allow_plaintext_store;
+        settings.allow_expired_revocation_list |= self.allow_expired_revocation_list;
         settings.allow_plaintext_operator |= self.allow_plaintext_operator;
         Ok(settings)
     }

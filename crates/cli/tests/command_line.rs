@@ -15,7 +15,7 @@ use serde_json::Value;
 
 fn farrier() -> Command {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
-    for variable in ["FARRIER_SERVER", "FARRIER_TOKEN", "FARRIER_LOG"] {
+    for variable in ["FARRIER_SERVER", "FARRIER_TOKEN", "FARRIER_CA", "FARRIER_LOG"] {
         command.env_remove(variable);
     }
     command.stdin(Stdio::null());
@@ -172,7 +172,8 @@ fn a_server_is_run_used_and_stopped_from_the_command_line() {
     let made: Value = serde_json::from_str(&made).unwrap();
     let guest = made["token"].as_str().unwrap();
     let operator = server.operator().to_owned();
-    let as_guest = ["--server", &operator, "--token", guest];
+    let ca = data.join("operator.ca.pem");
+    let as_guest = ["--server", &operator, "--token", guest, "--ca", text(&ca)];
     succeeds(&[&["vehicle", "list"][..], &as_guest].concat());
     fails(&[&["campaign", "start", "c1"][..], &as_guest].concat(), &["scope operator or admin", "guest"]);
     assert!(with(&["token", "list"]).contains("guest"));
@@ -199,7 +200,15 @@ fn a_server_is_run_used_and_stopped_from_the_command_line() {
     std::fs::write(&export, lines[..lines.len() - 1].join("\n")).unwrap();
     fails(&["audit", "verify", "--export", text(&export), "--head", &head], &["its end was cut off"]);
 
-    fails(&["vehicle", "list", "--server", &operator, "--token", "wrong"], &["token", "operator.token"]);
+    fails(
+        &["vehicle", "list", "--server", &operator, "--token", "wrong", "--ca", text(&ca)],
+        &["token", "operator.token"],
+    );
+    fails(&["vehicle", "list", "--server", &operator, "--token", "x"], &["not trusted", "operator.ca.pem"]);
+    fails(
+        &["vehicle", "list", "--server", &operator, "--token", "x", "--ca", "/nowhere.pem"],
+        &["/nowhere.pem", "--ca"],
+    );
     fails(&["vehicle", "list", "--server", &operator], &["FARRIER_TOKEN"]);
     fails(&["release", "show", "r9", "--server", &operator, "--token-file", text(&token)], &["r9"]);
     let missing = "hw=HW-1,version=2.0.0,file=/nowhere/image.bin";

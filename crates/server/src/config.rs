@@ -10,6 +10,7 @@ use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
 use crate::store::PostgresAddress;
+use crate::tls::ExpiryAlarms;
 
 /// The settings of a server. Every key may stand in the configuration file; unknown ones are refused.
 #[derive(Debug, Clone, Deserialize)]
@@ -29,6 +30,8 @@ pub struct ServerConfig {
     pub pki: Option<PathBuf>,
     /// Certificates and keys of the vehicles' listeners, in place of `pki`.
     pub tls: Option<TlsPaths>,
+    /// Certificate and key of the operators' listener; with `pki` the server issues itself one.
+    pub operator_tls: Option<OperatorTlsPaths>,
     /// Private key that signs images that come without a signature; with `pki` that folder's.
     pub release_key: Option<PathBuf>,
     /// Public key by which signatures that come with images are checked; with `pki` that folder's.
@@ -47,7 +50,11 @@ pub struct ServerConfig {
     pub base_url: Option<String>,
     /// Also take key exchanges that a quantum computer could break, for gateways without ML-KEM.
     pub allow_classical_key_exchange: bool,
-    /// Let operators come from other machines although their connection is not encrypted.
+    /// Go by the last list of revoked certificates although its time is over.
+    pub allow_expired_revocation_list: bool,
+    /// How long before certificates and lists end an alarm is raised.
+    pub expiry_alarms: ExpiryAlarms,
+    /// Speak plain HTTP to operators, also to those on other machines.
     pub allow_plaintext_operator: bool,
     /// Let everybody who reaches the operators' listener read /metrics.
     pub allow_metrics_without_token: bool,
@@ -73,6 +80,16 @@ pub struct TlsPaths {
     pub client_roots: PathBuf,
     /// The lists of revoked certificates.
     pub revoked: PathBuf,
+}
+
+/// The PEM files of the operators' listener.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct OperatorTlsPaths {
+    /// The certificate, then its intermediates.
+    pub certificate_chain: PathBuf,
+    /// Its private key.
+    pub private_key: PathBuf,
 }
 
 /// Who enrols vehicles.
@@ -125,6 +142,7 @@ impl Default for ServerConfig {
             node: None,
             pki: None,
             tls: None,
+            operator_tls: None,
             release_key: None,
             release_public_key: None,
             mqtt: loopback(8883),
@@ -134,6 +152,8 @@ impl Default for ServerConfig {
             enroll: Enroll::Operator,
             base_url: None,
             allow_classical_key_exchange: false,
+            allow_expired_revocation_list: false,
+            expiry_alarms: ExpiryAlarms::default(),
             allow_plaintext_operator: false,
             allow_metrics_without_token: false,
             max_kb_per_msg: 1024,
@@ -176,9 +196,10 @@ impl ServerConfig {
             let found = if self.pki.is_some() { "both" } else { "neither" };
             return refused("pki", "either a pki folder or tls files", found.to_owned());
         }
-        if !self.operator.ip().is_loopback() && !self.allow_plaintext_operator {
-            let expected = "a loopback address, since the operator's listener is not encrypted \
-                            (--allow-plaintext-operator takes others)";
+        let operators_have_tls = self.pki.is_some() || self.operator_tls.is_some();
+        if !self.operator.ip().is_loopback() && !operators_have_tls && !self.allow_plaintext_operator {
+            let expected = "a loopback address, since operators' connections are not encrypted: name a certificate \
+                            in [operator_tls], or take --allow-plaintext-operator";
             return refused("operator", expected, self.operator.to_string());
         }
         if let Some(store) = &self.store
@@ -193,6 +214,10 @@ impl ServerConfig {
             && !is_name(node)
         {
             return refused("node", "1 to 64 characters [A-Za-z0-9._-]", format!("{node:?}"));
+        }
+        if self.operator_tls.is_some() && self.allow_plaintext_operator {
+            let expected = "either a certificate for operators or plain HTTP (--allow-plaintext-operator)";
+            return refused("operator_tls", expected, "both".to_owned());
         }
         if self.max_kb_per_msg == 0 {
             return refused("max_kb_per_msg", "at least 1", "0".to_owned());
@@ -300,9 +325,19 @@ mod tests {
             config.check().unwrap_err().to_string()
         };
         assert!(refused(|c| c.pki = None).contains("pki"));
-        assert!(
-            refused(|c| c.operator = "0.0.0.0:80".parse().unwrap()).contains("--allow-plaintext-operator")
-        );
+        let without_certificate = refused(|c| {
+            let path = PathBuf::from("x");
+            c.pki = None;
+            c.tls = Some(TlsPaths {
+                certificate_chain: path.clone(),
+                private_key: path.clone(),
+                client_roots: path.clone(),
+                revoked: path,
+            });
+            c.operator = "0.0.0.0:80".parse().unwrap();
+        });
+        assert!(without_certificate.contains("--allow-plaintext-operator"), "{without_certificate}");
+        assert!(without_certificate.contains("[operator_tls]"), "{without_certificate}");
         assert!(
             refused(|c| c.store = Some("postgres://u:geheim@db.example/d".parse().unwrap()))
                 .contains("--allow-plaintext-store")

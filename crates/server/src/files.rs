@@ -7,7 +7,6 @@ mod package;
 mod problem;
 mod range;
 mod source;
-mod stall;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -26,16 +25,16 @@ use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
 use crate::desk::{PackageDesk, PeerIdentity};
+use crate::stall::StallGuard;
 use crate::tls::VehicleTls;
-use crate::tls::listener::{ListenerLimits, accept_vehicles};
+use crate::tls::listener::{ListenerLimits, VehicleListener, accept_vehicles};
+use blocks::Blocks;
+use downloads::Downloads;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub use package::fuzzing::http_ranges;
-use blocks::Blocks;
-use downloads::Downloads;
 use problem::Problem;
 use source::LastSource;
-use stall::StallGuard;
 
 /// Times and numbers that bound what a vehicle can hold.
 #[derive(Debug, Clone)]
@@ -104,7 +103,7 @@ pub async fn serve<D: PackageDesk>(
     let (endpoint, drained) = (Arc::new(Endpoint::default()), CancellationToken::new());
     let of_connections = Arc::clone(&endpoint);
     let accepting = async {
-        let mut tasks = accept_vehicles(listener, move || tls.https(), listener_limits, &shutdown, {
+        let mut tasks = accept_vehicles(listener, tls, VehicleListener::Https, listener_limits, &shutdown, {
             move |stream, peer| {
                 let endpoint = Arc::clone(&of_connections);
                 let connection = Arc::new(Connection { peer, endpoint, last_source: LastSource::default() });

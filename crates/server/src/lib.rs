@@ -19,18 +19,20 @@ mod measurements;
 pub mod mqtt;
 mod new_token;
 mod nodes;
+mod operator_listener;
 mod own_certificate;
 pub mod pki;
 mod private_file;
 mod release_signature;
 mod runner;
+mod stall;
 mod start;
 mod store;
 #[cfg(test)]
 mod testbed;
 pub mod tls;
 
-pub use config::{ConfigError, Enroll, ServerConfig, TlsPaths};
+pub use config::{ConfigError, Enroll, OperatorTlsPaths, ServerConfig, TlsPaths};
 pub use release_signature::ReleaseKeyError;
 pub use start::{RunningServer, Server, StartError};
 pub use store::{AddressError, PostgresAddress, StoreError};

@@ -25,7 +25,7 @@ pub use connections::Connections;
 
 use crate::desk::{MessageDesk, WallClock};
 use crate::tls::VehicleTls;
-use crate::tls::listener::{ListenerLimits, accept_vehicles};
+use crate::tls::listener::{ListenerLimits, VehicleListener, accept_vehicles};
 use connection::Shared;
 
 /// Times and numbers that bound what a vehicle can hold.
@@ -91,7 +91,7 @@ pub async fn serve<D: MessageDesk>(
         clock,
         limits,
     });
-    let mut tasks = accept_vehicles(listener, move || tls.mqtt(), listener_limits, &shutdown, {
+    let mut tasks = accept_vehicles(listener, tls, VehicleListener::Mqtt, listener_limits, &shutdown, {
         move |stream, peer| connection::serve(stream, peer, Arc::clone(&shared))
     })
     .await;

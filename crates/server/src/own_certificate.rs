@@ -1,33 +1,56 @@
-//! The files of the vehicles' listeners: named by the settings, or issued and kept fresh from the folder of
-//! `farrier pki init` where server and authority share one machine. Takes up new lists of revoked certificates.
+//! The files of the listeners: named by the settings, or issued and kept fresh from the folder of `farrier pki init`
+//! where server and authority share one machine. Takes up new files while the server runs, and raises the alarm
+//! before one of them ends.
 
+use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use farrier_protocol::UnixMillis;
+use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerConfig;
 use crate::desk::WallClock;
 use crate::mqtt::Connections;
 use crate::pki::{LEAF_VALIDITY, Pki, PkiError};
-use crate::tls::{TlsFiles, VehicleTls};
+use crate::tls::operator::{OperatorTls, OperatorTlsFiles};
+use crate::tls::{Alarm, ExpiryAlarms, TlsError, TlsFiles, VehicleTls};
 
-/// A certificate that ends sooner than this is issued anew at start, in ms.
+/// A certificate that ends sooner than this is issued anew, in ms.
 const RENEWED_BEFORE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
-/// How often the list of revoked certificates is looked at.
+/// How often the files are looked at.
 const LOOK: Duration = Duration::from_secs(2);
+/// How often an alarm is logged again that is still on, in ms.
+const REMINDED_MS: i64 = 60 * 60 * 1000;
+/// The root that operators' programs trust, in the data folder.
+const OPERATOR_CA: &str = "operator.ca.pem";
 
 /// Where the files are, and the authority that makes them, if it is on this machine.
 pub(crate) struct OwnCertificate {
     pub(crate) files: TlsFiles,
+    /// Without them the operators' listener speaks plain HTTP.
+    pub(crate) operator: Option<OperatorTlsFiles>,
+    /// What operators' programs trust, if the certificate is of the own authority.
+    pub(crate) operator_ca: Option<PathBuf>,
     pub(crate) pki: Option<Pki>,
 }
 
-/// Finds the files; issues a certificate for this machine where there is none, or a spent one.
+/// A certificate that the server issues to itself.
+struct SelfIssued {
+    dir: PathBuf,
+    names: Vec<String>,
+}
+
+/// Finds the files; issues certificates for this machine where there are none, or spent ones.
 pub(crate) fn prepare(config: &ServerConfig, now: UnixMillis) -> Result<OwnCertificate, PkiError> {
     let allow_classical_key_exchange = config.allow_classical_key_exchange;
+    let allow_expired_revocation_list = config.allow_expired_revocation_list;
+    let operator = config.operator_tls.as_ref().map(|paths| OperatorTlsFiles {
+        certificate_chain: paths.certificate_chain.clone(),
+        private_key: paths.private_key.clone(),
+    });
     if let Some(paths) = &config.tls {
         let files = TlsFiles {
             certificate_chain: paths.certificate_chain.clone(),
@@ -35,28 +58,90 @@ pub(crate) fn prepare(config: &ServerConfig, now: UnixMillis) -> Result<OwnCerti
             client_roots: paths.client_roots.clone(),
             revoked: paths.revoked.clone(),
             allow_classical_key_exchange,
+            allow_expired_revocation_list,
         };
-        return Ok(OwnCertificate { files, pki: None });
+        return Ok(OwnCertificate { files, operator, operator_ca: None, pki: None });
     }
     let pki = Pki::open(config.pki.as_deref().unwrap_or(Path::new("")))?;
     pki.renew_crl_if_half_over(now)?;
-    let dir = config.data.join("tls");
+    let vehicles = SelfIssued::for_vehicles(config);
+    vehicles.renew_if_spent(&pki, now)?;
     let files = TlsFiles {
-        certificate_chain: dir.join("cert.pem"),
-        private_key: dir.join("key.pem"),
+        certificate_chain: vehicles.certificate(),
+        private_key: vehicles.key(),
         client_roots: pki.root_certificate(),
         revoked: pki.crl(),
         allow_classical_key_exchange,
+        allow_expired_revocation_list,
     };
-    let is_usable = files.private_key.is_file()
-        && same_content(&dir.join("ca.pem"), &files.client_roots)
-        && lasts_beyond(&files.certificate_chain, now.0.saturating_add(RENEWED_BEFORE_MS));
-    if !is_usable {
-        let names = ["localhost", "127.0.0.1", "::1"].map(str::to_owned);
-        pki.issue_server(&names, &dir, LEAF_VALIDITY, true, now)?;
-        tracing::info!(dir = %dir.display(), "The server issued itself a certificate for this machine.");
+    let (operator, operator_ca) = if operator.is_some() || config.allow_plaintext_operator {
+        (operator.filter(|_| !config.allow_plaintext_operator), None)
+    } else {
+        let own = SelfIssued::for_operators(config);
+        own.renew_if_spent(&pki, now)?;
+        let files = OperatorTlsFiles { certificate_chain: own.certificate(), private_key: own.key() };
+        (Some(files), Some(own.dir.join("ca.pem")))
+    };
+    Ok(OwnCertificate { files, operator, operator_ca, pki: Some(pki) })
+}
+
+impl OwnCertificate {
+    /// Puts the root that operators' programs trust where they look for it, beside the token; gives its path.
+    pub(crate) fn publish_operator_ca(&self, data: &Path) -> std::io::Result<Option<PathBuf>> {
+        let path = data.join(OPERATOR_CA);
+        match &self.operator_ca {
+            Some(ca) => {
+                let beside = path.with_extension("new");
+                std::fs::copy(ca, &beside)?;
+                std::fs::rename(beside, &path)?;
+                Ok(Some(path))
+            }
+            // One that an earlier start left would only mislead.
+            None => match std::fs::remove_file(&path) {
+                Err(error) if error.kind() != std::io::ErrorKind::NotFound => Err(error),
+                Ok(()) | Err(_) => Ok(None),
+            },
+        }
     }
-    Ok(OwnCertificate { files, pki: Some(pki) })
+}
+
+impl SelfIssued {
+    fn for_vehicles(config: &ServerConfig) -> Self {
+        Self { dir: config.data.join("tls"), names: local_names() }
+    }
+
+    /// Also for the address that operators come to, where it is one.
+    fn for_operators(config: &ServerConfig) -> Self {
+        let mut names = local_names();
+        let address = config.operator.ip();
+        if !address.is_loopback() && !address.is_unspecified() {
+            names.push(address.to_string());
+        }
+        Self { dir: config.data.join("operator-tls"), names }
+    }
+
+    fn certificate(&self) -> PathBuf {
+        self.dir.join("cert.pem")
+    }
+
+    fn key(&self) -> PathBuf {
+        self.dir.join("key.pem")
+    }
+
+    fn renew_if_spent(&self, pki: &Pki, now: UnixMillis) -> Result<(), PkiError> {
+        let is_usable = self.key().is_file()
+            && same_content(&self.dir.join("ca.pem"), &pki.root_certificate())
+            && lasts_beyond(&self.certificate(), now.0.saturating_add(RENEWED_BEFORE_MS));
+        if !is_usable {
+            pki.issue_server(&self.names, &self.dir, LEAF_VALIDITY, true, now)?;
+            tracing::info!(dir = %self.dir.display(), "The server issued itself a certificate for this machine.");
+        }
+        Ok(())
+    }
+}
+
+fn local_names() -> Vec<String> {
+    ["localhost", "127.0.0.1", "::1"].map(str::to_owned).to_vec()
 }
 
 fn same_content(one: &Path, other: &Path) -> bool {
@@ -70,78 +155,147 @@ fn lasts_beyond(certificate_chain: &Path, until_ms: i64) -> bool {
     certificate.validity().not_after.timestamp().saturating_mul(1000) > until_ms
 }
 
-/// Watches the list of revoked certificates.
-pub(crate) struct RevocationWatch {
+/// Watches over the files of the listeners.
+pub(crate) struct CertificateWatch {
+    pub(crate) config: ServerConfig,
     pub(crate) own: OwnCertificate,
     pub(crate) tls: Arc<VehicleTls>,
+    pub(crate) operator_tls: Option<Arc<OperatorTls>>,
     pub(crate) connections: Arc<Connections>,
     pub(crate) clock: WallClock,
+    /// Somebody asks to load the files now, changed or not.
+    pub(crate) reload: Arc<Notify>,
 }
 
-impl RevocationWatch {
-    /// Takes up each new list: for new connections at once, and by cutting those of revoked vehicles.
+/// What was seen at the last look.
+struct Seen {
+    vehicles: Vec<Stamp>,
+    operators: Vec<Stamp>,
+    alarms: Vec<Alarm>,
+    reminded_at: UnixMillis,
+}
+
+impl CertificateWatch {
+    /// Takes up new files: for new connections at once, and by cutting those of revoked vehicles.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let watch = Arc::new(self);
-        let mut seen = stamp(&watch.own.files.revoked);
+        let mut seen = Seen {
+            vehicles: watch.vehicle_stamps(),
+            operators: watch.operator_stamps(),
+            alarms: Vec::new(),
+            reminded_at: UnixMillis(0),
+        };
         loop {
-            tokio::select! {
-                () = shutdown.cancelled() => return,
-                () = tokio::time::sleep(LOOK) => {}
-            }
             let looking = Arc::clone(&watch);
-            let looked = tokio::task::spawn_blocking(move || looking.look(seen)).await;
-            seen = looked.unwrap_or(seen);
+            let asked = tokio::select! {
+                () = shutdown.cancelled() => return,
+                () = watch.reload.notified() => true,
+                () = tokio::time::sleep(LOOK) => false,
+            };
+            match tokio::task::spawn_blocking(move || looking.look(seen, asked)).await {
+                Ok(now_seen) => seen = now_seen,
+                Err(error) => {
+                    tracing::error!(%error, "The certificates are not watched any more.");
+                    return;
+                }
+            }
         }
     }
 
-    /// Gives what the list looks like now.
-    fn look(&self, seen: Stamp) -> Stamp {
+    fn look(&self, mut seen: Seen, asked: bool) -> Seen {
         let now = (self.clock)();
-        if let Some(Err(error)) = self.own.pki.as_ref().map(|pki| pki.renew_crl_if_half_over(now)) {
-            tracing::error!(
-                error = &error as &dyn std::error::Error,
-                "The list of revoked certificates cannot be renewed."
-            );
+        self.renew(now);
+        // Taken before the files are read: what changes in between is seen at the next look.
+        let vehicles = self.vehicle_stamps();
+        if asked || vehicles != seen.vehicles {
+            self.reload_vehicles(now);
+            seen.vehicles = vehicles;
         }
-        let current = stamp(&self.own.files.revoked);
-        if current == seen {
-            return seen;
+        let operators = self.operator_stamps();
+        if asked || operators != seen.operators {
+            self.reload_operators(now);
+            seen.operators = operators;
         }
-        match self.tls.reload(&self.own.files, now) {
-            Ok(()) => {
-                tracing::info!("A new list of revoked certificates is in force.");
-                self.cut_revoked();
-            }
-            Err(error) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "The new list of revoked certificates is not taken up."
-                );
-            }
+        let alarms = self.alarms(now);
+        if alarms != seen.alarms || now.0 >= seen.reminded_at.0.saturating_add(REMINDED_MS) {
+            alarms.iter().for_each(|alarm| tracing::warn!(alarm = alarm.of.name(), "{alarm}"));
+            seen.alarms = alarms;
+            seen.reminded_at = now;
         }
-        current
+        seen
     }
 
-    fn cut_revoked(&self) {
-        match self.own.pki.as_ref().map(Pki::revoked) {
-            Some(Ok(revoked)) => {
-                revoked.iter().for_each(|thumbprint| self.connections.cut_certificate(thumbprint))
-            }
-            Some(Err(error)) => {
-                tracing::error!(
-                    error = &error as &dyn std::error::Error,
-                    "Live connections of revoked vehicles are not cut."
-                );
-            }
-            None => {}
+    /// Renews what the own authority gives, in time.
+    fn renew(&self, now: UnixMillis) {
+        let Some(pki) = &self.own.pki else { return };
+        let mut renewed = vec![
+            pki.renew_crl_if_half_over(now).map(|_| ()),
+            SelfIssued::for_vehicles(&self.config).renew_if_spent(pki, now),
+        ];
+        if self.own.operator_ca.is_some() {
+            renewed.push(SelfIssued::for_operators(&self.config).renew_if_spent(pki, now));
         }
+        for error in renewed.into_iter().filter_map(Result::err) {
+            let error: &dyn std::error::Error = &error;
+            tracing::error!(error, "A certificate or the list of revoked ones cannot be renewed.");
+        }
+    }
+
+    fn reload_vehicles(&self, now: UnixMillis) {
+        match self.tls.reload(&self.own.files, now) {
+            Ok(revoked) => {
+                tracing::info!(
+                    "The certificates of the vehicles' listeners and the list of revoked ones are loaded anew."
+                );
+                // MQTT connections say why they end; whoever does not end is cut all the same.
+                revoked.iter().for_each(|thumbprint| self.connections.cut_certificate(thumbprint));
+            }
+            Err(error) => refused("the vehicles' listeners", &error),
+        }
+    }
+
+    fn reload_operators(&self, now: UnixMillis) {
+        let (Some(tls), Some(files)) = (&self.operator_tls, &self.own.operator) else { return };
+        match tls.reload(files, now) {
+            Ok(()) => tracing::info!("The certificate of the operators' listener is loaded anew."),
+            Err(error) => refused("the operators' listener", &error),
+        }
+    }
+
+    fn alarms(&self, now: UnixMillis) -> Vec<Alarm> {
+        let settings: &ExpiryAlarms = &self.config.expiry_alarms;
+        let mut alarms = self.tls.alarms(now, settings);
+        alarms.extend(self.operator_tls.iter().flat_map(|tls| tls.alarms(now, settings)));
+        alarms
+    }
+
+    fn vehicle_stamps(&self) -> Vec<Stamp> {
+        let TlsFiles {
+            certificate_chain,
+            private_key,
+            client_roots,
+            revoked,
+            allow_classical_key_exchange: _,
+            allow_expired_revocation_list: _,
+        } = &self.own.files;
+        [certificate_chain, private_key, client_roots, revoked].map(|path| stamp(path)).to_vec()
+    }
+
+    fn operator_stamps(&self) -> Vec<Stamp> {
+        let files = self.own.operator.iter();
+        files.flat_map(|files| [stamp(&files.certificate_chain), stamp(&files.private_key)]).collect()
     }
 }
 
-/// When a file was written and how long it is; absent where it cannot be read.
-type Stamp = Option<(SystemTime, u64)>;
+fn refused(whose: &str, error: &TlsError) {
+    let error: &dyn std::error::Error = error;
+    tracing::error!(error, "New files of {whose} are not taken up; the earlier ones stay in force.");
+}
 
-fn stamp(path: &PathBuf) -> Stamp {
+/// When a file was written, how long it is, and which it is; absent where it cannot be read.
+type Stamp = Option<(SystemTime, u64, u64)>;
+
+fn stamp(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
-    Some((metadata.modified().ok()?, metadata.len()))
+    Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }

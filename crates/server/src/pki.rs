@@ -31,6 +31,9 @@ pub const CRL_VALIDITY: Duration = Duration::from_secs(30 * 24 * 60 * 60);
 /// Certificates are valid from a little earlier, for clocks that are behind.
 const BACKDATED: Duration = Duration::from_secs(60 * 60);
 
+/// `ub-common-name` of X.520, in characters.
+const LONGEST_COMMON_NAME: usize = 64;
+
 const ROOT_CERTIFICATE: &str = "root.cert.pem";
 const ROOT_KEY: &str = "root.key.pem";
 const INTERMEDIATE_CERTIFICATE: &str = "intermediate.cert.pem";
@@ -100,6 +103,17 @@ pub enum PkiError {
         holder_vehicle: String,
         /// That vehicle's gateway.
         holder_gateway: String,
+    },
+    /// The client id does not fit into a certificate's subject.
+    #[error(
+        "client id {client_id} has {length} characters: expected at most 64, which is what X.520 lets a common name \
+         have; choose a shorter vehicle or gateway id"
+    )]
+    CommonNameTooLong {
+        /// `{vehicle_id}_{gateway_id}`.
+        client_id: String,
+        /// Its length.
+        length: usize,
     },
     /// There is nothing to revoke.
     #[error(
@@ -238,14 +252,16 @@ impl Pki {
         let alternative_names = names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
         let holder = Holder::Server { names: names.to_vec() };
         let _lock = folder::lock(&self.dir)?;
-        self.issue(first, Purpose::Server(alternative_names), holder, out, validity, force, now)
+        // Clients go by the alternative names; a DNS name may be longer than a common name.
+        let common_name = if first.len() > LONGEST_COMMON_NAME { "Farrier server" } else { first };
+        self.issue(common_name, Purpose::Server(alternative_names), holder, out, validity, force, now)
     }
 
     /// Issues a certificate to a vehicle's gateway, into the folder `out`: files as for a server.
     /// Its common name is the client id.
     ///
     /// # Errors
-    /// [`PkiError::ClientIdTaken`], [`PkiError::AlreadyExists`], files that cannot be read or written.
+    /// [`PkiError::ClientIdTaken`], [`PkiError::CommonNameTooLong`], [`PkiError::AlreadyExists`], files that cannot be read or written.
     pub fn issue_vehicle(
         &self,
         binding: &Binding,
@@ -254,10 +270,14 @@ impl Pki {
         force: bool,
         now: UnixMillis,
     ) -> Result<(), PkiError> {
+        let client_id = binding.client_id();
+        if client_id.len() > LONGEST_COMMON_NAME {
+            return Err(PkiError::CommonNameTooLong { length: client_id.len(), client_id });
+        }
         let _lock = folder::lock(&self.dir)?;
         self.check_client_id_is_free(binding)?;
         let holder = Holder::of_vehicle(binding);
-        self.issue(&binding.client_id(), Purpose::Vehicle, holder, out, validity, force, now)
+        self.issue(&client_id, Purpose::Vehicle, holder, out, validity, force, now)
     }
 
     /// Revokes all certificates of a vehicle's gateway, and signs the list anew.
@@ -283,16 +303,6 @@ impl Pki {
         }
         self.sign_crl(now)?;
         Ok(revoked)
-    }
-
-    /// The thumbprints of all revoked certificates of vehicles and servers.
-    ///
-    /// # Errors
-    /// Files that cannot be read.
-    pub fn revoked(&self) -> Result<Vec<Thumbprint>, PkiError> {
-        let mut certificates = issued::read_all(&self.dir)?;
-        certificates.retain(|certificate| certificate.revoked_at_ms.is_some());
-        Ok(certificates.into_iter().map(|certificate| certificate.thumbprint).collect())
     }
 
     /// Signs the list of revoked certificates anew, so that it is valid for longer.

@@ -7,7 +7,7 @@ use std::net::SocketAddr;
 use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime, UNIX_EPOCH};
+use std::time::{SystemTime, UNIX_EPOCH};
 
 use farrier_protocol::{Binding, LongText, UnixMillis};
 use tokio::net::TcpListener;
@@ -26,16 +26,15 @@ use crate::files::{self, HttpsLimits};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
 use crate::new_token::{FirstTokenError, ensure_an_admin};
 use crate::nodes::{Node, Untold};
-use crate::own_certificate::{self, RevocationWatch};
+use crate::operator_listener;
+use crate::own_certificate::{self, CertificateWatch};
 use crate::pki::PkiError;
 use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
+use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, TlsFiles, VehicleTls};
-
-/// For operators' requests under way, once the server stops.
-const OPERATOR_DRAIN: Duration = Duration::from_secs(10);
 
 /// Why the server did not start. Then no socket is open.
 #[derive(Debug, thiserror::Error)]
@@ -104,8 +103,12 @@ pub struct RunningServer {
     pub https: SocketAddr,
     /// Where operators speak to the API.
     pub operator: SocketAddr,
+    /// The same as a URL.
+    pub operator_url: String,
     /// The file with the first operator's token.
     pub operator_token: PathBuf,
+    /// The root that operators' programs trust; absent where the certificate is not the server's own, or none.
+    pub operator_ca: Option<PathBuf>,
     shutdown: CancellationToken,
     runner_shutdown: CancellationToken,
     endpoints: Vec<JoinHandle<()>>,
@@ -113,6 +116,7 @@ pub struct RunningServer {
     store: Store,
     replaced: CancellationToken,
     listening: PathBuf,
+    reload: Arc<Notify>,
     _cancel_on_drop: (DropGuard, DropGuard),
     _lock: File,
 }
@@ -147,6 +151,11 @@ impl Server {
         remove_if_there(&listening)?;
         let own = own_certificate::prepare(&config, clock())?;
         let tls = Arc::new(VehicleTls::load(&own.files, clock())?);
+        let operator_tls = own.operator.as_ref().map(|files| OperatorTls::load(files, clock()));
+        let operator_tls = operator_tls.transpose()?.map(Arc::new);
+        let operator_ca = own
+            .publish_operator_ca(&config.data)
+            .map_err(|source| StartError::Data { path: config.data.clone(), source })?;
         let signature = Arc::new(release_signature(&config, own.pki.as_ref())?);
         let node = node_name(&config)?;
         let images = config.images.clone().unwrap_or_else(|| config.data.join("images"));
@@ -199,16 +208,22 @@ impl Server {
             ),
         };
         let head_notes = HeadNotes::new(store.clone(), Arc::clone(&clock), &config.data);
-        let watch = RevocationWatch {
+        let reload = Arc::new(Notify::new());
+        let watch = CertificateWatch {
+            config: config.clone(),
             own,
             tls: Arc::clone(&tls),
+            operator_tls: operator_tls.clone(),
+            reload: Arc::clone(&reload),
             connections: Arc::clone(&connections),
             clock: Arc::clone(&clock),
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
         let Listeners { mqtt, https, operator } = listeners;
-        write_listening(&listening, mqtt.1, https.1, operator.1)
+        let scheme = if operator_tls.is_some() { "https" } else { "http" };
+        let operator_url = format!("{scheme}://{}", operator.1);
+        write_listening(&listening, mqtt.1, https.1, &operator_url)
             .map_err(|source| StartError::Data { path: listening.clone(), source })?;
         let endpoint = MqttEndpoint {
             desk: Arc::clone(&desk),
@@ -220,7 +235,12 @@ impl Server {
         let endpoints = vec![
             tokio::spawn(mqtt::serve(mqtt.0, Arc::clone(&tls), endpoint, shutdown.clone())),
             tokio::spawn(files::serve(https.0, tls, desk, HttpsLimits::default(), shutdown.clone())),
-            tokio::spawn(serve_operators(operator.0, api, shutdown.clone())),
+            tokio::spawn(operator_listener::serve(
+                operator.0,
+                operator_tls,
+                api::router(api),
+                shutdown.clone(),
+            )),
             tokio::spawn(watch.run(shutdown.clone())),
             tokio::spawn(delta_maker.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
@@ -234,12 +254,14 @@ impl Server {
             };
             tokio::join!(runner.run(node_shutdown.clone()), telling);
         });
-        tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = %operator.1, "The server listens.");
+        tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = operator_url, "The server listens.");
         Ok(RunningServer {
             mqtt: mqtt.1,
             https: https.1,
             operator: operator.1,
+            operator_url,
             operator_token,
+            operator_ca,
             _cancel_on_drop: (shutdown.clone().drop_guard(), runner_shutdown.clone().drop_guard()),
             shutdown,
             runner_shutdown,
@@ -248,6 +270,7 @@ impl Server {
             store,
             replaced,
             listening,
+            reload,
             _lock: lock,
         })
     }
@@ -264,6 +287,12 @@ impl RunningServer {
                 "another server has started under this node's name; give each a --node of its own"
             }
         }
+    }
+
+    /// Loads certificates and the list of revoked ones anew, as SIGHUP asks for; what cannot be used is logged, and
+    /// the earlier files stay in force.
+    pub fn reload(&self) {
+        self.reload.notify_one();
     }
 
     /// Stops: no new connections, what is under way is finished within its time, the store is closed last.
@@ -486,27 +515,11 @@ fn first_token(path: &Path, error: FirstTokenError) -> StartError {
     }
 }
 
-fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: SocketAddr) -> io::Result<()> {
+fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: &str) -> io::Result<()> {
     let addresses = serde_json::json!({
-        "mqtt": mqtt.to_string(), "https": https.to_string(), "operator": operator.to_string(),
+        "mqtt": mqtt.to_string(), "https": https.to_string(), "operator": operator,
     });
     write_private(path, &addresses.to_string())
-}
-
-async fn serve_operators(listener: TcpListener, api: Api, shutdown: CancellationToken) {
-    let app = api::router(api).layer(tower_http::catch_panic::CatchPanicLayer::new());
-    let serving = axum::serve(listener, app.into_make_service_with_connect_info::<SocketAddr>())
-        .with_graceful_shutdown(shutdown.clone().cancelled_owned());
-    let drained = async {
-        shutdown.cancelled().await;
-        tokio::time::sleep(OPERATOR_DRAIN).await;
-    };
-    tokio::select! {
-        ended = serving => if let Err(error) = ended {
-            tracing::error!(%error, "The operators' listener ended.");
-        },
-        () = drained => tracing::warn!("Some operators' requests did not end in time and are cut."),
-    }
 }
 
 #[cfg(test)]

@@ -2,8 +2,12 @@
 //! quantum computer does not break (protocol.md §2). Everything that can be wrong with the files is
 //! found when they are loaded, not when the first vehicle comes.
 
+mod expiry;
 pub(crate) mod listener;
+pub(crate) mod operator;
+mod revocation;
 
+use std::collections::HashSet;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -14,7 +18,10 @@ use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, CertificateRevocationListDer, PrivateKeyDer};
 use rustls::server::{NoServerSessionStorage, WebPkiClientVerifier};
 use rustls::{RootCertStore, ServerConfig};
-use x509_parser::time::ASN1Time;
+
+use expiry::Validity;
+pub use expiry::{Alarm, ExpiryAlarms, Perishable};
+use revocation::{CertificateKey, LivePeers};
 
 use crate::desk::PeerIdentity;
 
@@ -31,6 +38,8 @@ pub struct TlsFiles {
     pub revoked: PathBuf,
     /// Also X25519 and P-256 by themselves, for gateways without ML-KEM.
     pub allow_classical_key_exchange: bool,
+    /// Go by the last list of revoked certificates although its time is over.
+    pub allow_expired_revocation_list: bool,
 }
 
 /// Why the files cannot be used.
@@ -98,16 +107,19 @@ pub enum NoIdentity {
     },
 }
 
-/// The TLS settings of the vehicles' listeners; new connections take whatever was loaded last.
+/// The TLS settings of the vehicles' listeners; new connections take whatever was loaded last, and those whose
+/// certificate a new list names are ended.
 #[derive(Debug)]
 pub struct VehicleTls {
     current: RwLock<Loaded>,
+    live: Arc<LivePeers>,
 }
 
 #[derive(Debug, Clone)]
 struct Loaded {
     mqtt: Arc<ServerConfig>,
     https: Arc<ServerConfig>,
+    validities: Vec<Validity>,
 }
 
 impl VehicleTls {
@@ -116,18 +128,21 @@ impl VehicleTls {
     /// # Errors
     /// Names the file, what was expected of it, and what to do.
     pub fn load(files: &TlsFiles, now: UnixMillis) -> Result<Self, TlsError> {
-        Ok(Self { current: RwLock::new(Loaded::from_files(files, now)?) })
+        let (loaded, revoked) = Loaded::from_files(files, now)?;
+        let live = Arc::new(LivePeers::default());
+        live.revoke(revoked);
+        Ok(Self { current: RwLock::new(loaded), live })
     }
 
-    /// Loads the files again; live connections keep what they have (and must be cut where their
-    /// certificate was revoked).
+    /// Loads the files again, and ends the live connections of certificates that are revoked now. Other
+    /// connections keep what they have. Gives the thumbprints of those that end.
     ///
     /// # Errors
     /// As [`VehicleTls::load`]; then everything stays as it is.
-    pub fn reload(&self, files: &TlsFiles, now: UnixMillis) -> Result<(), TlsError> {
-        let loaded = Loaded::from_files(files, now)?;
+    pub fn reload(&self, files: &TlsFiles, now: UnixMillis) -> Result<Vec<Thumbprint>, TlsError> {
+        let (loaded, revoked) = Loaded::from_files(files, now)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
-        Ok(())
+        Ok(self.live.revoke(revoked))
     }
 
     /// For the MQTT listener.
@@ -139,14 +154,26 @@ impl VehicleTls {
     pub fn https(&self) -> Arc<ServerConfig> {
         Arc::clone(&self.current.read().unwrap_or_else(PoisonError::into_inner).https)
     }
+
+    /// What of it ends soon, or has ended.
+    pub fn alarms(&self, now: UnixMillis, alarms: &ExpiryAlarms) -> Vec<Alarm> {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        current.validities.iter().filter_map(|validity| validity.alarm(now, alarms)).collect()
+    }
 }
 
 impl Loaded {
-    fn from_files(files: &TlsFiles, now: UnixMillis) -> Result<Self, TlsError> {
-        let mqtt = server_config(files, now)?;
+    /// With the certificates that are revoked.
+    fn from_files(files: &TlsFiles, now: UnixMillis) -> Result<(Self, HashSet<CertificateKey>), TlsError> {
+        let (chain, mut validities) =
+            own_chain(&files.certificate_chain, Perishable::ServerCertificate, now)?;
+        let roots = roots(&files.client_roots, &mut validities)?;
+        let lists = RevocationLists::read(files, now)?;
+        validities.extend(lists.validities);
+        let mqtt = server_config(files, chain, roots, lists.ders)?;
         let mut https = mqtt.clone();
         https.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok(Self { mqtt: Arc::new(mqtt), https: Arc::new(https) })
+        Ok((Self { mqtt: Arc::new(mqtt), https: Arc::new(https), validities }, lists.revoked))
     }
 }
 
@@ -178,28 +205,27 @@ fn provider(allow_classical_key_exchange: bool) -> CryptoProvider {
     }
 }
 
-fn server_config(files: &TlsFiles, now: UnixMillis) -> Result<ServerConfig, TlsError> {
+fn server_config(
+    files: &TlsFiles,
+    chain: Vec<CertificateDer<'static>>,
+    roots: RootCertStore,
+    lists: Vec<CertificateRevocationListDer<'static>>,
+) -> Result<ServerConfig, TlsError> {
     let provider = Arc::new(provider(files.allow_classical_key_exchange));
-    let chain = own_chain(&files.certificate_chain, now)?;
-    let key = PrivateKeyDer::from_pem_file(&files.private_key).map_err(|source| TlsError::Unreadable {
-        path: files.private_key.clone(),
-        expected: "a private key",
-        source,
-    })?;
+    let key = private_key(&files.private_key)?;
+    let clients = WebPkiClientVerifier::builder_with_provider(Arc::new(roots), Arc::clone(&provider))
+        .with_crls(lists)
+        // The list is the issuing authority's, which says nothing of that authority itself.
+        .only_check_end_entity_revocation();
     let clients =
-        WebPkiClientVerifier::builder_with_provider(roots(&files.client_roots)?, Arc::clone(&provider))
-            .with_crls(revocation_lists(&files.revoked, now)?)
-            // The list is the issuing authority's, which says nothing of that authority itself.
-            .only_check_end_entity_revocation()
-            .enforce_revocation_expiration()
-            .build()
-            .map_err(|error| TlsError::Refused(Box::new(error)))?;
+        if files.allow_expired_revocation_list { clients } else { clients.enforce_revocation_expiration() };
+    let clients = clients.build().map_err(|error| TlsError::Refused(Box::new(error)))?;
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::Refused(Box::new(error)))?
         .with_client_cert_verifier(clients)
         .with_single_cert(chain, key)
-        .map_err(|error| refused_pair(files, error))?;
+        .map_err(|error| refused_pair(&files.private_key, &files.certificate_chain, error))?;
     config.ignore_client_order = true;
     // A resumed session would not look at the list of revoked certificates again, and each
     // connection would hold memory for tickets that vehicles seldom use.
@@ -208,33 +234,52 @@ fn server_config(files: &TlsFiles, now: UnixMillis) -> Result<ServerConfig, TlsE
     Ok(config)
 }
 
-fn refused_pair(files: &TlsFiles, error: rustls::Error) -> TlsError {
+fn private_key(path: &Path) -> Result<PrivateKeyDer<'static>, TlsError> {
+    PrivateKeyDer::from_pem_file(path).map_err(|source| TlsError::Unreadable {
+        path: path.to_owned(),
+        expected: "a private key",
+        source,
+    })
+}
+
+fn refused_pair(key: &Path, certificate: &Path, error: rustls::Error) -> TlsError {
     if matches!(error, rustls::Error::InconsistentKeys(_)) {
-        return TlsError::KeyMismatch {
-            key: files.private_key.clone(),
-            certificate: files.certificate_chain.clone(),
-        };
+        return TlsError::KeyMismatch { key: key.to_owned(), certificate: certificate.to_owned() };
     }
     TlsError::Refused(Box::new(error))
 }
 
-fn own_chain(path: &Path, now: UnixMillis) -> Result<Vec<CertificateDer<'static>>, TlsError> {
+/// A chain of certificates that are all in their time, and when they end.
+fn own_chain(
+    path: &Path,
+    of: Perishable,
+    now: UnixMillis,
+) -> Result<(Vec<CertificateDer<'static>>, Vec<Validity>), TlsError> {
     let chain = certificates(path)?;
+    let mut validities = Vec::new();
     for der in &chain {
-        let (_, certificate) = x509_parser::parse_x509_certificate(der)
-            .map_err(|error| invalid(path, "X.509 certificates", error.to_string()))?;
-        let validity = certificate.validity();
-        check_time(path, validity.not_before, validity.not_after, now)?;
+        let validity = validity_of(der, of, path)?;
+        check_time(&validity, now)?;
+        validities.push(validity);
     }
-    Ok(chain)
+    Ok((chain, validities))
 }
 
-fn roots(path: &Path) -> Result<Arc<RootCertStore>, TlsError> {
+fn validity_of(der: &[u8], of: Perishable, path: &Path) -> Result<Validity, TlsError> {
+    let (_, certificate) = x509_parser::parse_x509_certificate(der)
+        .map_err(|error| invalid(path, "X.509 certificates", error.to_string()))?;
+    let validity = certificate.validity();
+    Ok(Validity::new(of, path, validity.not_before, validity.not_after))
+}
+
+/// Roots that are out of their time are of no use, but do no harm either: they only raise an alarm.
+fn roots(path: &Path, validities: &mut Vec<Validity>) -> Result<RootCertStore, TlsError> {
     let mut roots = RootCertStore::empty();
     for der in certificates(path)? {
+        validities.push(validity_of(&der, Perishable::ClientRoot, path)?);
         roots.add(der).map_err(|error| invalid(path, "X.509 certificates", error.to_string()))?;
     }
-    Ok(Arc::new(roots))
+    Ok(roots)
 }
 
 fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
@@ -247,39 +292,50 @@ fn certificates(path: &Path) -> Result<Vec<CertificateDer<'static>>, TlsError> {
     if found.is_empty() { Err(invalid(path, expected, "none".to_owned())) } else { Ok(found) }
 }
 
-fn revocation_lists(
-    path: &Path,
-    now: UnixMillis,
-) -> Result<Vec<CertificateRevocationListDer<'static>>, TlsError> {
-    let expected = "one or more lists of revoked certificates";
-    let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), expected, source };
-    let lists: Vec<_> = CertificateRevocationListDer::pem_file_iter(path)
-        .map_err(unreadable)?
-        .collect::<Result<_, _>>()
-        .map_err(unreadable)?;
-    for der in &lists {
-        let (_, list) =
-            x509_parser::parse_x509_crl(der).map_err(|error| invalid(path, expected, error.to_string()))?;
-        let next_update =
-            list.next_update().ok_or_else(|| invalid(path, expected, "one without an end".to_owned()))?;
-        check_time(path, list.last_update(), next_update, now)?;
-    }
-    if lists.is_empty() { Err(invalid(path, expected, "none".to_owned())) } else { Ok(lists) }
+/// The lists of revoked certificates, and what they say.
+struct RevocationLists {
+    ders: Vec<CertificateRevocationListDer<'static>>,
+    revoked: HashSet<CertificateKey>,
+    validities: Vec<Validity>,
 }
 
-fn check_time(
-    path: &Path,
-    not_before: ASN1Time,
-    not_after: ASN1Time,
-    now: UnixMillis,
-) -> Result<(), TlsError> {
-    if (not_before.timestamp()..=not_after.timestamp()).contains(&now.0.div_euclid(1000)) {
+impl RevocationLists {
+    fn read(files: &TlsFiles, now: UnixMillis) -> Result<Self, TlsError> {
+        let path = files.revoked.as_path();
+        let expected = "one or more lists of revoked certificates";
+        let unreadable = |source| TlsError::Unreadable { path: path.to_owned(), expected, source };
+        let ders: Vec<_> = CertificateRevocationListDer::pem_file_iter(path)
+            .map_err(unreadable)?
+            .collect::<Result<_, _>>()
+            .map_err(unreadable)?;
+        let (mut revoked, mut validities) = (HashSet::new(), Vec::new());
+        for der in &ders {
+            let (_, list) = x509_parser::parse_x509_crl(der)
+                .map_err(|error| invalid(path, expected, error.to_string()))?;
+            let next_update =
+                list.next_update().ok_or_else(|| invalid(path, expected, "one without an end".to_owned()))?;
+            let validity = Validity::new(Perishable::RevocationList, path, list.last_update(), next_update);
+            if !files.allow_expired_revocation_list || now < validity.from {
+                check_time(&validity, now)?;
+            }
+            validities.push(validity);
+            revoked.extend(CertificateKey::of_list(&list));
+        }
+        if ders.is_empty() {
+            return Err(invalid(path, expected, "none".to_owned()));
+        }
+        Ok(Self { ders, revoked, validities })
+    }
+}
+
+fn check_time(validity: &Validity, now: UnixMillis) -> Result<(), TlsError> {
+    if validity.contains(now) {
         return Ok(());
     }
     Err(TlsError::OutOfTime {
-        path: path.to_owned(),
-        not_before: not_before.to_string(),
-        not_after: not_after.to_string(),
+        path: validity.path.clone(),
+        not_before: expiry::moment(validity.from),
+        not_after: expiry::moment(validity.until),
     })
 }
 

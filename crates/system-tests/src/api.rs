@@ -6,6 +6,8 @@ use std::sync::Arc;
 
 use farrier_protocol::Sha256;
 use reqwest::{Client, Method, StatusCode};
+use rustls::pki_types::CertificateDer;
+use rustls::pki_types::pem::PemObject;
 use serde_json::{Value, json};
 
 use crate::until;
@@ -22,14 +24,24 @@ impl Api {
     /// With the token that the server wrote to this file.
     pub fn new(operator: SocketAddr, token_file: &Path) -> Self {
         let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
+        let mut roots = rustls::RootCertStore::empty();
+        // Where the server has no certificate of its own authority, these tests let it speak plain HTTP.
+        let ca = token_file.with_file_name("operator.ca.pem");
+        let scheme = match CertificateDer::from_pem_file(ca) {
+            Ok(root) => {
+                roots.add(root).unwrap();
+                "https"
+            }
+            Err(_) => "http",
+        };
         let tls = rustls::ClientConfig::builder_with_provider(provider)
             .with_protocol_versions(&[&rustls::version::TLS13])
             .unwrap()
-            .with_root_certificates(rustls::RootCertStore::empty())
+            .with_root_certificates(roots)
             .with_no_client_auth();
         Self {
             http: Client::builder().tls_backend_preconfigured(tls).no_proxy().build().unwrap(),
-            base: format!("http://{operator}/api/v1"),
+            base: format!("{scheme}://{operator}/api/v1"),
             token: std::fs::read_to_string(token_file).unwrap().trim().to_owned(),
         }
     }
@@ -135,6 +147,16 @@ impl Api {
             (now == state).then_some(update)
         })
         .await
+    }
+
+    /// Waits until all bytes of an update are noted as served: that is noted once a second, and an update can be
+    /// faster.
+    pub async fn notes_that_all_is_served(&self, campaign: &str, vehicle: &str) {
+        until(&format!("all bytes are noted as served to {vehicle}"), async || {
+            let update = self.vehicle_update(campaign, vehicle).await?;
+            (update["bytes_served"] == update["bytes_total"]).then_some(())
+        })
+        .await;
     }
 
     /// Waits until the server knows so many vehicles, with their inventories.

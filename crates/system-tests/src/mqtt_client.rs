@@ -108,6 +108,18 @@ impl MqttClient {
         }
     }
 
+    /// Waits until the server ends the connection; `false` if it does not.
+    pub async fn ends(&mut self) -> bool {
+        let end = async {
+            while let Some(packet) = self.packets.recv().await {
+                if matches!(packet, Packet::Disconnect(_)) {
+                    break;
+                }
+            }
+        };
+        tokio::time::timeout(PATIENCE, end).await.is_ok()
+    }
+
     /// Breaks the connection without a word.
     pub fn vanish(self) {
         self.task.abort();

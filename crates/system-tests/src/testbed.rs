@@ -71,6 +71,11 @@ impl Testbed {
         self.server.take().expect("a running server").stop().await;
     }
 
+    /// Loads certificates and lists anew as SIGHUP does.
+    pub fn reload_server(&self) {
+        self.server.as_ref().expect("a running server").reload();
+    }
+
     /// The operator API.
     pub fn api(&self) -> Api {
         Api::new(self.config.operator, &self.config.data.join("operator.token"))
@@ -160,7 +165,8 @@ pub fn assert_all_run(vehicle: &SimulatedVehicle, version: &str, images: &[(Stri
     }
 }
 
-fn now() -> UnixMillis {
+/// The wall clock.
+pub fn now() -> UnixMillis {
     let since_1970 = std::time::SystemTime::now().duration_since(std::time::UNIX_EPOCH).unwrap();
     UnixMillis(since_1970.as_millis().try_into().unwrap())
 }

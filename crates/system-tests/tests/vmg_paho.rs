@@ -56,7 +56,8 @@ async fn whole_update(mqtt_version: &str) {
     assert!(output.status.success(), "{stdout}\n{stderr}");
 
     let update = api.reaches("winter", "VEH_001", "succeeded").await;
-    assert_eq!(update["bytes_served"], all_bytes, "{update}");
+    assert_eq!(update["bytes_total"], all_bytes, "{update}");
+    api.notes_that_all_is_served("winter", "VEH_001").await;
     let shown = api.get("vehicles/VEH_001").await;
     assert_eq!(shown["refused_messages"], json!([]), "{shown}");
     testbed.stop().await;

@@ -55,7 +55,7 @@ impl Stage {
         let server = Server::start(server_config(&folder)).await?;
         tell(&format!(
             "server listens: MQTT {}, HTTPS {}, operators {}",
-            server.mqtt, server.https, server.operator
+            server.mqtt, server.https, server.operator_url
         ))?;
         let mqtt_port = self.server.insert(server).mqtt.port();
 
@@ -80,9 +80,10 @@ impl Stage {
     pub(super) fn operator(&self) -> anyhow::Result<Operator> {
         let server = self.server.as_ref().context("the server does not run")?;
         Ok(Operator::new(&OperatorArgs {
-            server: server.operator.to_string(),
+            server: server.operator_url.clone(),
             token: None,
             token_file: Some(server.operator_token.clone()),
+            ca: server.operator_ca.clone(),
             json: true,
         })?)
     }
@@ -103,12 +104,14 @@ impl Stage {
     /// What a person can do while everything is left running.
     pub(super) fn how_to_look_around(&self) -> anyhow::Result<String> {
         let server = self.server.as_ref().context("the server does not run")?;
+        let ca = server.operator_ca.as_ref().context("the server has no certificate of its own authority")?;
         Ok(format!(
             "\nEverything is still running. In another terminal:\n  \
-             export FARRIER_SERVER={} FARRIER_TOKEN=$(cat {})\n  \
+             export FARRIER_SERVER={} FARRIER_TOKEN=$(cat {}) FARRIER_CA={}\n  \
              farrier vehicle list\n  farrier campaign show {CAMPAIGN}\nCtrl-C ends it.",
-            server.operator,
-            server.operator_token.display()
+            server.operator_url,
+            server.operator_token.display(),
+            ca.display()
         ))
     }
 

@@ -15,7 +15,7 @@ use crate::desk::{
 };
 use crate::measurements;
 use crate::store::packages::Grant;
-use crate::store::{Store, StoreError, commands, deltas, packages, releases, vehicles};
+use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, vehicles};
 
 /// What the endpoints speak to.
 #[derive(Clone)]

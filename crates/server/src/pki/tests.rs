@@ -157,6 +157,22 @@ fn one_client_id_is_one_vehicle() {
 }
 
 #[test]
+fn a_client_id_that_no_common_name_can_hold_is_refused() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = authority_in(&folder);
+    let out = |name: &str| folder.path().join(name);
+    let longest = binding(&"V".repeat(60), "CCU");
+    pki.issue_vehicle(&longest, &out("longest"), LEAF_VALIDITY, false, NOW).unwrap();
+    let error = pki.issue_vehicle(&binding(&"V".repeat(61), "CCU"), &out("x"), LEAF_VALIDITY, false, NOW);
+    let error = error.unwrap_err().to_string();
+    assert!(error.contains("has 65 characters: expected at most 64"), "{error}");
+    assert!(!out("x").exists());
+    // A server's name may be longer: clients go by the alternative names.
+    let name = format!("{}.example.com", "n".repeat(60));
+    pki.issue_server(&[name], &out("server"), LEAF_VALIDITY, false, NOW).unwrap();
+}
+
+#[test]
 fn revoking_finds_all_certificates_of_a_vehicle_and_no_other() {
     let folder = tempfile::tempdir().unwrap();
     let pki = authority_in(&folder);

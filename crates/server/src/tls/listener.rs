@@ -12,12 +12,37 @@ use tokio_rustls::TlsAcceptor;
 use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
-use super::peer_identity;
+use super::revocation::{CertificateKey, Presence};
+use super::{VehicleTls, peer_identity};
 use crate::desk::PeerIdentity;
 use crate::measurements::{self, Handshake};
 
 /// Out of file descriptors or the like: trying again at once would only burn the processor.
 const AFTER_FAILED_ACCEPT: Duration = Duration::from_millis(100);
+
+/// Which of the vehicles' listeners.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum VehicleListener {
+    Mqtt,
+    Https,
+}
+
+impl VehicleListener {
+    fn config(self, tls: &VehicleTls) -> Arc<ServerConfig> {
+        match self {
+            Self::Mqtt => tls.mqtt(),
+            Self::Https => tls.https(),
+        }
+    }
+
+    /// How long a connection may take to end by itself when its certificate is revoked: MQTT says why.
+    fn farewell(self) -> Duration {
+        match self {
+            Self::Mqtt => Duration::from_secs(5),
+            Self::Https => Duration::ZERO,
+        }
+    }
+}
 
 pub(crate) struct ListenerLimits {
     /// Connections at a time, with those that are still in their handshake.
@@ -26,10 +51,12 @@ pub(crate) struct ListenerLimits {
 }
 
 /// Accepts until `shutdown`; each connection gets a task. Gives back those that still run.
-/// Each handshake takes the TLS settings that are current at its time.
+/// Each handshake takes the TLS settings that are current at its time; a connection whose certificate is revoked
+/// later is cut.
 pub(crate) async fn accept_vehicles<F, Served>(
     listener: TcpListener,
-    config: impl Fn() -> Arc<ServerConfig>,
+    tls: Arc<VehicleTls>,
+    which: VehicleListener,
     limits: ListenerLimits,
     shutdown: &CancellationToken,
     serve: F,
@@ -59,14 +86,23 @@ where
             }
             (Ok(_), Err(_)) => return tasks,
         };
-        let (config, serve, handshake) = (config(), serve.clone(), limits.handshake);
+        let (tls, serve, handshake) = (Arc::clone(&tls), serve.clone(), limits.handshake);
         tasks.spawn(async move {
             let _place = place;
             // Boxed, so that the handshake's memory is given back before the connection is served.
-            match Box::pin(timeout(handshake, shake_hands(stream, config))).await {
-                Ok(Ok((stream, peer))) => {
+            let shaking = shake_hands(stream, &tls, which);
+            match Box::pin(timeout(handshake, shaking)).await {
+                Ok(Ok((stream, peer, presence))) => {
                     measurements::handshake(Handshake::Done);
-                    Box::pin(serve(stream, peer)).await;
+                    let mut serving = Box::pin(serve(stream, peer));
+                    tokio::select! {
+                        () = &mut serving => {}
+                        () = presence.revoked() => {
+                            tracing::info!(%address, "A connection is cut: its certificate was revoked.");
+                            // Whether it took its leave in time does not matter: it ends.
+                            let _ = timeout(which.farewell(), serving).await;
+                        }
+                    }
                 }
                 Ok(Err(error)) => {
                     measurements::handshake(Handshake::Refused);
@@ -83,15 +119,19 @@ where
 
 async fn shake_hands(
     stream: TcpStream,
-    config: Arc<ServerConfig>,
-) -> std::io::Result<(TlsStream<TcpStream>, PeerIdentity)> {
+    tls: &VehicleTls,
+    which: VehicleListener,
+) -> std::io::Result<(TlsStream<TcpStream>, PeerIdentity, Presence)> {
     // Without it, each small packet could wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
-    let stream = TlsAcceptor::from(config).accept(stream).await?;
+    let stream = TlsAcceptor::from(which.config(tls)).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
-    let peer = match certificate {
-        Some(certificate) => peer_identity(certificate).map_err(std::io::Error::other)?,
-        None => return Err(std::io::Error::other("the peer has no certificate")),
-    };
-    Ok((stream, peer))
+    let certificate = certificate.ok_or_else(|| std::io::Error::other("the peer has no certificate"))?;
+    let peer = peer_identity(certificate).map_err(std::io::Error::other)?;
+    let key = CertificateKey::of_certificate(certificate)
+        .ok_or_else(|| std::io::Error::other("it is no certificate"))?;
+    let presence = tls.live.enter(key, &peer.thumbprint);
+    let presence =
+        presence.ok_or_else(|| std::io::Error::other("its certificate was revoked during the handshake"))?;
+    Ok((stream, peer, presence))
 }

@@ -33,10 +33,15 @@ pub(crate) fn now() -> UnixMillis {
 
 impl Testbed {
     pub(crate) fn new() -> Self {
+        Self::made_at(now())
+    }
+
+    /// An authority, a list of revoked certificates and a server's certificate of that time.
+    pub(crate) fn made_at(then: UnixMillis) -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let pki = Pki::init(&folder.path().join("pki"), false, now()).unwrap();
+        let pki = Pki::init(&folder.path().join("pki"), false, then).unwrap();
         let names = ["localhost".to_owned(), "127.0.0.1".to_owned()];
-        pki.issue_server(&names, &folder.path().join("server"), LEAF_VALIDITY, false, now()).unwrap();
+        pki.issue_server(&names, &folder.path().join("server"), LEAF_VALIDITY, false, then).unwrap();
         Self { folder, pki }
     }
 
@@ -58,6 +63,7 @@ impl Testbed {
             client_roots: self.pki.root_certificate(),
             revoked: self.pki.crl(),
             allow_classical_key_exchange: false,
+            allow_expired_revocation_list: false,
         }
     }
 

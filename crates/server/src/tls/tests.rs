@@ -5,10 +5,10 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpListener;
 use tokio_util::sync::CancellationToken;
 
-use super::listener::{ListenerLimits, accept_vehicles};
+use super::listener::{ListenerLimits, VehicleListener, accept_vehicles};
 use super::testbed::{Testbed, binding, connect, now};
 use super::*;
-use crate::pki::Pki;
+use crate::pki::{LEAF_VALIDITY, Pki};
 
 /// A listener that answers each vehicle with its common name, and ends with the test.
 async fn names_server(tls: Arc<VehicleTls>) -> u16 {
@@ -20,7 +20,7 @@ async fn names_server(tls: Arc<VehicleTls>) -> u16 {
             stream.write_all(peer.common_name.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
         };
-        accept_vehicles(listener, move || tls.mqtt(), limits, &CancellationToken::new(), serve).await;
+        accept_vehicles(listener, tls, VehicleListener::Mqtt, limits, &CancellationToken::new(), serve).await;
     });
     port
 }
@@ -63,6 +63,124 @@ async fn a_revoked_certificate_is_refused_once_the_list_is_loaded() {
     tls.reload(&bed.files(), now()).unwrap();
     assert!(named(bed.usual_client(&revoked), port).await.is_err());
     assert!(named(bed.usual_client(&good), port).await.is_ok());
+}
+
+/// A listener that keeps its connections open.
+async fn patient_server(tls: Arc<VehicleTls>, which: VehicleListener) -> u16 {
+    let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
+    let port = listener.local_addr().unwrap().port();
+    tokio::spawn(async move {
+        let limits = ListenerLimits { connections: 10, handshake: Duration::from_secs(10) };
+        let serve = |mut stream: tokio_rustls::server::TlsStream<_>, _| async move {
+            stream.write_all(b"!").await.unwrap();
+            std::future::pending().await
+        };
+        accept_vehicles(listener, tls, which, limits, &CancellationToken::new(), serve).await;
+    });
+    port
+}
+
+#[tokio::test]
+async fn a_revocation_cuts_the_live_connections_of_the_certificate_and_no_others() {
+    let bed = Testbed::new();
+    let (one, other) = (binding("VEH_001", "CCU_001"), binding("VEH_002", "CCU_001"));
+    let (revoked, good) = (bed.vehicle(&one), bed.vehicle(&other));
+    let tls = bed.tls();
+    let port = patient_server(Arc::clone(&tls), VehicleListener::Https).await;
+    let mut streams = Vec::new();
+    for folder in [&revoked, &good] {
+        let mut stream = connect(bed.usual_client(folder), port).await.unwrap();
+        assert_eq!(stream.read_u8().await.unwrap(), b'!');
+        streams.push(stream);
+    }
+    let thumbprints = bed.pki.revoke(&one, now()).unwrap();
+    // By what the list says: the folder of the authority is not asked.
+    assert_eq!(tls.reload(&bed.files(), now()).unwrap(), thumbprints);
+    let [cut, kept] = streams.as_mut_slice() else { panic!("two connections") };
+    assert!(cut.read_u8().await.is_err());
+    let heard = tokio::time::timeout(Duration::from_millis(200), kept.read_u8()).await;
+    assert!(heard.is_err(), "the other connection goes on");
+}
+
+#[tokio::test]
+async fn tls_1_2_is_refused() {
+    let bed = Testbed::new();
+    let port = names_server(bed.tls()).await;
+    let mut stream = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stream.write_all(&client_hello_1_2()).await.unwrap();
+    let mut answer = Vec::new();
+    stream.read_to_end(&mut answer).await.unwrap();
+    // An alert: fatal, protocol_version (RFC 8446 §6.2).
+    assert_eq!(answer.first(), Some(&21));
+    assert!(answer.ends_with(&[2, 70]), "{answer:?}");
+}
+
+/// The ClientHello of a client that knows nothing newer than TLS 1.2.
+fn client_hello_1_2() -> Vec<u8> {
+    let extensions = [
+        // supported_groups: x25519, secp256r1.
+        &[0, 10, 0, 6, 0, 4, 0, 29, 0, 23][..],
+        // ec_point_formats: uncompressed.
+        &[0, 11, 0, 2, 1, 0],
+        // signature_algorithms: ecdsa_secp256r1_sha256.
+        &[0, 13, 0, 4, 0, 2, 4, 3],
+    ]
+    .concat();
+    let mut body = vec![3, 3];
+    body.extend([7; 32]);
+    // No session; ECDHE-ECDSA-AES128-GCM-SHA256; no compression.
+    body.extend([0, 0, 2, 0xc0, 0x2b, 1, 0]);
+    body.extend(u16::try_from(extensions.len()).unwrap().to_be_bytes());
+    body.extend(extensions);
+    let mut hello = vec![22, 3, 1];
+    hello.extend(u16::try_from(body.len() + 4).unwrap().to_be_bytes());
+    hello.extend([1, 0]);
+    hello.extend(u16::try_from(body.len()).unwrap().to_be_bytes());
+    hello.extend(body);
+    hello
+}
+
+#[tokio::test]
+async fn an_expired_list_locks_vehicles_out_unless_the_operator_allows_it() {
+    let month_ago = UnixMillis(now().0 - 31 * 24 * 3600 * 1000);
+    let bed = Testbed::made_at(month_ago);
+    let vehicle = bed.vehicle(&binding("VEH_001", "CCU_001"));
+    let gone = bed.vehicle(&binding("VEH_002", "CCU_001"));
+    bed.pki.revoke(&binding("VEH_002", "CCU_001"), month_ago).unwrap();
+    let files = bed.files();
+
+    // As if it had expired while the server runs.
+    let tls = Arc::new(VehicleTls::load(&files, month_ago.plus_seconds(3600)).unwrap());
+    let alarms = tls.alarms(now(), &ExpiryAlarms::default());
+    assert!(alarms.iter().any(|alarm| alarm.of == Perishable::RevocationList && alarm.is_over), "{alarms:?}");
+    let port = names_server(Arc::clone(&tls)).await;
+    assert!(named(bed.usual_client(&vehicle), port).await.is_err());
+
+    // A server that starts then says so.
+    let error = VehicleTls::load(&files, now()).unwrap_err().to_string();
+    assert!(error.contains("crl.pem is valid from"), "{error}");
+
+    let lenient = TlsFiles { allow_expired_revocation_list: true, ..files };
+    let port = names_server(Arc::new(VehicleTls::load(&lenient, now()).unwrap())).await;
+    assert_eq!(named(bed.usual_client(&vehicle), port).await.unwrap(), "VEH_001_CCU_001");
+    assert!(named(bed.usual_client(&gone), port).await.is_err(), "what the list names stays revoked");
+}
+
+#[tokio::test]
+async fn a_new_certificate_of_the_server_is_what_the_next_vehicle_sees() {
+    let bed = Testbed::new();
+    let vehicle = bed.vehicle(&binding("VEH_001", "CCU_001"));
+    let tls = bed.tls();
+    let port = names_server(Arc::clone(&tls)).await;
+    let seen = async || {
+        let stream = connect(bed.usual_client(&vehicle), port).await.unwrap();
+        stream.get_ref().1.peer_certificates().unwrap()[0].to_vec()
+    };
+    let before = seen().await;
+    let names = ["localhost".to_owned()];
+    bed.pki.issue_server(&names, &bed.path("server"), LEAF_VALIDITY, true, now()).unwrap();
+    tls.reload(&bed.files(), now()).unwrap();
+    assert_ne!(seen().await, before);
 }
 
 #[tokio::test]

@@ -24,7 +24,7 @@ pub fn http_ranges(data: &[u8]) {
             headers.append(name, value);
         }
     }
-    let _ = none_match_names(&headers, ETAG);
+    let _ = names(&headers, &header::IF_NONE_MATCH, Strength::Weak, ETAG);
     let selected = selection(&headers, ETAG, size);
     if let Selection::Part(Part { first, last }) = selected {
         assert!(first <= last && last < size);

@@ -10,7 +10,7 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use tokio::time::{Instant, Sleep, sleep_until};
 
 /// A stream that fails when it makes no progress for too long.
-pub(super) struct StallGuard<S> {
+pub(crate) struct StallGuard<S> {
     stream: S,
     longest: Duration,
     /// Neither reads nor writes get on.
@@ -46,7 +46,7 @@ impl Watch {
 }
 
 impl<S> StallGuard<S> {
-    pub(super) fn new(stream: S, longest: Duration) -> Self {
+    pub(crate) fn new(stream: S, longest: Duration) -> Self {
         Self { stream, longest, idle: Watch::default(), stuck: Watch::default() }
     }
 
