@@ -17,6 +17,9 @@ use crate::measurements;
 const QUEUE: usize = 4096;
 /// Jobs that share one commit.
 const BATCH: usize = 512;
+/// Statements that stay prepared on a connection: more than the store has, since preparing one costs more than
+/// running it.
+const STATEMENTS: usize = 512;
 /// Readers that are kept open; more are opened when needed and closed afterwards.
 const READERS: usize = 8;
 
@@ -52,6 +55,7 @@ impl Sqlite {
             )
             .map_err(opened)?;
         migrations::run_on_sqlite(&mut connection, path)?;
+        connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
             .name("store".to_owned())
@@ -128,6 +132,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let reader = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
     reader.busy_timeout(std::time::Duration::from_secs(10))?;
+    reader.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(reader)
 }
 
@@ -207,6 +212,11 @@ struct InSavepoint<T, E> {
     is_fatal: bool,
 }
 
+/// Runs statements that come with every job, prepared once.
+fn run_cached(connection: &Connection, statements: &[&str]) -> rusqlite::Result<()> {
+    statements.iter().try_for_each(|sql| connection.prepare_cached(sql)?.execute([]).map(drop))
+}
+
 /// Runs a job so that its failure undoes its own changes and no others.
 fn in_savepoint<T, E: From<StoreError>>(
     connection: &Connection,
@@ -217,13 +227,13 @@ fn in_savepoint<T, E: From<StoreError>>(
         let is_fatal = error.is_fatal();
         InSavepoint { result: Err(error.into()), committed: Committed::default(), is_fatal }
     };
-    if let Err(error) = connection.execute_batch("SAVEPOINT job") {
+    if let Err(error) = run_cached(connection, &["SAVEPOINT job"]) {
         return failed(error);
     }
     let tx = Tx::on_sqlite(connection);
     let result = job(&tx);
-    let end = if result.is_ok() { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
-    if let Err(error) = connection.execute_batch(end) {
+    let end = if result.is_ok() { &["RELEASE job"][..] } else { &["ROLLBACK TO job", "RELEASE job"] };
+    if let Err(error) = run_cached(connection, end) {
         return failed(error);
     }
     let (is_fatal, committed) = (tx.is_fatal(), tx.into_committed());

@@ -247,6 +247,12 @@ fn rows_on_sqlite<R>(
     Ok(read_rows)
 }
 
+/// Whether this is the name of the parameter with that number.
+fn is_parameter(name: Option<&str>, number: usize) -> bool {
+    let digits = name.and_then(|name| name.strip_prefix('$'));
+    digits.is_some_and(|digits| digits.parse() == Ok(number))
+}
+
 /// Binds by name: SQLite numbers `$1`, `$2` by where they first stand, PostgreSQL by their digits.
 fn bind(statement: &mut rusqlite::Statement<'_>, parameters: &[Value<'_>]) -> Result<(), StoreError> {
     if statement.parameter_count() != parameters.len() {
@@ -254,9 +260,14 @@ fn bind(statement: &mut rusqlite::Statement<'_>, parameters: &[Value<'_>]) -> Re
         return Err(rusqlite::Error::InvalidParameterCount(given, wanted).into());
     }
     for (number, parameter) in (1..).zip(parameters) {
-        let name = format!("${number}");
-        let index = statement.parameter_index(&name)?;
-        let index = index.ok_or(rusqlite::Error::InvalidParameterName(name))?;
+        // Most statements name their parameters in order, and this one then stands where its number says.
+        let index = if is_parameter(statement.parameter_name(number), number) {
+            number
+        } else {
+            let name = format!("${number}");
+            let index = statement.parameter_index(&name)?;
+            index.ok_or(rusqlite::Error::InvalidParameterName(name))?
+        };
         statement.raw_bind_parameter(index, parameter)?;
     }
     Ok(())
