@@ -15,6 +15,7 @@ pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod lingering;
 mod measurements;
 pub mod mqtt;
 mod new_token;

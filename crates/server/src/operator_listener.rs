@@ -24,6 +24,7 @@ use tokio_rustls::TlsAcceptor;
 use tokio_util::sync::CancellationToken;
 use tower::ServiceExt;
 
+use crate::lingering::Lingering;
 use crate::stall::StallGuard;
 use crate::tls::operator::OperatorTls;
 
@@ -149,7 +150,7 @@ where
         request.extensions_mut().insert(ConnectInfo(address));
         app.clone().oneshot(request)
     });
-    let stream = TokioIo::new(StallGuard::new(stream, STALL));
+    let stream = TokioIo::new(Lingering::new(StallGuard::new(stream, STALL)));
     let mut builder = auto::Builder::new(TokioExecutor::new());
     builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER).max_buf_size(MOST_HEADER_OCTETS);
     builder

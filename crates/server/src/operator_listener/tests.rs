@@ -4,7 +4,7 @@ use axum::body::Body;
 use axum::http::{Response, StatusCode};
 use axum::routing::get;
 use rustls::crypto::aws_lc_rs::kx_group;
-use tokio::io::AsyncReadExt;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::task::JoinHandle;
 
 use super::*;
@@ -90,6 +90,24 @@ async fn an_answer_may_say_otherwise_and_a_panic_is_one_too() {
     let answer = running.get(b"http/1.1", "/panic").await;
     assert_eq!(answer.status(), StatusCode::INTERNAL_SERVER_ERROR);
     assert_eq!(answer.headers()[header::X_CONTENT_TYPE_OPTIONS], "nosniff");
+}
+
+#[tokio::test]
+async fn an_answer_arrives_although_the_request_was_not_read_to_its_end() {
+    let running = Running::start(true).await;
+    for _ in 0..5 {
+        let mut config = running.bed.client(None, &[kx_group::X25519]);
+        config.alpn_protocols = vec![b"http/1.1".to_vec()];
+        let mut stream = connect(config, running.port).await.unwrap();
+        let length = 8 * 1024 * 1024;
+        let head = format!("POST /from HTTP/1.1\r\nhost: localhost\r\ncontent-length: {length}\r\n\r\n");
+        stream.write_all(head.as_bytes()).await.unwrap();
+        // As those do who write all before they read.
+        stream.write_all(&vec![b'x'; length]).await.unwrap();
+        let mut answer = Vec::new();
+        stream.read_to_end(&mut answer).await.unwrap();
+        assert!(answer.starts_with(b"HTTP/1.1 405"), "{:?}", String::from_utf8_lossy(&answer));
+    }
 }
 
 #[tokio::test]
