@@ -1,9 +1,12 @@
-//! `farrier bench`: what this machine's server takes in, measured beside a baseline of the same run.
+//! `farrier bench`: what this machine's server takes in and gives out, measured beside a baseline of the same run.
 //! Each starts a server process of its own on loopback, with certificates of its own, and clears it away.
 
+mod download;
+mod downloader;
 mod ingest;
 mod message;
 mod mqtt;
+mod nginx;
 mod processor_time;
 mod server_process;
 mod sqlite_limit;
@@ -15,12 +18,15 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Messages over MQTT and mutual TLS, acknowledged after their commit, beside what SQLite can commit here.
     Ingest(ingest::Ingest),
+    /// Package files over HTTPS and mutual TLS, beside nginx with the same certificate where it is installed.
+    Download(download::Download),
 }
 
 impl Bench {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Ingest(ingest) => ingest.run().await,
+            Self::Download(download) => download.run().await,
         }
     }
 }

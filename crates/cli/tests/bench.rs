@@ -58,7 +58,9 @@ fn ctrl_c_ends_the_server_too_and_leaves_nothing() {
     let mut bench =
         bench_ingest(dir.path(), "600").stderr(Stdio::null()).stdout(Stdio::piped()).spawn().unwrap();
     let mut first_line = String::new();
-    BufReader::new(bench.stdout.take().unwrap()).read_line(&mut first_line).unwrap();
+    // Kept open: a bench whose reader goes away ends as if all was well.
+    let mut stdout = BufReader::new(bench.stdout.take().unwrap());
+    stdout.read_line(&mut first_line).unwrap();
     assert!(first_line.contains("3 vehicles are connected"), "{first_line}");
     let folder = std::fs::read_dir(dir.path()).unwrap().next().unwrap().unwrap().path();
     let listening = std::fs::read(folder.join("data/listening.json")).unwrap();
@@ -69,4 +71,31 @@ fn ctrl_c_ends_the_server_too_and_leaves_nothing() {
     assert!(!bench.wait().unwrap().success());
     assert!(is_empty(dir.path()), "something is left in the folder");
     assert!(TcpStream::connect(mqtt).is_err(), "the server still listens on {mqtt}");
+}
+
+#[test]
+fn downloads_are_measured_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+    command.env_remove("FARRIER_LOG").stdin(Stdio::null());
+    command.args([
+        "bench",
+        "download",
+        "--clients",
+        "2",
+        "--size-mib",
+        "4",
+        "--seconds",
+        "1",
+        "--rounds",
+        "1",
+    ]);
+    let output = command.args(["--json", "--dir"]).arg(dir.path()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    let figures = report["figures"].as_array().unwrap();
+    // Whole and in ranges.
+    assert_eq!(figures.len(), 2, "{report}");
+    assert!(figures.iter().all(|figure| figure["farrier_mb_per_second"].as_f64().unwrap() > 0.0), "{report}");
+    assert!(is_empty(dir.path()), "something is left in the folder");
 }

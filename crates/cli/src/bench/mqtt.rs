@@ -47,7 +47,10 @@ pub(super) struct MqttLink {
 }
 
 /// Shakes hands over TLS.
-async fn connect_tls(address: SocketAddr, tls: &Arc<ClientConfig>) -> anyhow::Result<TlsStream<TcpStream>> {
+pub(super) async fn connect_tls(
+    address: SocketAddr,
+    tls: &Arc<ClientConfig>,
+) -> anyhow::Result<TlsStream<TcpStream>> {
     let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
     stream.set_nodelay(true)?;
     let connector = TlsConnector::from(Arc::clone(tls));

@@ -10,6 +10,7 @@ use farrier_server::pki::Pki;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
 
 /// How long a server may take until it listens.
@@ -19,13 +20,17 @@ pub(super) struct ServerProcess {
     child: Child,
     pub(super) pki: Pki,
     pub(super) mqtt: SocketAddr,
+    pub(super) https: SocketAddr,
+    operator: String,
     folder: TempDir,
 }
 
-/// What the server writes to listening.json, as far as it matters here.
+/// What the server writes to listening.json.
 #[derive(Deserialize)]
 struct Listening {
     mqtt: SocketAddr,
+    https: SocketAddr,
+    operator: String,
 }
 
 impl ServerProcess {
@@ -55,7 +60,7 @@ impl ServerProcess {
         let child = command.stdin(Stdio::null()).stdout(Stdio::null()).spawn();
         let mut child = child.context("cannot start the server")?;
         match listening(&mut child, &data.join("listening.json")) {
-            Ok(Listening { mqtt }) => Ok(Self { child, pki, mqtt, folder }),
+            Ok(Listening { mqtt, https, operator }) => Ok(Self { child, pki, mqtt, https, operator, folder }),
             Err(error) => {
                 end(&mut child);
                 Err(error)
@@ -70,6 +75,21 @@ impl ServerProcess {
     /// Where everything is.
     pub(super) fn folder(&self) -> &Path {
         self.folder.path()
+    }
+
+    /// The folder of the images, each under its digest.
+    pub(super) fn images(&self) -> PathBuf {
+        self.folder().join("data").join("images")
+    }
+
+    pub(super) fn operator(&self) -> anyhow::Result<Operator> {
+        Ok(Operator::new(&OperatorArgs {
+            server: self.operator.clone(),
+            token: None,
+            token_file: Some(self.folder().join("data").join("operator.token")),
+            ca: Some(self.pki.root_certificate()),
+            json: true,
+        })?)
     }
 
     /// The store, where it is a file.

@@ -11,6 +11,7 @@ use farrier_protocol::{
     vci_digest,
 };
 use farrier_server::pki::LEAF_VALIDITY;
+use rustls::crypto::SupportedKxGroup;
 use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
@@ -74,7 +75,7 @@ impl Vehicle {
         let binding = Binding { vehicle_id: vehicle_id.parse()?, gateway_id: GATEWAY_ID.parse()? };
         let certificates = server.folder().join("vehicles").join(binding.client_id());
         server.pki.issue_vehicle(&binding, &certificates, LEAF_VALIDITY, false, now())?;
-        let (tls, thumbprint) = client_config(&certificates)?;
+        let (tls, thumbprint) = client_config(&certificates, vec![kx_group::X25519MLKEM768])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
         let link = MqttLink::connect(server.mqtt, &tls, &binding.client_id(), &commands).await?;
         let mut vehicle = Self { link, messages: Messages::new(binding, &thumbprint, ecus)? };
@@ -243,10 +244,13 @@ fn digest_of(binding: &Binding, inventory: &PreparedMessage) -> anyhow::Result<S
     Ok(vci_digest(vci))
 }
 
-/// TLS 1.3 with the certificate in a folder, as gateways speak it.
-fn client_config(certificates: &Path) -> anyhow::Result<(Arc<ClientConfig>, Thumbprint)> {
+/// TLS 1.3 with the certificate in a folder and one cipher suite, as gateways speak it.
+pub(super) fn client_config(
+    certificates: &Path,
+    kx_groups: Vec<&'static dyn SupportedKxGroup>,
+) -> anyhow::Result<(Arc<ClientConfig>, Thumbprint)> {
     let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = vec![kx_group::X25519MLKEM768];
+    provider.kx_groups = kx_groups;
     provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
     let mut roots = RootCertStore::empty();
     roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem"))?)?;
