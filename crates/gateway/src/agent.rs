@@ -156,7 +156,8 @@ impl Gateway {
         let (limits, backoff) = (config.download.clone(), config.backoff());
         let downloader = Downloader::new(tls.https, packages, release_key, backoff, limits, images.clone())?;
 
-        let (status, status_receiver) = watch::channel(Status::default());
+        let journal_fault = journal.fault().map(str::to_owned);
+        let (status, status_receiver) = watch::channel(Status { journal_fault, ..Status::default() });
         let outgoing = Arc::new(Notify::new());
         let incoming = Arc::new(Notify::new());
         let stop = CancellationToken::new();

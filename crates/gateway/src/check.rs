@@ -12,7 +12,7 @@ use crate::clock;
 use crate::config::GatewayConfig;
 use crate::ecu_link::EcuLinks;
 use crate::error_text::with_causes;
-use crate::journal::{Journal, JournalError};
+use crate::journal::{Journal, JournalError, fault_text};
 use crate::readiness::{ReadinessSource, SignalsFile};
 use crate::release_signature::ReleaseKey;
 use crate::tls::{self, Tls};
@@ -138,7 +138,7 @@ async fn journal(config: &GatewayConfig) -> Result<String, String> {
         Ok(journal) => journal,
         Err(JournalError::InUse { .. }) => {
             return match Journal::fault_in(folder).map_err(|error| with_causes(&error))? {
-                Some(fault) => Err(was_damaged(&fault)),
+                Some(fault) => Err(fault_text(&fault)),
                 None => Ok("in use by the gateway at work, which found it sound".to_owned()),
             };
         }
@@ -149,13 +149,9 @@ async fn journal(config: &GatewayConfig) -> Result<String, String> {
     sound
 }
 
-fn was_damaged(fault: &str) -> String {
-    format!("was damaged (found {fault}); have the vehicle checked, then delete journal.fault")
-}
-
 async fn judge_records(journal: &Journal, config: &GatewayConfig) -> Result<String, String> {
     if let Some(fault) = journal.fault() {
-        return Err(was_damaged(fault));
+        return Err(fault_text(fault));
     }
     let records = journal.records().await.map_err(|error| with_causes(&error))?;
     if records.is_empty() {

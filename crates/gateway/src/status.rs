@@ -10,6 +10,8 @@ use farrier_vehicle_update::{Ending, Phase};
 pub struct Status {
     /// Whether the server is connected and has taken our WakeUp.
     pub connected: bool,
+    /// What was found when the journal was damaged: no update is taken on until a workshop has cleared that.
+    pub journal_fault: Option<String>,
     /// The update under way, or the last one.
     pub update_id: Option<Text>,
     /// Where it stands.

@@ -12,6 +12,7 @@ use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::{UnixListener, UnixStream};
 use tokio::sync::watch;
 
+use crate::journal::fault_text;
 use crate::status::Status;
 
 /// How long a program may take to read or to answer.
@@ -24,6 +25,8 @@ const MAX_ANSWER_BYTES: u64 = 1024 * 1024;
 pub struct StatusReport {
     /// Whether the server is connected.
     pub connected: bool,
+    /// What was found when the journal was damaged, until a workshop has cleared that: no update is taken on.
+    pub journal_fault: Option<String>,
     /// The update under way, or the last one.
     pub update_id: Option<String>,
     /// Where it stands.
@@ -57,6 +60,7 @@ impl From<&Status> for StatusReport {
         };
         Self {
             connected: status.connected,
+            journal_fault: status.journal_fault.clone(),
             update_id: status.update_id.as_ref().map(ToString::to_string),
             phase: status.phase.map(|phase| phase.to_string()),
             waits_for: status.waits_for.clone(),
@@ -98,6 +102,7 @@ impl StatusReport {
     pub fn lines(&self) -> Vec<String> {
         let mut lines =
             vec![format!("server      {}", if self.connected { "connected" } else { "not connected" })];
+        lines.extend(self.journal_fault.iter().map(|found| format!("journal     {}", fault_text(found))));
         let Some(update_id) = &self.update_id else {
             lines.push("update      none".to_owned());
             return lines;
@@ -164,6 +169,7 @@ mod tests {
             };
             assert_eq!(report.lines(), ["server      not connected", "update      none"]);
             sender.send_modify(|status| {
+                status.journal_fault = Some("an earlier state of it".to_owned());
                 status.update_id = Some("UPD_1".parse().unwrap());
                 status.phase = Some(farrier_vehicle_update::Phase::Waiting);
                 status.waits_for = Some("the vehicle (VEHICLE_MOVING)".to_owned());
@@ -178,6 +184,7 @@ mod tests {
         };
         let lines = report.lines().join("\n");
         for part in [
+            "journal     was damaged (found an earlier state of it); have the vehicle checked",
             "UPD_1: waiting",
             "waits for   the vehicle (VEHICLE_MOVING)",
             "ecu_1: 0 of 0",

@@ -7,7 +7,8 @@
 //! |---|---|---|
 //! | Accepted | nothing | syncing, from its beginning |
 //! | Synced | packages fetched | transferring goes on from what is on disk |
-//! | Transferred | nothing: it waits for the vehicle and the driver | waits again |
+//! | Transferred | the driver was asked | waits again, and asks again |
+//! | Consented | nothing: it waits for the vehicle | waits again, without asking |
 //! | Process | inactive banks erased or written | RollBack is recorded; every ECU must say that it runs its earlier software |
 //! | Activate | boot flags swapped, in any number of ECUs | RollBack is recorded; every ECU is rolled back, restarted and asked |
 //! | Activated | ECUs restarted into the new software, on trial | as after Activate |
@@ -45,7 +46,9 @@ pub enum Record {
     Synced(Vec<EarlierSoftware>),
     /// Every package is here and verified.
     Transferred,
-    /// The vehicle is ready and the driver agrees; banks may be written from now on.
+    /// The driver agrees, or need not be asked.
+    Consented,
+    /// The vehicle is ready; banks may be written from now on.
     Process,
     /// The barrier: every inactive bank is written; boot flags may be swapped from now on.
     Activate,
@@ -131,7 +134,8 @@ impl Record {
             Self::Accepted(_) => &[],
             Self::Synced(_) => &[Kind::Accepted],
             Self::Transferred => &[Kind::Synced],
-            Self::Process => &[Kind::Transferred],
+            Self::Consented => &[Kind::Transferred],
+            Self::Process => &[Kind::Consented],
             Self::Activate => &[Kind::Process],
             Self::Activated => &[Kind::Activate],
             Self::Commit => &[Kind::Activated],
@@ -141,7 +145,7 @@ impl Record {
             Self::Ended(ending) => match ending {
                 Ending::Committed => &[Kind::Commit],
                 Ending::RolledBack(_) | Ending::Cancelled => {
-                    &[Kind::Accepted, Kind::Synced, Kind::Transferred, Kind::RollBack]
+                    &[Kind::Accepted, Kind::Synced, Kind::Transferred, Kind::Consented, Kind::RollBack]
                 }
                 Ending::ConsentDenied(_) => &[Kind::Transferred],
                 Ending::Undone => &[Kind::Undo],
@@ -157,6 +161,7 @@ impl Record {
             Self::Accepted(_) => "accepted",
             Self::Synced(_) => "synced",
             Self::Transferred => "transferred",
+            Self::Consented => "consented",
             Self::Process => "process",
             Self::Activate => "activate",
             Self::Activated => "activated",
@@ -172,6 +177,7 @@ impl Record {
             Self::Accepted(_) => Kind::Accepted,
             Self::Synced(_) => Kind::Synced,
             Self::Transferred => Kind::Transferred,
+            Self::Consented => Kind::Consented,
             Self::Process => Kind::Process,
             Self::Activate => Kind::Activate,
             Self::Activated => Kind::Activated,
@@ -190,6 +196,7 @@ enum Kind {
     Accepted,
     Synced,
     Transferred,
+    Consented,
     Process,
     Activate,
     Activated,

@@ -6,7 +6,8 @@
 //! | | an ECU failed, cancelled, or past the deadline | persist Ended → cleaning up |
 //! | transferring | every package is here and verified | persist Transferred, report `download` → waiting |
 //! | | failed, cancelled, or past the deadline | persist Ended → cleaning up |
-//! | waiting | the vehicle is ready and the driver agrees | persist Process → processing |
+//! | waiting | the vehicle is ready and the driver agrees | persist Consented → waiting (consented) |
+//! | waiting (consented) | the vehicle is ready still, or again | persist Process → processing |
 //! | | the driver does not agree | persist Ended, report CONSENT_DENIED → cleaning up |
 //! | | cancelled, or past the deadline | persist Ended → cleaning up |
 //! | processing | every ECU of an install order is written | the next order |
@@ -28,180 +29,27 @@
 //! | cleaning up | packages deleted | ended |
 //!
 //! What is done with each ECU in a phase is the table of `ecu_work.rs`; what a restart leads to is the
-//! table of `record.rs`. A report is stored together with its record, so each is sent exactly once.
+//! table of `record.rs`; what is told to the server, and when, is in `reports.rs`.
 
-use std::collections::BTreeMap;
-use std::fmt;
+mod command;
+mod event;
+mod phase;
+mod reports;
+mod work;
+
 use std::time::Duration;
 
-use farrier_protocol::{
-    EcuId, ErrorCode, ErrorResponse, LongText, MsgId, Operation, UnixMillis, UpdateSuccessResult, VehicleBody,
-};
-use serde::Deserialize;
+use farrier_protocol::{EcuId, ErrorCode, MsgId, UnixMillis};
 
+pub use self::command::{Command, InstallStep};
+pub use self::event::Event;
+pub use self::phase::Phase;
+use self::reports::{cancel_answer, cancel_refused, error};
+pub use self::work::Bounds;
+use self::work::{EcuState, Work};
 use crate::ecu_work::{EcuCall, EcuOutcome, Goal, Next};
 use crate::plan::Plan;
 use crate::record::{DamagedRecords, EarlierSoftware, Ending, Record, Why, read_back};
-
-/// What the gateway does next.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Command {
-    /// Store the record and the reports durably, in one transaction; then say `Persisted`.
-    Persist {
-        /// The record.
-        record: Record,
-        /// The reports to send.
-        reports: Vec<VehicleBody>,
-    },
-    /// Store this report to be sent. Nothing waits for it.
-    Report(VehicleBody),
-    /// Fetch and verify every package that is not here yet.
-    Download,
-    /// Call an ECU.
-    CallEcu {
-        /// The ECU.
-        ecu_id: EcuId,
-        /// What to do.
-        call: EcuCall,
-        /// How long to wait before.
-        wait: Duration,
-    },
-    /// Wait until the vehicle is ready for this; before processing, ask the driver too.
-    AwaitReady {
-        /// What comes after.
-        before: InstallStep,
-    },
-    /// Give up the download, the waits and the calls that are under way: each answers with its failure.
-    Interrupt,
-    /// Delete the packages of this update.
-    DeletePackages,
-}
-
-/// What an update waits with until the vehicle is ready: both need it parked, powered and cool.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum InstallStep {
-    /// Writing the inactive banks.
-    Processing,
-    /// Swapping the boot flags and restarting the ECUs.
-    Activating,
-}
-
-/// What happened.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum Event {
-    /// The record is durable.
-    Persisted,
-    /// Every package is here and verified.
-    Downloaded,
-    /// A package cannot be had; for people.
-    DownloadFailed(String),
-    /// The vehicle is ready, and the driver agrees where that was asked.
-    Ready,
-    /// The driver does not agree; for people.
-    ConsentDenied(String),
-    /// The wait for the vehicle was given up.
-    WaitGivenUp,
-    /// An ECU call ended.
-    EcuAnswered {
-        /// The ECU.
-        ecu_id: EcuId,
-        /// The call.
-        call: EcuCall,
-        /// What came of it.
-        outcome: EcuOutcome,
-    },
-    /// A CancelUpdate for this update came in.
-    CancelRequested {
-        /// Its `msg_id`.
-        command: MsgId,
-    },
-    /// The deadline of the StartDownload has passed.
-    DeadlinePassed,
-    /// The packages are deleted.
-    PackagesDeleted,
-}
-
-/// Where an update stands, in the words of AUTOSAR's update and configuration management.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
-pub enum Phase {
-    /// Asks every ECU what it runs.
-    Syncing,
-    /// Fetches the packages.
-    Transferring,
-    /// Waits until the vehicle is ready and the driver agrees.
-    Waiting,
-    /// Writes the inactive banks.
-    Processing,
-    /// Every ECU is ready; the ACTIVATE record is being written.
-    Barrier,
-    /// Swaps the boot flags.
-    Activating,
-    /// Restarts the ECUs and reads back what they run.
-    VehicleChecking,
-    /// Every ECU proved the new software; the COMMIT record is being written.
-    Committing,
-    /// Has every ECU confirm.
-    Finishing,
-    /// Brings every ECU back.
-    RollingBack,
-    /// Deletes what is no longer needed.
-    CleaningUp,
-    /// Nothing is left to do.
-    Ended,
-}
-
-impl fmt::Display for Phase {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(match self {
-            Self::Syncing => "syncing",
-            Self::Transferring => "transferring",
-            Self::Waiting => "waiting",
-            Self::Processing => "processing",
-            Self::Barrier => "barrier",
-            Self::Activating => "activating",
-            Self::VehicleChecking => "vehicle checking",
-            Self::Committing => "committing",
-            Self::Finishing => "finishing",
-            Self::RollingBack => "rolling back",
-            Self::CleaningUp => "cleaning up",
-            Self::Ended => "ended",
-        })
-    }
-}
-
-/// How often one ECU is tried in one phase. The longest way must stay below the ECUs' trial time.
-#[derive(Debug, Clone, PartialEq, Eq, Deserialize)]
-#[serde(default, deny_unknown_fields)]
-pub struct Bounds {
-    /// Attempts while the update can still be given up.
-    pub attempts: u32,
-    /// Attempts to bring an ECU to the state of the others, after which service is required.
-    pub attempts_to_end: u32,
-    /// Wait before a second try in milliseconds; grows by itself with each further one, up to 30 s.
-    pub retry_wait_ms: u64,
-}
-
-impl Default for Bounds {
-    fn default() -> Self {
-        Self { attempts: 5, attempts_to_end: 20, retry_wait_ms: 1_000 }
-    }
-}
-
-impl Bounds {
-    const LONGEST_WAIT: Duration = Duration::from_secs(30);
-
-    fn attempts_for(&self, goal: Goal) -> u32 {
-        match goal {
-            Goal::Sync | Goal::Write | Goal::Activate | Goal::Prove | Goal::OfferEarlier => self.attempts,
-            Goal::Keep | Goal::StayEarlier | Goal::RestoreEarlier => self.attempts_to_end,
-        }
-    }
-
-    /// The first attempt after the first call comes at once.
-    fn wait(&self, attempts_used: u32) -> Duration {
-        Duration::from_millis(self.retry_wait_ms).saturating_mul(attempts_used).min(Self::LONGEST_WAIT)
-    }
-}
 
 /// An update under way, or one that has ended.
 #[derive(Debug, Clone)]
@@ -233,25 +81,6 @@ enum Waited {
     Ready,
     Denied(String),
     GivenUp,
-}
-
-/// One goal for every ECU.
-#[derive(Debug, Clone)]
-struct Work {
-    goal: Goal,
-    ecus: BTreeMap<EcuId, EcuState>,
-    /// Whether no further call is made, because the update cannot go on.
-    stopped: bool,
-    /// The StartRollback that is being looked at.
-    undo: Option<(MsgId, UnixMillis)>,
-}
-
-#[derive(Debug, Clone, PartialEq, Eq)]
-enum EcuState {
-    Waiting,
-    Calling { call: EcuCall, attempts_used: u32 },
-    Reached(Option<EarlierSoftware>),
-    Failed(String),
 }
 
 impl VehicleUpdate {
@@ -303,6 +132,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Consented
             | Record::Commit
             | Record::RollBack { .. }
             | Record::Undo { .. }
@@ -331,7 +161,7 @@ impl VehicleUpdate {
             State::AwaitingPersisted(record) => match record {
                 Record::Accepted(_) | Record::Synced(_) => Phase::Syncing,
                 Record::Transferred => Phase::Transferring,
-                Record::Process => Phase::Waiting,
+                Record::Consented | Record::Process => Phase::Waiting,
                 Record::Activate => Phase::Barrier,
                 Record::Activated => Phase::Activating,
                 Record::Commit => Phase::Committing,
@@ -360,6 +190,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Consented
             | Record::Process
             | Record::Activate
             | Record::Activated
@@ -429,9 +260,10 @@ impl VehicleUpdate {
     fn enter(&mut self, now: UnixMillis) -> Vec<Command> {
         let given_up = self.given_up(now);
         match (&self.last, given_up) {
-            (Record::Accepted(_) | Record::Synced(_) | Record::Transferred, Some(why)) => {
-                self.end_before_writing(why, now)
-            }
+            (
+                Record::Accepted(_) | Record::Synced(_) | Record::Transferred | Record::Consented,
+                Some(why),
+            ) => self.end_before_writing(why, now),
             (Record::Process | Record::Activate, Some(why)) => {
                 self.persist(Record::RollBack { swapped: false, why }, now)
             }
@@ -440,7 +272,8 @@ impl VehicleUpdate {
                 self.state = State::Downloading { interrupted: false };
                 vec![Command::Download]
             }
-            (Record::Transferred, None) => self.wait(InstallStep::Processing),
+            (Record::Transferred, None) => self.wait(InstallStep::Consent),
+            (Record::Consented, None) => self.wait(InstallStep::Processing),
             (Record::Process, None) => self.work(Goal::Write, None, now),
             (Record::Activate, None) => self.work(Goal::Activate, None, now),
             (Record::Activated, _) => self.work(Goal::Prove, None, now),
@@ -498,12 +331,13 @@ impl VehicleUpdate {
         let why = |detail| Why { detail, failed_ecus: Vec::new(), cancelled: false };
         let gives_up = || why("the wait for the vehicle was given up".to_owned());
         match (before, self.given_up(now), waited) {
+            (InstallStep::Consent, None, Waited::Ready) => self.persist(Record::Consented, now),
             (InstallStep::Processing, None, Waited::Ready) => self.persist(Record::Process, now),
             (InstallStep::Activating, None, Waited::Ready) => self.persist(Record::Activate, now),
-            (InstallStep::Processing, None, Waited::Denied(detail)) => {
+            (InstallStep::Consent, None, Waited::Denied(detail)) => {
                 self.persist(Record::Ended(Ending::ConsentDenied(why(detail))), now)
             }
-            (InstallStep::Processing, given_up, _) => {
+            (InstallStep::Consent | InstallStep::Processing, given_up, _) => {
                 self.end_before_writing(given_up.unwrap_or_else(gives_up), now)
             }
             (InstallStep::Activating, given_up, _) => {
@@ -651,6 +485,7 @@ impl VehicleUpdate {
             | Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Consented
             | Record::Process
             | Record::Activate
             | Record::Activated
@@ -706,6 +541,7 @@ impl VehicleUpdate {
             Record::Accepted(_)
             | Record::Synced(_)
             | Record::Transferred
+            | Record::Consented
             | Record::Process
             | Record::RollBack { swapped: false, .. } => false,
             Record::Activate
@@ -720,182 +556,6 @@ impl VehicleUpdate {
             matches!(&self.state, State::AwaitingPersisted(Record::RollBack { swapped: false, .. }));
         durable && !never_swapped
     }
-
-    /// What is sent once this record is durable.
-    fn reports(&self, record: &Record, now: UnixMillis) -> Vec<VehicleBody> {
-        match record {
-            Record::Transferred => vec![self.success(Operation::Download, false, now)],
-            Record::Activated => vec![self.success(Operation::Install, false, now)],
-            Record::Ended(ending) => self.ending_reports(ending, now),
-            Record::Accepted(_)
-            | Record::Synced(_)
-            | Record::Process
-            | Record::Activate
-            | Record::Commit
-            | Record::RollBack { .. }
-            | Record::Undo { .. } => Vec::new(),
-        }
-    }
-
-    fn ending_reports(&self, ending: &Ending, now: UnixMillis) -> Vec<VehicleBody> {
-        let mut reports = match ending {
-            Ending::Committed => vec![self.success(Operation::Commit, true, now)],
-            Ending::Undone => vec![self.success(Operation::Rollback, true, now)],
-            Ending::RolledBack(why) if self.plan.start.failure_report => {
-                vec![error(self.answered_command(), ErrorCode::UpdateFailed, why)]
-            }
-            Ending::RolledBack(_) | Ending::Cancelled => Vec::new(),
-            Ending::ConsentDenied(why) => {
-                vec![error(self.answered_command(), ErrorCode::ConsentDenied, why)]
-            }
-            Ending::ServiceRequired(why) => {
-                vec![error(self.answered_command(), ErrorCode::ServiceRequired, why)]
-            }
-        };
-        reports.extend(self.cancels.iter().map(|command| cancel_answer(command, ending)));
-        reports
-    }
-
-    fn success(&self, operation: Operation, rebooted: bool, now: UnixMillis) -> VehicleBody {
-        let began_at = match &self.last {
-            Record::Undo { accepted_at, .. } => *accepted_at,
-            Record::Accepted(_)
-            | Record::Synced(_)
-            | Record::Transferred
-            | Record::Process
-            | Record::Activate
-            | Record::Activated
-            | Record::Commit
-            | Record::RollBack { .. }
-            | Record::Ended(_) => self.plan.accepted_at,
-        };
-        let elapsed_ms = now.0.saturating_sub(began_at.0);
-        VehicleBody::UpdateSuccessResult(UpdateSuccessResult {
-            correlation_id: self.answered_command().clone(),
-            operation,
-            // A clock that was set back in between leaves no duration to report.
-            duration_s: u64::try_from(elapsed_ms).ok().map(|elapsed_ms| elapsed_ms / 1000),
-            rebooted: Some(rebooted),
-            ecu_count: self.plan.ecu_count(),
-            // No package leaves the transferring phase before its hash and signature were verified.
-            verified_integrity: true,
-        })
-    }
-
-    /// The command that the present reports answer.
-    fn answered_command(&self) -> &MsgId {
-        match &self.last {
-            Record::Undo { command, .. } => command,
-            Record::Accepted(_)
-            | Record::Synced(_)
-            | Record::Transferred
-            | Record::Process
-            | Record::Activate
-            | Record::Activated
-            | Record::Commit
-            | Record::RollBack { .. }
-            | Record::Ended(_) => &self.plan.command,
-        }
-    }
-}
-
-impl Work {
-    fn is_calling(&self) -> bool {
-        self.ecus.values().any(|state| matches!(state, EcuState::Calling { .. }))
-    }
-
-    /// Whether leaving an ECU in the middle of this does no harm.
-    fn can_be_stopped(&self) -> bool {
-        match self.goal {
-            Goal::Sync | Goal::Write => true,
-            Goal::Activate
-            | Goal::Prove
-            | Goal::Keep
-            | Goal::StayEarlier
-            | Goal::RestoreEarlier
-            | Goal::OfferEarlier => false,
-        }
-    }
-
-    /// The ECUs to start: when writing, those of the lowest install order that is left, else all.
-    fn next_ecus(&self, plan: &Plan) -> Vec<EcuId> {
-        let order = |ecu_id: &EcuId| match self.goal {
-            Goal::Write => plan.package(ecu_id).map_or(0, |package| package.install_order),
-            Goal::Sync
-            | Goal::Activate
-            | Goal::Prove
-            | Goal::Keep
-            | Goal::StayEarlier
-            | Goal::RestoreEarlier
-            | Goal::OfferEarlier => 0,
-        };
-        let waiting = || self.ecus.iter().filter(|(_, state)| **state == EcuState::Waiting).map(|(id, _)| id);
-        let lowest = waiting().map(order).min();
-        waiting().filter(|ecu_id| Some(order(ecu_id)) == lowest).cloned().collect()
-    }
-
-    fn failure(&self) -> Option<Why> {
-        let failed: Vec<(&EcuId, &String)> = self
-            .ecus
-            .iter()
-            .filter_map(|(ecu_id, state)| match state {
-                EcuState::Failed(detail) => Some((ecu_id, detail)),
-                EcuState::Waiting | EcuState::Calling { .. } | EcuState::Reached(_) => None,
-            })
-            .collect();
-        if failed.is_empty() {
-            return None;
-        }
-        let details: Vec<String> =
-            failed.iter().map(|(ecu_id, detail)| format!("{ecu_id}: {detail}")).collect();
-        Some(Why {
-            detail: details.join("; "),
-            failed_ecus: failed.into_iter().map(|(ecu_id, _)| ecu_id.clone()).collect(),
-            cancelled: false,
-        })
-    }
-
-    fn earlier_software(&self) -> Vec<EarlierSoftware> {
-        self.ecus
-            .values()
-            .filter_map(|state| match state {
-                EcuState::Reached(software) => software.clone(),
-                EcuState::Waiting | EcuState::Calling { .. } | EcuState::Failed(_) => None,
-            })
-            .collect()
-    }
-}
-
-fn cancel_answer(command: &MsgId, ending: &Ending) -> VehicleBody {
-    match ending {
-        Ending::RolledBack(_) | Ending::Cancelled | Ending::ConsentDenied(_) => {
-            let why = Why {
-                detail: "every ECU runs its earlier software".to_owned(),
-                failed_ecus: Vec::new(),
-                cancelled: true,
-            };
-            error(command, ErrorCode::Cancelled, &why)
-        }
-        Ending::Committed => cancel_refused(command, "the update is committed"),
-        Ending::Undone => cancel_refused(command, "the update was committed and then undone"),
-        Ending::ServiceRequired(why) => cancel_refused(command, &why.detail),
-    }
-}
-
-fn cancel_refused(command: &MsgId, detail: &str) -> VehicleBody {
-    let why = Why { detail: detail.to_owned(), failed_ecus: Vec::new(), cancelled: false };
-    error(command, ErrorCode::CancelRefused, &why)
-}
-
-fn error(command: &MsgId, code: ErrorCode, why: &Why) -> VehicleBody {
-    VehicleBody::ErrorResponse(ErrorResponse {
-        correlation_id: command.clone(),
-        code,
-        detail: LongText::beginning_of(&why.detail),
-        failed_ecus: (!why.failed_ecus.is_empty()).then(|| why.failed_ecus.clone()),
-        pkg_ids: None,
-        retry_after_s: None,
-    })
 }
 
 #[cfg(test)]

@@ -113,6 +113,7 @@ impl Agent {
                     self.update.as_ref().map(|update| update.proven_versions(ending)).unwrap_or_default();
             }
             Record::Transferred
+            | Record::Consented
             | Record::Process
             | Record::Activate
             | Record::Activated

@@ -50,24 +50,16 @@ struct Waiting<'a> {
 
 impl Waiting<'_> {
     async fn wait(&self, plan: &Plan, before: InstallStep, show: impl Fn(&str)) -> Event {
-        let mut agrees = match before {
-            InstallStep::Processing => false,
-            InstallStep::Activating => true,
-        };
         let mut not_ready = Vec::new();
         loop {
-            let waits_for = match self.vehicle(&mut not_ready) {
-                None if agrees => return Event::Ready,
-                None => match self.driver(plan, &show).await {
-                    // What was right before the driver was asked may be wrong by now: it is looked at again.
-                    Ok(true) => {
-                        agrees = true;
-                        continue;
-                    }
+            let waits_for = match (self.vehicle(&mut not_ready), before) {
+                (None, InstallStep::Processing | InstallStep::Activating) => return Event::Ready,
+                (None, InstallStep::Consent) => match self.driver(plan, &show).await {
+                    Ok(true) => return Event::Ready,
                     Ok(false) => return Event::ConsentDenied("the driver does not agree".to_owned()),
                     Err(error) => with_causes(&error),
                 },
-                Some(waits_for) => waits_for,
+                (Some(waits_for), _) => waits_for,
             };
             show(&waits_for);
             tokio::time::sleep(Duration::from_millis(self.policy.install_check_ms)).await;
@@ -141,24 +133,26 @@ mod tests {
     async fn a_vehicle_that_moves_waits_with_the_install_until_it_stands() {
         let began = Instant::now();
         let speeds = [Some(30.0), None, Some(1.0), Some(0.0)];
-        for before in [InstallStep::Processing, InstallStep::Activating] {
+        for before in [InstallStep::Consent, InstallStep::Processing, InstallStep::Activating] {
             let (event, shown) = waited(&speeds, Consent::Auto, before).await;
             assert_eq!(event, Event::Ready);
             assert_eq!(shown[0], "the vehicle (VEHICLE_MOVING)");
             assert!(shown[1].contains("expected signals"), "{shown:?}");
             assert_eq!(shown.len(), 3);
         }
-        assert_eq!(began.elapsed(), Duration::from_secs(30), "six looks in vain, 5 s each");
+        assert_eq!(began.elapsed(), Duration::from_secs(45), "nine looks in vain, 5 s each");
     }
 
     #[tokio::test]
-    async fn the_driver_is_asked_before_ecus_are_written_and_not_again_before_they_restart() {
+    async fn the_driver_is_asked_once_and_not_again_before_ecus_are_written_or_restart() {
         let still = [Some(0.0)];
-        let (event, shown) = waited(&still, program("exit 0"), InstallStep::Processing).await;
+        let (event, shown) = waited(&still, program("exit 0"), InstallStep::Consent).await;
         assert_eq!((event, shown), (Event::Ready, vec!["the driver's consent".to_owned()]));
-        let (event, _) = waited(&still, program("exit 1"), InstallStep::Processing).await;
+        let (event, _) = waited(&still, program("exit 1"), InstallStep::Consent).await;
         assert!(matches!(event, Event::ConsentDenied(_)), "{event:?}");
-        let (event, shown) = waited(&still, program("exit 1"), InstallStep::Activating).await;
-        assert_eq!((event, shown), (Event::Ready, Vec::new()));
+        for before in [InstallStep::Processing, InstallStep::Activating] {
+            let (event, shown) = waited(&still, program("exit 1"), before).await;
+            assert_eq!((event, shown), (Event::Ready, Vec::new()));
+        }
     }
 }

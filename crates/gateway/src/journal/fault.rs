@@ -19,6 +19,11 @@ pub(super) fn read(folder: &Path) -> io::Result<Option<String>> {
     }
 }
 
+/// What people are told of a fault.
+pub(crate) fn text(found: &str) -> String {
+    format!("was damaged (found {found}); have the vehicle checked, then delete {NAME}")
+}
+
 /// Writes the fault down, durably; the first one stays. Then puts the journal aside.
 pub(super) fn record(journal: &Path, found: &str) -> io::Result<()> {
     let folder = journal.parent().unwrap_or(Path::new("."));

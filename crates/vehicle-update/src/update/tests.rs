@@ -3,6 +3,10 @@
 mod random_life;
 mod recovery;
 
+use std::collections::BTreeMap;
+
+use farrier_protocol::{Operation, VehicleBody};
+
 use super::*;
 use crate::ecu_work::{Runs, Trial};
 use crate::plan::tests::start_download;
@@ -91,6 +95,8 @@ impl Run {
         self.advance_to_transferring();
         self.event(Event::Downloaded);
         assert_eq!(self.persist(), "transferred");
+        self.ready(InstallStep::Consent);
+        assert_eq!(self.persist(), "consented");
         self.ready(InstallStep::Processing);
         assert_eq!(self.persist(), "process");
     }
@@ -512,21 +518,32 @@ fn a_restart_goes_on_as_the_table_of_the_records_says() {
     let names: Vec<&str> = records.iter().map(Record::name).collect();
     assert_eq!(
         names,
-        ["accepted", "synced", "transferred", "process", "activate", "activated", "commit", "ended"]
+        [
+            "accepted",
+            "synced",
+            "transferred",
+            "consented",
+            "process",
+            "activate",
+            "activated",
+            "commit",
+            "ended"
+        ]
     );
     assert_eq!(first_command(1), (Phase::Syncing, call(EcuCall::Identify)));
     assert_eq!(first_command(2), (Phase::Transferring, Command::Download));
-    let waits = Command::AwaitReady { before: InstallStep::Processing };
-    assert_eq!(first_command(3), (Phase::Waiting, waits));
-    assert!(rolls_back(&first_command(4).1, false));
-    assert!(rolls_back(&first_command(5).1, true));
+    let waits = |before| (Phase::Waiting, Command::AwaitReady { before });
+    assert_eq!(first_command(3), waits(InstallStep::Consent));
+    assert_eq!(first_command(4), waits(InstallStep::Processing), "who agreed is not asked again");
+    assert!(rolls_back(&first_command(5).1, false));
     assert!(rolls_back(&first_command(6).1, true));
-    assert_eq!(first_command(7), (Phase::Finishing, call(EcuCall::AskWhatRuns)));
-    assert_eq!(first_command(8), (Phase::CleaningUp, Command::DeletePackages));
+    assert!(rolls_back(&first_command(7).1, true));
+    assert_eq!(first_command(8), (Phase::Finishing, call(EcuCall::AskWhatRuns)));
+    assert_eq!(first_command(9), (Phase::CleaningUp, Command::DeletePackages));
 
     let why = Why { detail: "x".to_owned(), failed_ecus: Vec::new(), cancelled: false };
     for (swapped, expected) in [(false, EcuCall::AskWhatRuns), (true, EcuCall::RollBack)] {
-        let mut rolling_back = records[..5].to_vec();
+        let mut rolling_back = records[..6].to_vec();
         rolling_back.push(Record::RollBack { swapped, why: why.clone() });
         let (update, commands) = VehicleUpdate::resume(rolling_back, Bounds::default(), NOW).unwrap();
         assert_eq!((update.phase(), commands), (Phase::RollingBack, vec![call(expected)]));

@@ -230,7 +230,7 @@ impl Life {
                 self.handle(if failed { failure } else { Event::Downloaded });
             }
             Command::AwaitReady { before } => {
-                let denied = before == InstallStep::Processing && self.draw() > 245;
+                let denied = before == InstallStep::Consent && self.draw() > 245;
                 let denial = Event::ConsentDenied("not now".to_owned());
                 self.handle(if denied { denial } else { Event::Ready });
             }

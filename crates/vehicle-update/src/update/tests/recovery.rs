@@ -91,12 +91,13 @@ fn every_record_with_everything_that_an_ecu_can_say_leads_where_the_table_says()
     let undo = [named("ended"), vec![Record::Undo { command: "SRV_R".parse().unwrap(), accepted_at: NOW }]];
 
     let back = "RollBack, Reset, AskWhatRuns";
-    let table: [(Vec<Record>, &str, [&str; 5]); 11] = [
+    let table: [(Vec<Record>, &str, [&str; 5]); 12] = [
         // record, what is done before the ECU answers; what follows from earlier, earlier with the new one ready,
         // new on trial, new confirmed, no answer
         (named("accepted"), "Identify", ["synced", "synced", "ended", "synced", "Identify"]),
         (named("synced"), "", ["Download"; 5]),
-        (named("transferred"), "", ["AwaitReady { before: Processing }"; 5]),
+        (named("transferred"), "", ["AwaitReady { before: Consent }"; 5]),
+        (named("consented"), "", ["AwaitReady { before: Processing }"; 5]),
         (
             named("process"),
             "roll_back, AskWhatRuns",
