@@ -174,7 +174,8 @@ impl Case {
         life = match self.point {
             Point::Write { how: AtWrite::Fails, .. } if met => {
                 let stopped = life.stops_because();
-                if !stopped.as_ref().is_err_and(|why| why.contains("StorageFull")) {
+                let is_told = |why: &String| why.contains("StorageFull") || why.contains("no storage space");
+                if !stopped.as_ref().is_err_and(is_told) {
                     return Err(format!("a failed write does not stop the gateway: {stopped:?}"));
                 }
                 life.end_at_once();

@@ -22,6 +22,7 @@ pub use self::error::JournalError;
 pub(crate) use self::fault::text as fault_text;
 use self::marker::{Found, Marker};
 use self::opening::{lock, prepare, prepare_new};
+use crate::error_text::with_causes;
 
 const NAME: &str = "journal.sqlite3";
 
@@ -81,6 +82,9 @@ struct File {
 #[derive(Debug)]
 struct Open {
     connection: Connection,
+    /// The first write that failed. After it nothing is written any more: what a disk says that has failed to
+    /// sync once cannot be trusted, and a later transaction must not outlive one that was lost.
+    failed: Option<String>,
     /// Two gateways with one journal would each undo what the other does.
     _lock: std::fs::File,
 }
@@ -108,8 +112,10 @@ impl Journal {
             }
             prepared => prepared?,
         };
+        // SQLite does not look at whether the names of its files could be made durable.
+        std::fs::File::open(folder).and_then(|folder| folder.sync_all()).map_err(in_folder)?;
         let fault = fault::read(folder).map_err(in_folder)?;
-        let open = Mutex::new(Some(Open { connection, _lock: lock }));
+        let open = Mutex::new(Some(Open { connection, failed: None, _lock: lock }));
         Ok(Self {
             file: Arc::new(File {
                 path,
@@ -308,7 +314,7 @@ impl Journal {
                 write_fact(transaction, "generation", &marker.generation.to_string())?;
                 Ok((value, marker))
             })?;
-            file.mark(marker)?;
+            file.unless_failed(&mut open, |_| file.mark(marker))?;
             Ok(value)
         });
         done.await.map_err(|_| JournalError::Closed)?
@@ -316,16 +322,38 @@ impl Journal {
 }
 
 impl File {
+    /// Works on a journal that is open and has never failed; remembers if it fails now.
+    fn unless_failed<T>(
+        &self,
+        open: &mut Option<Open>,
+        work: impl FnOnce(&mut Connection) -> Result<T, JournalError>,
+    ) -> Result<T, JournalError> {
+        let Some(open) = open.as_mut() else { return Err(JournalError::Closed) };
+        if let Some(found) = &open.failed {
+            return Err(JournalError::Failed { path: self.path.clone(), found: found.clone() });
+        }
+        let done = work(&mut open.connection);
+        open.failed = done.as_ref().err().map(|error| with_causes(error));
+        done
+    }
+
     fn transact<T>(
         &self,
         open: &mut Option<Open>,
         work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
     ) -> Result<T, JournalError> {
+        self.unless_failed(open, |connection| self.commit(connection, work))
+    }
+
+    fn commit<T>(
+        &self,
+        connection: &mut Connection,
+        work: impl FnOnce(&Transaction<'_>) -> rusqlite::Result<T>,
+    ) -> Result<T, JournalError> {
         let failed = |source| JournalError::Database { path: self.path.clone(), source };
-        let Some(open) = open.as_mut() else { return Err(JournalError::Closed) };
         #[cfg(test)]
-        let changes = open.connection.total_changes();
-        let transaction = open.connection.transaction().map_err(failed)?;
+        let changes = connection.total_changes();
+        let transaction = connection.transaction().map_err(failed)?;
         let value = work(&transaction).map_err(failed)?;
         #[cfg(test)]
         let watch = self.watch.as_ref().filter(|_| transaction.total_changes() > changes);

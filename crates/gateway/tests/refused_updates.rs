@@ -93,6 +93,7 @@ async fn a_gateway_with_a_damaged_journal_asks_for_service_until_a_workshop_clea
     std::fs::remove_file(config.state_dir.join("journal.sqlite3")).unwrap();
 
     let gateway = Gateway::start(config.clone()).await.unwrap();
+    assert!(gateway.status().borrow().journal_fault.is_some());
     let start = server.offer(ECUS, "3.0");
     let refused = error(server.ask(ServerBody::StartDownload(start.clone())).await);
     assert_eq!(refused.code, ErrorCode::ServiceRequired);

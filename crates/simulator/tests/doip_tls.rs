@@ -78,6 +78,7 @@ async fn secured(folder: &Path) -> DoipEntity {
         certificate: folder.join("entity.pem"),
         private_key: folder.join("entity.key"),
         tester_ca: Some(folder.join("ca.pem")),
+        key_log: None,
     };
     let ecus = vec![ecu("controller", 0x1000), ecu("behind", 0x1010)];
     DoipEntity::start_secured(config, &tls, ecus, folder).await.unwrap()

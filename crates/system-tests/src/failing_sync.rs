@@ -4,11 +4,13 @@
 use std::ops::RangeInclusive;
 use std::path::PathBuf;
 use std::process::Command;
+use std::sync::Arc;
 
 use tempfile::TempDir;
 
 /// The library, and the folder through which it is told what to do.
 pub struct FailingSync {
+    library: Arc<TempDir>,
     folder: TempDir,
 }
 
@@ -26,25 +28,30 @@ pub struct Sync {
 impl FailingSync {
     /// Compiles the library. All succeeds until [`FailingSync::fail`] is called.
     pub fn new() -> Self {
-        let folder = tempfile::tempdir().unwrap();
-        let source = folder.path().join("failing_sync.c");
+        let library = tempfile::tempdir().unwrap();
+        let source = library.path().join("failing_sync.c");
         std::fs::write(&source, include_str!("failing_sync.c")).unwrap();
         let compiled = Command::new("cc")
             .args(["-shared", "-fPIC", "-O1", "-Wall", "-Werror", "-o"])
-            .args([&folder.path().join("failing_sync.so"), &source])
+            .args([&library.path().join("failing_sync.so"), &source])
             .arg("-ldl")
             .output()
             .unwrap_or_else(|error| {
                 panic!("expected a C compiler as cc ({error}); scripts/test installs it as build-essential")
             });
         assert!(compiled.status.success(), "{}", String::from_utf8_lossy(&compiled.stderr));
-        Self { folder }
+        Self { library: Arc::new(library), folder: tempfile::tempdir().unwrap() }
+    }
+
+    /// The same for other processes, with rules and notes of its own; nothing is compiled again.
+    pub fn for_others(&self) -> Self {
+        Self { library: self.library.clone(), folder: tempfile::tempdir().unwrap() }
     }
 
     /// What a process needs in its environment; its children have it too.
     pub fn environment(&self) -> [(&'static str, PathBuf); 2] {
-        let folder = self.folder.path();
-        [("LD_PRELOAD", folder.join("failing_sync.so")), ("FARRIER_FAILING_SYNC", folder.to_owned())]
+        let library = self.library.path().join("failing_sync.so");
+        [("LD_PRELOAD", library), ("FARRIER_FAILING_SYNC", self.folder.path().to_owned())]
     }
 
     /// From now on the syncs with these numbers fail with EIO, and are not carried out. Only files whose path
@@ -61,11 +68,9 @@ impl FailingSync {
         self.fail(RangeInclusive::new(1, 0), path_contains);
     }
 
-    /// What was synced since the last call, by all processes, in this order.
-    pub fn take_syncs(&self) -> Vec<Sync> {
-        let path = self.folder.path().join("syncs");
-        let Ok(noted) = std::fs::read_to_string(&path) else { return Vec::new() };
-        std::fs::remove_file(path).unwrap();
+    /// What was synced by all processes, in this order.
+    pub fn syncs(&self) -> Vec<Sync> {
+        let Ok(noted) = std::fs::read_to_string(self.folder.path().join("syncs")) else { return Vec::new() };
         let sync = |line: &str| {
             let (number, rest) = line.split_once(' ').unwrap();
             let (outcome, path) = rest.split_once(' ').unwrap();
@@ -103,15 +108,22 @@ mod tests {
     fn only_the_syncs_that_were_named_fail() {
         let shim = FailingSync::new();
         assert_eq!(failures(&shim, "journal"), 0);
-        let syncs = shim.take_syncs();
+        let syncs = shim.syncs();
         assert_eq!(syncs.len(), 4);
         assert!(syncs.iter().all(|sync| sync.number == 1 && !sync.failed && sync.path.ends_with("journal")));
         shim.fail(1..=1, "journal");
         assert_eq!((failures(&shim, "journal"), failures(&shim, "other")), (4, 0));
-        assert!(shim.take_syncs().iter().all(|sync| sync.failed && sync.path.ends_with("journal")));
+        assert_eq!(
+            shim.syncs().iter().filter(|sync| sync.failed && sync.path.ends_with("journal")).count(),
+            4
+        );
+        assert_eq!(shim.syncs().len(), 8, "other files are not counted");
         shim.fail(2..=2, "journal");
         assert_eq!(failures(&shim, "journal"), 0, "each process counts from 1");
         shim.count("journal");
         assert_eq!(failures(&shim, "journal"), 0);
+        let other = shim.for_others();
+        shim.fail(1..=1, "");
+        assert_eq!((failures(&shim, "journal"), failures(&other, "journal")), (4, 0));
     }
 }

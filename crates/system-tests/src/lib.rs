@@ -9,9 +9,12 @@
 )]
 
 pub mod api;
+pub mod can_recording;
+pub mod controller_certificates;
 pub mod cutting_proxy;
 pub mod failing_sync;
 pub mod mqtt_client;
+pub mod recording;
 pub mod testbed;
 
 use std::time::Duration;

@@ -11,6 +11,8 @@ use std::path::Path;
 
 use farrier_simulator::can_bus::{CanBus, CanBusConfig, CanEcuConfig};
 use farrier_simulator::ecu::{EcuConfig, EcuTiming, Faults};
+use farrier_system_tests::can_recording::CanRecording;
+use farrier_system_tests::recording::Dissection;
 use serde_json::json;
 use tokio::process::Command;
 
@@ -44,6 +46,8 @@ async fn a_python_tester_flashes_an_ecu_on_can() {
     let image_path = folder.path().join("image.bin");
     std::fs::write(&image_path, &image).unwrap();
 
+    let file = folder.path().join("session.pcap");
+    let recording = CanRecording::start(&file, bus.address(), "vcan0").await;
     let python = std::env::var("FARRIER_TEST_PYTHON").unwrap_or_else(|_| "python3".to_owned());
     let output = Command::new(&python)
         .arg(Path::new(env!("CARGO_MANIFEST_DIR")).join("peers/can_isotp_peer.py"))
@@ -70,4 +74,15 @@ async fn a_python_tester_flashes_an_ecu_on_can() {
     assert_eq!(seen["after_confirm"], running("3.3.0", 1, "3.2.5", 2));
     assert_eq!(seen["after_roll_back"], running("3.2.5", 0, "", 0));
     assert_eq!(std::fs::read(folder.path().join("ecu_001/bank1.bin")).unwrap(), image);
+
+    // A third party, tshark, reads the whole session of the two others.
+    let frames = recording.stop().await;
+    assert!(frames > IMAGE_LENGTH / 7, "{frames} frames");
+    let dissection = Dissection::can(&file, &[0x701, 0x709]);
+    dissection.assert_well_formed().await;
+    assert_eq!(dissection.values("iso15765", "iso15765.message_type").await.len(), frames);
+    let blocks =
+        dissection.values("uds.sid == 0x36 && uds.reply == 0", "uds.td.block_sequence_counter").await;
+    let expected: Vec<u64> = (1..=IMAGE_LENGTH.div_ceil(BLOCK_PAYLOAD) as u64).collect();
+    assert_eq!(blocks, expected);
 }

@@ -11,7 +11,8 @@ use std::path::Path;
 
 use farrier_simulator::doip_entity::{DoipEntity, EntityConfig, EntityTls};
 use farrier_simulator::ecu::{EcuConfig, EcuTiming, Faults};
-use rcgen::{BasicConstraints, CertificateParams, DnType, IsCa, Issuer, KeyPair};
+use farrier_system_tests::controller_certificates;
+use farrier_system_tests::recording::{Dissection, Recording};
 use serde_json::json;
 use tokio::process::Command;
 
@@ -51,46 +52,49 @@ fn entity_config() -> EntityConfig {
     }
 }
 
-/// Writes a root and two certificates below it: `ca.pem`, `entity.pem`, `tester.pem`, each with its key.
-fn write_certificates(folder: &Path) {
-    let mut root = CertificateParams::new(Vec::new()).unwrap();
-    root.distinguished_name.push(DnType::CommonName, "Controllers' root");
-    root.is_ca = IsCa::Ca(BasicConstraints::Unconstrained);
-    let key = KeyPair::generate().unwrap();
-    std::fs::write(folder.join("ca.pem"), root.self_signed(&key).unwrap().pem()).unwrap();
-    let issuer = Issuer::new(root, key);
-    for name in ["entity", "tester"] {
-        let key = KeyPair::generate().unwrap();
-        let names = vec!["127.0.0.1".to_owned()];
-        let mut leaf = CertificateParams::new(names).unwrap();
-        leaf.distinguished_name.push(DnType::CommonName, name);
-        let certificate = leaf.signed_by(&key, &issuer).unwrap();
-        std::fs::write(folder.join(format!("{name}.pem")), certificate.pem()).unwrap();
-        std::fs::write(folder.join(format!("{name}.key")), key.serialize_pem()).unwrap();
-    }
-}
-
 #[tokio::test]
 async fn a_python_tester_reads_and_flashes_a_simulated_ecu() {
     let folder = tempfile::tempdir().unwrap();
     let entity = DoipEntity::start(entity_config(), (0..3).map(ecu).collect(), folder.path()).await.unwrap();
-    flash(&entity, entity.tcp_address().port(), folder.path(), &[]).await;
+    let (file, port) = (folder.path().join("session.pcap"), entity.tcp_address().port());
+    let ports = [port, entity.udp_address().port()];
+    let recording = Recording::start(&file, &ports).await;
+    flash(&entity, port, folder.path(), &[]).await;
+    recording.stop().await;
+    assert_well_formed(&Dissection::doip(&file, &ports)).await;
 }
 
 #[tokio::test]
 async fn a_python_tester_does_the_same_over_tls() {
     let folder = tempfile::tempdir().unwrap();
-    write_certificates(folder.path());
+    controller_certificates::write(folder.path());
     let tls = EntityTls {
         listen: "127.0.0.1:0".parse().unwrap(),
         certificate: folder.path().join("entity.pem"),
         private_key: folder.path().join("entity.key"),
         tester_ca: Some(folder.path().join("ca.pem")),
+        key_log: Some(folder.path().join("keys.log")),
     };
     let ecus = (0..3).map(ecu).collect();
     let entity = DoipEntity::start_secured(entity_config(), &tls, ecus, folder.path()).await.unwrap();
     let port = entity.tls_address().unwrap().port();
+    let (file, udp_port) = (folder.path().join("session.pcap"), entity.udp_address().port());
+    let recording = Recording::start(&file, &[port, udp_port]).await;
     flash(&entity, port, folder.path(), &[folder.path()]).await;
+    recording.stop().await;
+    let dissection = Dissection::doip(&file, &[udp_port]).and_tls(port, &folder.path().join("keys.log"));
+    assert_well_formed(&dissection).await;
+}
+
+/// A third party, tshark, reads the whole session of the two others.
+async fn assert_well_formed(dissection: &Dissection) {
+    dissection.assert_well_formed().await;
+    let blocks = dissection.values("uds.sid == 0x36 && uds.reply == 0", "uds.sid").await;
+    // With a wrong counter once, and one block twice.
+    assert_eq!(blocks.len(), 258 + 2);
+    let diagnostic = dissection.values("doip.type == 0x8001", "doip.type").await.len();
+    let decoded = dissection.values("doip.type == 0x8001 && uds", "uds.sid").await.len();
+    assert_eq!(diagnostic, decoded, "a diagnostic message was not decoded as UDS");
 }
 
 async fn flash(entity: &DoipEntity, tcp_port: u16, folder: &Path, tls: &[&Path]) {

@@ -62,6 +62,14 @@ pub enum JournalError {
         #[source]
         source: std::io::Error,
     },
+    /// A write failed before.
+    #[error("the journal {path} is not written any more since a write failed ({found}); check the disk")]
+    Failed {
+        /// The file.
+        path: PathBuf,
+        /// What happened then.
+        found: String,
+    },
     /// It is closed already, or the thread that wrote did not return.
     #[error("the journal is closed; restart the gateway")]
     Closed,

@@ -61,7 +61,10 @@ pub(super) fn prepare(path: &Path, marker: Found) -> Result<Connection, JournalE
                     let found = format!("an earlier state of it ({has_come_to:?}, expected {marker:?})");
                     Err(damaged(path, &found))
                 }
-                Found::Marker(_) | Found::Nothing | Found::Unreadable => Ok(connection),
+                Found::Marker(_) | Found::Nothing | Found::Unreadable => {
+                    make_durable(&connection).map_err(failed)?;
+                    Ok(connection)
+                }
             }
         }
         (0, Found::Nothing) => {
@@ -86,6 +89,12 @@ fn connect(path: &Path) -> rusqlite::Result<Connection> {
     connection.pragma_update(None, "journal_mode", "WAL")?;
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
+}
+
+/// After a sync that failed, what was read can be nowhere but in the kernel's memory, and be called clean there. It
+/// is written anew before anything is done because of it.
+fn make_durable(connection: &Connection) -> rusqlite::Result<()> {
+    connection.query_row("PRAGMA wal_checkpoint(TRUNCATE)", [], |_| Ok(()))
 }
 
 fn fill(connection: &Connection, marker: Marker) -> rusqlite::Result<()> {

@@ -119,7 +119,7 @@ async fn records_come_back_in_order_with_what_was_stored_beside_them() {
 }
 
 #[tokio::test]
-async fn a_write_that_fails_is_an_error() {
+async fn a_write_that_fails_is_an_error_and_the_last_one() {
     let folder = tempfile::tempdir().unwrap();
     let journal = Journal::open(folder.path()).unwrap();
     let other = Connection::open(folder.path().join("journal.sqlite3")).unwrap();
@@ -128,6 +128,16 @@ async fn a_write_that_fails_is_an_error() {
         .store(Entry { record: Some(Record::Commit), messages: vec![message(1)], ..Entry::default() })
         .await;
     assert!(matches!(stored, Err(JournalError::Database { .. })));
+    let again = journal.store(Entry { record: Some(accepted()), ..Entry::default() }).await;
+    assert!(
+        matches!(again, Err(JournalError::Failed { .. })),
+        "nothing is written after what was lost: {again:?}"
+    );
+    journal.close().await;
+    other
+        .execute_batch("CREATE TABLE outbox (sequence INTEGER PRIMARY KEY, topic TEXT, payload BLOB)")
+        .unwrap();
+    let journal = Journal::open(folder.path()).unwrap();
     assert_eq!(journal.records().await.unwrap(), [], "nothing of the transaction is kept");
 }
 

@@ -1,14 +1,16 @@
 //! TLS of a DoIP entity (ISO 13400-2:2019): its certificate, and whom it lets in.
 
+use std::fs::File;
+use std::io::{self, Write};
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
-use std::sync::Arc;
+use std::sync::{Arc, Mutex, PoisonError};
 
 use rustls::crypto::aws_lc_rs::default_provider;
 use rustls::pki_types::pem::PemObject;
 use rustls::pki_types::{CertificateDer, PrivateKeyDer};
 use rustls::server::{VerifierBuilderError, WebPkiClientVerifier};
-use rustls::{RootCertStore, ServerConfig};
+use rustls::{KeyLog, RootCertStore, ServerConfig};
 use serde::Deserialize;
 use tokio_rustls::TlsAcceptor;
 
@@ -25,6 +27,9 @@ pub struct EntityTls {
     /// Root of the testers it lets in, PEM; without it every tester may come.
     #[serde(default)]
     pub tester_ca: Option<PathBuf>,
+    /// Where the keys of all its sessions are written for a dissector. No configuration file can ask for it.
+    #[serde(skip)]
+    pub key_log: Option<PathBuf>,
 }
 
 /// Why the certificates of an entity cannot be used.
@@ -45,6 +50,30 @@ pub enum EntityTlsError {
     /// A root that cannot verify testers.
     #[error("expected a root certificate for testers")]
     TesterRoot(#[from] VerifierBuilderError),
+    /// A file for the keys that cannot be written.
+    #[error("expected to write the keys of sessions to {path}")]
+    KeyLog {
+        /// The file.
+        path: PathBuf,
+        /// Why.
+        #[source]
+        source: io::Error,
+    },
+}
+
+/// Writes keys in the format that dissectors read (`SSLKEYLOGFILE`).
+#[derive(Debug)]
+struct KeyLogFile(Mutex<File>);
+
+impl KeyLog for KeyLogFile {
+    fn log(&self, label: &str, client_random: &[u8], secret: &[u8]) {
+        let hex = |bytes: &[u8]| bytes.iter().map(|byte| format!("{byte:02x}")).collect::<String>();
+        let line = format!("{label} {} {}\n", hex(client_random), hex(secret));
+        let mut file = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Err(error) = file.write_all(line.as_bytes()) {
+            tracing::warn!(%error, "The keys of a session could not be written.");
+        }
+    }
 }
 
 impl EntityTls {
@@ -68,7 +97,12 @@ impl EntityTls {
         let path = &self.private_key;
         let key = PrivateKeyDer::from_pem_file(path)
             .map_err(|source| EntityTlsError::Pem { path: path.clone(), source })?;
-        let config = builder.with_single_cert(certificates(&self.certificate)?, key)?;
+        let mut config = builder.with_single_cert(certificates(&self.certificate)?, key)?;
+        if let Some(path) = &self.key_log {
+            let file =
+                File::create(path).map_err(|source| EntityTlsError::KeyLog { path: path.clone(), source })?;
+            config.key_log = Arc::new(KeyLogFile(Mutex::new(file)));
+        }
         Ok(TlsAcceptor::from(Arc::new(config)))
     }
 }
