@@ -86,7 +86,13 @@ pub(super) fn prepare_new(path: &Path, marker: Marker) -> Result<Connection, Jou
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    connection.pragma_update(None, "journal_mode", "WAL")?;
+    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    if mode != "wal" {
+        // SQLite keeps the mode it had where the disk fails meanwhile, and calls that a success.
+        let found = format!("expected the journal mode wal, found {mode}");
+        let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
+        return Err(rusqlite::Error::SqliteFailure(failure, Some(found)));
+    }
     connection.pragma_update(None, "synchronous", "FULL")?;
     Ok(connection)
 }
