@@ -67,7 +67,12 @@ pub async fn check(config_file: &Path) -> Vec<Finding> {
         Ok(topology) => {
             let found = format!("{} ECUs, {} controllers", topology.ecus.len(), topology.controllers.len());
             findings.push(Finding::new("topology", Ok(found)));
-            findings.extend(ecus(&EcuLinks::new(topology)).await);
+            let links = EcuLinks::new(topology);
+            findings.extend(links.find_controllers().await.into_iter().map(|(name, found)| {
+                let found = found.map(|address| format!("answers, at {address}"));
+                Finding::new(format!("controller {name}"), found.map_err(|error| with_causes(&error)))
+            }));
+            findings.extend(ecus(&links).await);
         }
     }
     findings

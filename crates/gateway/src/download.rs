@@ -22,12 +22,12 @@ use tokio::time::{Instant, sleep_until, timeout_at};
 
 use self::pace::{MinimumRate, Pace};
 use self::part::Part;
-pub(crate) use self::part::{move_durably, replace};
 pub(crate) use self::rebuild::RebuildError;
 use self::rebuild::{Rebuild, Rebuilding};
 use self::response::{Body, body_of};
 use crate::backoff::{Backoff, random_u64};
 use crate::config::DownloadLimits;
+use crate::disk;
 use crate::image_store::ImageStore;
 use crate::release_signature::{MAX_SIGNATURE_BYTES, ReleaseKey};
 
@@ -229,16 +229,12 @@ impl Downloader {
         }
         rebuilt.map_err(|source| DownloadError::Rebuild { pkg_id, source: Box::new(source) })?;
         // It is no longer needed; where another ECU needs the same image, that is here now.
-        tokio::fs::remove_file(&delta).await.map_err(|source| DownloadError::File { path: delta, source })
+        disk::remove(&delta).map_err(|source| DownloadError::File { path: delta, source })
     }
 
-    /// Deletes all packages, whole or not.
-    pub(crate) async fn delete_all(&self) -> io::Result<()> {
-        let mut entries = tokio::fs::read_dir(&self.folder).await?;
-        while let Some(entry) = entries.next_entry().await? {
-            tokio::fs::remove_file(entry.path()).await?;
-        }
-        Ok(())
+    /// Deletes all packages, whole or not. Blocks on the disk.
+    pub(crate) fn delete_all(&self) -> io::Result<()> {
+        std::fs::read_dir(&self.folder)?.try_for_each(|entry| disk::remove(&entry?.path()))
     }
 
     async fn is_here(&self, content: &Content) -> bool {

@@ -11,6 +11,7 @@ mod image;
 mod runner;
 
 use std::collections::HashMap;
+use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
@@ -21,6 +22,7 @@ use farrier_diagnostics::{
     Failure, Identification, IdentificationField, NotAText, Running, Sequence, Settings, WriteJob,
 };
 use farrier_protocol::{EcuId, MacAddress};
+use futures_util::future::join_all;
 use tokio::sync::{Mutex, MutexGuard, Semaphore};
 use tokio::time::{Instant, sleep};
 
@@ -32,7 +34,7 @@ use self::connection::ControllerLink;
 pub use self::connection::fuzzing::doip_gateway;
 use self::image::ImageReader;
 use self::runner::Conversation;
-use crate::topology::{self, CanIds, EcuAddress, Topology, Transport};
+use crate::topology::{self, CanIds, EcuAddress, EntityAddress, Topology, Transport};
 
 /// How long one question to an ECU that restarts is waited for, and the distance of these questions.
 const REBOOT_POLL: Duration = Duration::from_millis(200);
@@ -193,9 +195,19 @@ impl EcuLinks {
         if entity.logical_address != address {
             return None;
         }
-        let found = discovery::entity_id(entity.discovery, entity.logical_address).await?;
-        let octets: Vec<String> = found.iter().map(|octet| format!("{octet:02X}")).collect();
-        octets.join(":").parse().ok()
+        match &entity.address {
+            EntityAddress::Fixed(_) => discovery::entity_id(entity.discovery, entity.logical_address).await,
+            EntityAddress::OfEid { eid, .. } => Some(eid.clone()),
+        }
+    }
+
+    /// The controllers that the topology file names by their EID, and where each answers now.
+    pub async fn find_controllers(&self) -> Vec<(String, Result<SocketAddr, ConnectError>)> {
+        let by_eid = self.vehicle.controllers.iter().filter_map(|controller| match &controller.link {
+            Link::DoIp(link) if link.is_found_by_eid() => Some(link),
+            Link::DoIp(_) | Link::Can(_) => None,
+        });
+        join_all(by_eid.map(async |link| (link.name().to_owned(), link.locate().await))).await
     }
 
     /// What the ECU runs.

@@ -1,6 +1,6 @@
 //! An update of four ECUs behind two zonal gateways, by the real agent with its real journal, struck at every
-//! instant: each durable write and each request to an ECU, before, in the middle and after. Whatever happens, all
-//! ECUs end with the new software or all with the earlier one, the journal says the same, and success is
+//! instant: each durable write, each change of a package or image on the disk and each request to an ECU, before, in
+//! the middle and after. Whatever happens, all ECUs end with the new software or all with the earlier one, the journal says the same, and success is
 //! reported only where all run the new one.
 
 mod doip_way;
@@ -12,21 +12,27 @@ use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use farrier_protocol::{ErrorCode, MsgId, Operation, ServerBody, StartRollback, Text, VehicleBody};
+use farrier_protocol::{
+    ErrorCode, MsgId, Operation, ServerBody, Sha256, StartDownload, StartRollback, VehicleBody,
+};
 use farrier_simulator::ecu::{EcuTiming, Faults};
 use farrier_vehicle_update::{Ending, Phase, Record};
 use tokio::runtime::{Builder, Runtime};
 
 use self::instants::{AtRequest, AtWrite, EcuFailure, Instants, Point};
 use self::vehicle::{AtRest, ECUS, Vehicle, ecu_id, logical_address};
-use crate::journal::{self, Journal};
+use crate::disk::Change;
+use crate::journal::Journal;
 use crate::scripted_server::{ScriptedServer, later};
+use crate::watch::watch;
 use crate::{Gateway, GatewayConfig, RunningGateway, StartError};
 
 /// How long an update may take in all: far longer than any of them needs on a busy machine.
 const PATIENCE: Duration = Duration::from_secs(40);
 /// How long a point that the first run met may not be met once an update has ended.
 const AFTER_THE_END: Duration = Duration::from_millis(300);
+/// The version after the one that other scenarios update to.
+const NEWEST: &str = "3.0";
 /// Cases at the same time: most of each is waiting.
 const SIDE_BY_SIDE: usize = 8;
 
@@ -75,6 +81,26 @@ enum Scenario {
     FailingUpdate,
     /// An update is committed; then, with its instants, undone by a StartRollback.
     Undo,
+    /// An update is committed; then, with its instants, another one by deltas from what it left.
+    Deltas,
+}
+
+impl Scenario {
+    /// Whether an update is committed before anything is struck.
+    fn comes_after_an_update(self) -> bool {
+        match self {
+            Self::Update | Self::FailingUpdate => false,
+            Self::Undo | Self::Deltas => true,
+        }
+    }
+
+    /// What the ECUs run before the update whose instants count, and after it.
+    fn versions(self) -> (&'static str, &'static str) {
+        match self {
+            Self::Update | Self::FailingUpdate | Self::Undo => (vehicle::EARLIER, vehicle::NEW),
+            Self::Deltas => (vehicle::NEW, NEWEST),
+        }
+    }
 }
 
 /// What came of a case.
@@ -82,6 +108,7 @@ struct Outcome {
     at_rest: Option<AtRest>,
     ending: Ending,
     writes: u32,
+    changes: BTreeMap<Change, u32>,
     requests: BTreeMap<u16, u32>,
     met: bool,
 }
@@ -95,7 +122,7 @@ struct Case {
     server: ScriptedServer,
     instants: Arc<Instants>,
     config: GatewayConfig,
-    update_id: Text,
+    start: StartDownload,
     /// The command whose last word is waited for.
     command: MsgId,
     _vehicle: Vehicle,
@@ -105,7 +132,7 @@ impl Case {
     fn new(scenario: Scenario, point: Point) -> Self {
         let world = Builder::new_multi_thread().worker_threads(1).enable_all().build().unwrap();
         let folder = tempfile::tempdir().unwrap();
-        let instants = Arc::new(Instants::new(point, folder.path()));
+        let instants = Arc::new(Instants::new(point, folder.path(), scenario.versions().1));
         let (server, vehicle, settings) = world.block_on(async {
             let server = ScriptedServer::start().await;
             let timing = EcuTiming { erase_ms: 2, reboot_ms: 5, ..EcuTiming::default() };
@@ -125,39 +152,22 @@ impl Case {
             (server, vehicle, settings)
         });
         let config = GatewayConfig::read(&settings).unwrap();
-        journal::watch::watch(&config.state_dir, instants.clone());
+        watch(&config.state_dir, instants.clone());
         let start = server.offer(ECUS, vehicle::NEW);
-        let update_id = start.update_id.clone();
-        let command = server.send(ServerBody::StartDownload(start));
-        if scenario != Scenario::Undo {
+        let command = server.send(ServerBody::StartDownload(start.clone()));
+        if !scenario.comes_after_an_update() {
             instants.arm();
         }
-        Self {
-            scenario,
-            point,
-            update_id,
-            world,
-            folder,
-            server,
-            instants,
-            config,
-            command,
-            _vehicle: vehicle,
-        }
+        Self { scenario, point, start, world, folder, server, instants, config, command, _vehicle: vehicle }
     }
 
     /// Runs the update to its end, through the point.
     fn run(mut self) -> Result<Outcome, String> {
         let mut life = Life::begin(&self.config);
-        if self.scenario == Scenario::Undo {
+        if self.scenario.comes_after_an_update() {
             self.world.block_on(self.ended(&life))?;
             self.instants.arm();
-            self.command = self.server.send(ServerBody::StartRollback(StartRollback {
-                correlation_id: None,
-                update_id: self.update_id.clone(),
-                expires_at_ms: later(),
-                deadline_s: None,
-            }));
+            self.command = self.server.send(self.second_command());
         }
         let mut struck = self.instants.struck();
         let ended = self.ended(&life);
@@ -181,18 +191,35 @@ impl Case {
                 life.end_at_once();
                 Life::begin(&self.config)
             }
-            Point::Write { .. } | Point::Request { .. } if met => {
+            Point::Write { .. } | Point::Request { .. } | Point::File { .. } if met && !self.goes_on() => {
                 life.end_at_once();
                 self.instants.revive();
                 self.config.state_dir = self.instants.copy().to_owned();
                 Life::begin(&self.config)
             }
-            Point::None | Point::Ecu { .. } | Point::Write { .. } | Point::Request { .. } => life,
+            Point::None
+            | Point::Ecu { .. }
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. } => life,
         };
         let ended = self.world.block_on(self.ended(&life));
         ended.map_err(|what| format!("{what}: {:?}", life.stops_because()))?;
         life.end();
         self.check(met)
+    }
+
+    /// What follows on the update that comes before.
+    fn second_command(&self) -> ServerBody {
+        if self.scenario == Scenario::Deltas {
+            return ServerBody::StartDownload(self.server.offer_deltas(&self.start, vehicle::NEW, NEWEST));
+        }
+        ServerBody::StartRollback(StartRollback {
+            correlation_id: None,
+            update_id: self.start.update_id.clone(),
+            expires_at_ms: later(),
+            deadline_s: None,
+        })
     }
 
     /// Resolves when the update has ended and the server has its last word.
@@ -229,18 +256,24 @@ impl Case {
         let folder = self.folder.path();
         let broken = self.broken_for_good().filter(|_| met);
         let others = (1..=ECUS).filter(|number| Some(*number) != broken);
-        let all = Vehicle::at_rest(folder, 1..=ECUS);
-        let others = Vehicle::at_rest(folder, others)?;
+        let (earlier, new) = self.scenario.versions();
+        let at_rest = |ecus: Vec<usize>| Vehicle::at_rest_with(folder, ecus, earlier, new);
+        let all = at_rest((1..=ECUS).collect());
+        let others = at_rest(others.collect())?;
+        self.check_images()?;
         let succeeded = |operation| {
             self.reports(|body| matches!(body, VehicleBody::UpdateSuccessResult(result) if result.operation == operation))
         };
-        let (commits, rollbacks) = (succeeded(Operation::Commit), succeeded(Operation::Rollback));
+        let before = usize::from(self.scenario.comes_after_an_update());
+        let (commits, rollbacks) = (succeeded(Operation::Commit) - before, succeeded(Operation::Rollback));
         let said = |code| {
             self.reports(|body| matches!(body, VehicleBody::ErrorResponse(error) if error.code == code))
         };
         let fits = match &ending {
             Ending::Committed => {
-                self.scenario == Scenario::Update && all == Ok(AtRest::AllNew) && commits == 1
+                matches!(self.scenario, Scenario::Update | Scenario::Deltas)
+                    && all == Ok(AtRest::AllNew)
+                    && commits == 1
             }
             Ending::Undone => {
                 self.scenario == Scenario::Undo && all == Ok(AtRest::AllEarlier) && rollbacks == 1
@@ -262,8 +295,36 @@ impl Case {
                 "{ending:?}, {commits} commits and {rollbacks} rollbacks reported, and the ECUs: {all:?}, {others:?}"
             ));
         }
-        let (writes, requests) = (self.instants.writes(), self.instants.requests());
-        Ok(Outcome { at_rest: all.ok(), ending, writes, requests, met })
+        Ok(Outcome {
+            at_rest: all.ok(),
+            ending,
+            writes: self.instants.writes(),
+            changes: self.instants.changes(),
+            requests: self.instants.requests(),
+            met,
+        })
+    }
+
+    /// Whether the gateway lives on after the point: packages and images are no journal.
+    fn goes_on(&self) -> bool {
+        matches!(self.point, Point::File { how: AtWrite::Fails, .. })
+    }
+
+    /// Every installed image is what its name says, and no package is left over.
+    fn check_images(&self) -> Result<(), String> {
+        let files = |folder: &str| std::fs::read_dir(self.config.state_dir.join(folder)).unwrap();
+        for path in files("images").map(|entry| entry.unwrap().path()) {
+            let is_image = path.extension().is_some_and(|extension| extension == "image");
+            let named = Sha256::of(&std::fs::read(&path).unwrap()).to_string();
+            if is_image && path.file_stem().unwrap().to_str() != Some(&named) {
+                return Err(format!("{} is not what its name says", path.display()));
+            }
+        }
+        let left = files("packages").count();
+        if left > 0 && !self.goes_on() {
+            return Err(format!("{left} packages are left"));
+        }
+        Ok(())
     }
 
     fn last_record(&self) -> Option<Record> {
@@ -277,7 +338,11 @@ impl Case {
             Point::Ecu { ecu, how: EcuFailure::RefusesForEver | EcuFailure::FallsSilent, .. } => {
                 (1..=ECUS).find(|number| logical_address(*number) == ecu)
             }
-            Point::None | Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. } => None,
+            Point::None
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. }
+            | Point::Ecu { .. } => None,
         }
     }
 
@@ -290,7 +355,10 @@ impl Case {
 /// What a scenario is made of when nothing else happens.
 fn undisturbed(scenario: Scenario) -> Outcome {
     let outcome = Case::new(scenario, Point::None).run().unwrap();
-    let expected = if scenario == Scenario::Update { AtRest::AllNew } else { AtRest::AllEarlier };
+    let expected = match scenario {
+        Scenario::Update | Scenario::Deltas => AtRest::AllNew,
+        Scenario::FailingUpdate | Scenario::Undo => AtRest::AllEarlier,
+    };
     assert_eq!(outcome.at_rest, Some(expected));
     outcome
 }
@@ -352,6 +420,19 @@ fn each_write(outcome: &Outcome) -> Vec<Point> {
     (1..=outcome.writes).flat_map(|number| ways.map(|how| Point::Write { number, how })).collect()
 }
 
+/// Only what is added to a file can be torn.
+fn each_change(outcome: &Outcome) -> Vec<Point> {
+    let whole = [AtWrite::Before, AtWrite::After, AtWrite::Fails];
+    let mut points = Vec::new();
+    for (&change, &count) in &outcome.changes {
+        let torn = (change == Change::Append).then_some(AtWrite::Torn);
+        for number in 1..=count {
+            points.extend(whole.into_iter().chain(torn).map(|how| Point::File { change, number, how }));
+        }
+    }
+    points
+}
+
 fn each_request_struck(outcome: &Outcome) -> Vec<Point> {
     let ways = [AtRequest::Before, AtRequest::Unanswered, AtRequest::After];
     each_request(outcome)
@@ -369,6 +450,18 @@ fn each_request_failing(outcome: &Outcome, ways: &[EcuFailure]) -> Vec<Point> {
 fn an_update_struck_at_any_durable_write_ends_all_new_or_all_earlier() {
     let points = each_write(&undisturbed(Scenario::Update));
     exhaust("update, durable writes (before, torn, after, failing)", Scenario::Update, points);
+}
+
+#[test]
+fn an_update_struck_in_its_download_or_in_the_image_store_ends_all_new_or_all_earlier() {
+    let points = each_change(&undisturbed(Scenario::Update));
+    exhaust("update, packages and images on disk (before, torn, after, failing)", Scenario::Update, points);
+}
+
+#[test]
+fn an_update_by_deltas_struck_in_its_download_or_while_images_are_rebuilt_ends_all_new_or_all_earlier() {
+    let points = each_change(&undisturbed(Scenario::Deltas));
+    exhaust("update by deltas, packages and images on disk", Scenario::Deltas, points);
 }
 
 #[test]

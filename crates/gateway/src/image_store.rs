@@ -9,7 +9,7 @@ use farrier_protocol::{EcuId, Sha256, UnixMillis};
 use farrier_vehicle_update::Plan;
 use serde::{Deserialize, Serialize};
 
-use crate::download::{move_durably, replace};
+use crate::disk;
 
 /// The folder of the images and their index.
 #[derive(Debug, Clone)]
@@ -64,7 +64,7 @@ impl ImageStore {
         for package in &plan.start.packages {
             let (from, kept) = (image_path(&package.image_sha256), self.image_path(&package.image_sha256));
             if !kept.exists() && from.exists() && package.image_size_bytes <= self.max_bytes {
-                move_durably(&from, &kept)?;
+                disk::move_durably(&from, &kept)?;
             }
             // What ran before does not run any more, whether there is room for the new image or not.
             index.remove(&package.target_component);
@@ -133,13 +133,13 @@ impl ImageStore {
     /// Makes the index durable, then deletes the images that it does not name.
     fn store(&self, index: Index) -> io::Result<()> {
         let content = serde_json::to_vec_pretty(&index).map_err(io::Error::other)?;
-        replace(&self.index_path(), &content)?;
+        disk::replace(&self.index_path(), &content)?;
         let named: BTreeSet<PathBuf> =
             index.values().map(|installed| self.image_path(&installed.sha256)).collect();
         for entry in std::fs::read_dir(&self.folder)? {
             let path = entry?.path();
             if is_image(&path) && !named.contains(&path) {
-                std::fs::remove_file(path)?;
+                disk::remove(&path)?;
             }
         }
         Ok(())

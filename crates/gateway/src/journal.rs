@@ -8,8 +8,6 @@ mod error;
 mod fault;
 mod marker;
 mod opening;
-#[cfg(test)]
-pub(crate) mod watch;
 
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
@@ -76,7 +74,7 @@ struct File {
     /// Nothing once it is closed.
     open: Mutex<Option<Open>>,
     #[cfg(test)]
-    watch: Option<Arc<dyn watch::Watch>>,
+    watch: Option<Arc<dyn crate::watch::Watch>>,
 }
 
 #[derive(Debug)]
@@ -123,7 +121,7 @@ impl Journal {
                 fault,
                 open,
                 #[cfg(test)]
-                watch: watch::of(folder),
+                watch: crate::watch::of(folder),
             }),
         })
     }
@@ -358,22 +356,22 @@ impl File {
         #[cfg(test)]
         let watch = self.watch.as_ref().filter(|_| transaction.total_changes() > changes);
         #[cfg(test)]
-        watch.map_or(Ok(()), |watch| watch.at(watch::Instant::BeforeCommit(&transaction)))?;
+        watch.map_or(Ok(()), |watch| watch.at(crate::watch::Instant::BeforeCommit(&transaction)))?;
         transaction.commit().map_err(failed)?;
         #[cfg(test)]
-        watch.map_or(Ok(()), |watch| watch.at(watch::Instant::AfterCommit))?;
+        watch.map_or(Ok(()), |watch| watch.at(crate::watch::Instant::AfterCommit))?;
         Ok(value)
     }
 
     fn mark(&self, marker: Marker) -> Result<(), JournalError> {
         let in_folder = |source| JournalError::Folder { folder: self.folder.clone(), source };
         #[cfg(test)]
-        self.watch.as_ref().map_or(Ok(()), |watch| watch.at(watch::Instant::BeforeMarker))?;
+        self.watch.as_ref().map_or(Ok(()), |watch| watch.at(crate::watch::Instant::BeforeMarker))?;
         marker.write(&self.folder).map_err(in_folder)?;
         #[cfg(test)]
-        self.watch
-            .as_ref()
-            .map_or(Ok(()), |watch| watch.at(watch::Instant::AfterMarker(&marker.path(&self.folder))))?;
+        self.watch.as_ref().map_or(Ok(()), |watch| {
+            watch.at(crate::watch::Instant::AfterMarker(&marker.path(&self.folder)))
+        })?;
         Ok(())
     }
 

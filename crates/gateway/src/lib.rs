@@ -7,6 +7,7 @@ mod check;
 mod clock;
 mod config;
 mod consent;
+mod disk;
 mod download;
 pub mod ecu_link;
 mod error_text;
@@ -31,6 +32,8 @@ mod status;
 mod status_socket;
 mod tls;
 pub mod topology;
+#[cfg(test)]
+mod watch;
 
 pub use agent::{Gateway, GatewayFailure, Pulse, RunningGateway, StartError};
 pub use check::{Finding, check};

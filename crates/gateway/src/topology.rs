@@ -17,7 +17,7 @@ mod controller_tls;
 mod transport;
 
 pub use self::controller_tls::{ControllerTls, ControllerTlsError};
-pub use self::transport::{CanIds, CanInterface, DoIpEntity, EcuAddress, Transport};
+pub use self::transport::{CanIds, CanInterface, DoIpEntity, EcuAddress, EntityAddress, Transport};
 
 /// The most ECUs that an inventory holds (protocol.md §4.3).
 const MAX_ECUS: usize = 512;
@@ -320,6 +320,10 @@ struct ControllerEntry {
     #[serde(default)]
     address: Option<SocketAddr>,
     #[serde(default)]
+    eid: Option<MacAddress>,
+    #[serde(default)]
+    port: Option<u16>,
+    #[serde(default)]
     discovery: Option<SocketAddr>,
     #[serde(default)]
     tls: Option<controller_tls::Entry>,
@@ -333,9 +337,9 @@ struct ControllerEntry {
 
 impl ControllerEntry {
     fn checked(self, folder: &Path) -> Result<Controller, TopologyError> {
-        let Self { name, address, discovery, tls, logical_address, can, parallel_writes } = self;
-        let transport =
-            transport::Fields { address, discovery, tls, logical_address, can }.checked(&name, folder)?;
+        let Self { name, address, eid, port, discovery, tls, logical_address, can, parallel_writes } = self;
+        let fields = transport::Fields { address, eid, port, discovery, tls, logical_address, can };
+        let transport = fields.checked(&name, folder)?;
         Ok(Controller { name, transport, parallel_writes })
     }
 }
@@ -549,6 +553,31 @@ mod tests {
             let text = CAN.replacen(replaced, by, 1);
             assert_ne!(text, CAN, "{replaced}");
             let found = refusal(&format!("{GOOD}{text}"));
+            assert!(found.contains(says), "{found}");
+        }
+    }
+
+    #[test]
+    fn a_controller_can_be_named_by_its_eid_instead_of_its_address() {
+        let by_eid = |eid: &str| GOOD.replace("address = \"127.0.0.1:13400\"", eid);
+        let entity = |eid: &str| match &Topology::from_toml(&by_eid(eid)).unwrap().controllers[0].transport {
+            Transport::DoIp(entity) => (entity.address.clone(), entity.discovery.to_string()),
+            Transport::Can(bus) => panic!("{bus:?}"),
+        };
+        let of_eid = |port| EntityAddress::OfEid { eid: "02:00:00:00:00:09".parse().unwrap(), port };
+        assert_eq!(
+            entity("eid = \"02:00:00:00:00:09\""),
+            (of_eid(13_400), "255.255.255.255:13400".to_owned())
+        );
+        let elsewhere = "eid = \"02:00:00:00:00:09\"\nport = 13401\ndiscovery = \"192.0.2.255:13400\"";
+        assert_eq!(entity(elsewhere), (of_eid(13_401), "192.0.2.255:13400".to_owned()));
+        for (eid, says) in [
+            ("eid = \"02:00\"", "eid"),
+            ("eid = \"02:00:00:00:00:09\"\naddress = \"127.0.0.1:1\"", "both"),
+            ("address = \"127.0.0.1:1\"\nport = 1", "port alone"),
+            ("eid = \"02:00:00:00:00:09\"\ntls = { ca = \"ca.pem\" }", "server_name"),
+        ] {
+            let found = refusal(&by_eid(eid));
             assert!(found.contains(says), "{found}");
         }
     }

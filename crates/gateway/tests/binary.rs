@@ -86,7 +86,11 @@ fn check_says_of_each_thing_whether_it_is_right_and_what_to_do() {
     let topology = std::fs::read_to_string(folder.path().join("topology.toml")).unwrap();
     let no_controllers: String = topology
         .lines()
-        .map(|line| if line.starts_with("address") { "address = \"127.0.0.1:1\"" } else { line })
+        .map(|line| match line {
+            "address = \"192.0.2.20:13400\"" => "eid = \"02:00:00:00:00:09\"\ndiscovery = \"127.0.0.1:1\"",
+            line if line.starts_with("address") => "address = \"127.0.0.1:1\"",
+            line => line,
+        })
         .fold(String::new(), |text, line| text + line + "\n");
     std::fs::write(folder.path().join("topology.toml"), no_controllers).unwrap();
     let (code, said) = asked(&config, &["check"]);
@@ -98,6 +102,7 @@ fn check_says_of_each_thing_whether_it_is_right_and_what_to_do() {
         "ok      readiness signals",
         "ok      journal: none yet",
         "ok      topology",
+        "failed  controller powertrain: expected the DoIP entity with EID 02:00:00:00:00:09",
         "failed  ECU ",
     ] {
         assert!(said.contains(part), "{part}: {said}");

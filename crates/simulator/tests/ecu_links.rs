@@ -597,6 +597,45 @@ async fn the_vehicle_can_be_found_by_udp() {
     }
 }
 
+/// Links to a controller that is found by this EID.
+fn links_by_eid(entity: &DoipEntity, eid: &str) -> EcuLinks {
+    let (port, udp) = (entity.tcp_address().port(), entity.udp_address());
+    let text = format!(
+        r#"
+        security_algorithm = "insecure-xor-a5-for-simulators-only"
+        [[controller]]
+        name = "front"
+        eid = "{eid}"
+        port = {port}
+        discovery = "{udp}"
+        logical_address = 0x1000
+        [[ecu]]
+        ecu_id = "ecu_000"
+        controller = "front"
+        logical_address = {FIRST}
+        functional_group = {{ zone = "front" }}
+        "#
+    );
+    EcuLinks::new(Topology::from_toml(&text).unwrap())
+}
+
+#[tokio::test]
+async fn a_controller_without_an_address_is_found_by_its_eid_and_another_is_not_taken_for_it() {
+    let car = Car::new(vec![ecu_config(0)]).await;
+    let links = links_by_eid(&car.entity, "02:00:00:00:00:09");
+    assert_eq!(links.running(&id(0)).await.unwrap().version, "1.0");
+    let found = links.find_controllers().await;
+    assert!(
+        matches!(&found[..], [(name, Ok(address))] if name == "front" && *address == car.entity.tcp_address()),
+        "{found:?}"
+    );
+    let other = links_by_eid(&car.entity, "02:00:00:00:00:0A").running(&id(0)).await.unwrap_err();
+    assert!(
+        matches!(&other, EcuError::Connect { source: ConnectError::NotFound { eid, .. }, .. } if eid.to_string() == "02:00:00:00:00:0A"),
+        "{other:?}"
+    );
+}
+
 #[tokio::test]
 async fn two_ecus_of_one_address_are_a_mistake_in_the_configuration() {
     let folder = tempfile::tempdir().unwrap();

@@ -194,14 +194,13 @@ impl Agent {
         let (downloader, images, results) =
             (self.downloader.clone(), self.images.clone(), self.results.clone());
         self.tasks.spawn(async move {
-            let kept = {
-                let downloader = downloader.clone();
-                tokio::task::spawn_blocking(move || keep_images(&images, &plan, ending, &downloader)).await
-            };
-            if let Err(error) = kept.map_err(std::io::Error::other).and_then(|kept| kept) {
-                tracing::warn!(why = with_causes(&error), "The bases of later deltas could not be kept.");
-            }
-            if let Err(error) = downloader.delete_all().await {
+            let cleaned_up = tokio::task::spawn_blocking(move || {
+                if let Err(error) = keep_images(&images, &plan, ending, &downloader) {
+                    tracing::warn!(why = with_causes(&error), "The bases of later deltas could not be kept.");
+                }
+                downloader.delete_all()
+            });
+            if let Err(error) = cleaned_up.await.map_err(std::io::Error::other).and_then(|deleted| deleted) {
                 // They are looked for again at the next start; nothing else depends on them.
                 tracing::warn!(why = with_causes(&error), "Packages could not be deleted.");
             }

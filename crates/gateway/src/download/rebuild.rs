@@ -2,14 +2,14 @@
 //! next, so that a restart goes on at the first that is missing. Memory is bounded by one chunk (`farrier_delta`).
 
 use std::fs::File;
-use std::io::{self, Read, Seek, Write};
+use std::io::{self, Read, Seek};
 use std::path::{Path, PathBuf};
 
 use aws_lc_rs::digest::{Context, SHA256, digest};
 use farrier_delta::{ApplyError, DeltaReader, FormatError};
 use farrier_protocol::Sha256;
 
-use super::part::{move_durably, reserve};
+use crate::disk;
 
 /// An image cannot be rebuilt.
 #[derive(Debug, thiserror::Error)]
@@ -66,13 +66,13 @@ impl Rebuild {
         let reader = DeltaReader::open(open(&what.delta)?)?;
         let base = open(&what.base)?;
         what.check_header(&reader)?;
-        let growing = File::options().read(true).write(true).create(true).truncate(false).open(&what.growing);
-        let growing = growing.map_err(|source| file_error(&what.growing, source))?;
+        let growing = disk::open(&what.growing).map_err(|source| file_error(&what.growing, source))?;
         let mut rebuild = Self { what, reader, base, growing, chunk: 0, whole: Context::new(&SHA256) };
         while rebuild.next_is_right()? {}
         let kept: u64 = (0..rebuild.chunk).map(|chunk| rebuild.chunk_bytes(chunk)).sum();
-        let cut = rebuild.growing.set_len(kept).and_then(|()| {
-            reserve(&rebuild.growing, rebuild.what.image_size_bytes)?;
+        let path = &rebuild.what.growing;
+        let cut = disk::cut(&rebuild.growing, path, kept).and_then(|()| {
+            disk::reserve(&rebuild.growing, path, rebuild.what.image_size_bytes)?;
             rebuild.growing.seek(io::SeekFrom::Start(kept)).map(|_| ())
         });
         cut.map_err(|source| file_error(&rebuild.what.growing, source))?;
@@ -93,7 +93,9 @@ impl Rebuild {
     pub(super) fn next_chunk(mut self) -> Result<Self, RebuildError> {
         let rebuilt = self.reader.rebuild_chunk(self.chunk, &mut self.base)?;
         self.whole.update(&rebuilt);
-        let written = self.growing.write_all(&rebuilt).and_then(|()| self.growing.sync_data());
+        let path = &self.what.growing;
+        let written =
+            disk::append(&mut self.growing, path, &rebuilt).and_then(|()| disk::sync(&self.growing, path));
         written.map_err(|source| file_error(&self.what.growing, source))?;
         self.chunk += 1;
         Ok(self)
@@ -103,10 +105,11 @@ impl Rebuild {
     pub(super) fn finish(self) -> Result<(), RebuildError> {
         let what = self.what;
         if self.whole.finish().as_ref() != what.image_sha256.as_bytes() {
-            std::fs::remove_file(&what.growing).map_err(|source| file_error(&what.growing, source))?;
+            disk::remove(&what.growing).map_err(|source| file_error(&what.growing, source))?;
             return Err(RebuildError::Hash { image: what.image_sha256 });
         }
-        let named = self.growing.sync_all().and_then(|()| move_durably(&what.growing, &what.image));
+        let named = disk::sync(&self.growing, &what.growing)
+            .and_then(|()| disk::move_durably(&what.growing, &what.image));
         named.map_err(|source| file_error(&what.image, source))
     }
 

@@ -241,6 +241,25 @@ async fn after_a_restart_the_download_goes_on_from_the_disk() {
 }
 
 #[tokio::test]
+async fn a_file_is_one_and_the_same_from_its_first_byte_to_the_image_store() {
+    use std::os::unix::fs::MetadataExt;
+
+    let bench = Bench::new().await;
+    let source = bench.offer(CONTENT, CONTENT, Some(8));
+    let file = |path: PathBuf| std::fs::metadata(path).unwrap().ino();
+    let part = bench.downloader.part_path(&source.hash);
+    let mut growing = Vec::new();
+    bench.downloader.fetch(&source, |_| growing.push(file(part.clone()))).await.unwrap();
+    let image = bench.downloader.image_path(&source.hash);
+    growing.push(file(image.clone()));
+    let plan = plan("https://localhost", &[CONTENT]);
+    bench.downloader.images.keep(&plan, UnixMillis(1), |_| image.clone()).unwrap();
+    growing.push(file(bench.folder.path().join("images").join(image.file_name().unwrap())));
+    growing.dedup();
+    assert_eq!(growing.len(), 1, "a copy would be another file");
+}
+
+#[tokio::test]
 async fn a_garbled_part_is_fetched_again_from_the_beginning() {
     let bench = Bench::new().await;
     let source = bench.offer(CONTENT, CONTENT, None);
@@ -250,7 +269,7 @@ async fn a_garbled_part_is_fetched_again_from_the_beginning() {
         std::fs::write(part.with_extension("durable"), garbled.len().to_string()).unwrap();
         bench.fetch(&source).await.unwrap();
         assert!(bench.is_here(&source, CONTENT), "{} bytes", garbled.len());
-        bench.downloader.delete_all().await.unwrap();
+        bench.downloader.delete_all().unwrap();
     }
 }
 

@@ -11,6 +11,7 @@ use farrier_diagnostics::doip::{
     self, ActivationTypeCode, DIAGNOSTIC_PREFIX_LENGTH, DiagnosticNackCode, Frame, LogicalAddress, Message,
     MessageCodec, MessageError, OwnedMessage, OwnedPayload, RoutingActivationResponseCode,
 };
+use farrier_protocol::MacAddress;
 use futures_util::StreamExt;
 use tokio::io::{AsyncRead, AsyncWrite, AsyncWriteExt};
 use tokio::net::TcpStream;
@@ -19,7 +20,8 @@ use tokio::task::JoinSet;
 use tokio::time::timeout;
 use tokio_util::codec::FramedRead;
 
-use crate::topology::{ControllerTls, DoIpEntity};
+use super::discovery;
+use crate::topology::{ControllerTls, DoIpEntity, EntityAddress};
 
 /// How long a controller may take to accept a connection.
 const CONNECT: Duration = Duration::from_secs(5);
@@ -59,6 +61,16 @@ pub enum ConnectError {
         /// What happened.
         #[source]
         source: io::Error,
+    },
+    /// Nobody of this EID there.
+    #[error(
+        "expected the DoIP entity with EID {eid} to answer at {asked} (UDP); check that it is powered and its eid"
+    )]
+    NotFound {
+        /// The EID.
+        eid: MacAddress,
+        /// Where it was asked for.
+        asked: SocketAddr,
     },
     /// Nobody there in time.
     #[error("expected {what} from {address} within {}s", .limit.as_secs())]
@@ -132,21 +144,31 @@ enum ToController {
 #[derive(Debug)]
 pub(super) struct ControllerLink {
     name: String,
-    address: SocketAddr,
-    tls: Option<ControllerTls>,
+    entity: DoIpEntity,
     tester: LogicalAddress,
     connection: tokio::sync::Mutex<Option<Connection>>,
 }
 
 impl ControllerLink {
     pub(super) fn new(name: String, entity: &DoIpEntity, tester: LogicalAddress) -> Self {
-        Self {
-            name,
-            address: entity.address,
-            tls: entity.tls.clone(),
-            tester,
-            connection: tokio::sync::Mutex::new(None),
+        Self { name, entity: entity.clone(), tester, connection: tokio::sync::Mutex::new(None) }
+    }
+
+    /// Where the controller listens: as the topology file says, or as its EID answers now.
+    pub(super) async fn locate(&self) -> Result<SocketAddr, ConnectError> {
+        match &self.entity.address {
+            EntityAddress::Fixed(address) => Ok(*address),
+            EntityAddress::OfEid { eid, port } => {
+                let asked = self.entity.discovery;
+                let found = discovery::address_of(asked, eid).await;
+                let found = found.ok_or_else(|| ConnectError::NotFound { eid: eid.clone(), asked })?;
+                Ok(SocketAddr::new(found, *port))
+            }
         }
+    }
+
+    pub(super) fn is_found_by_eid(&self) -> bool {
+        matches!(self.entity.address, EntityAddress::OfEid { .. })
     }
 
     pub(super) fn name(&self) -> &str {
@@ -161,11 +183,12 @@ impl ControllerLink {
         }
         // The dead one goes first: the entity may know the tester only once.
         *connection = None;
-        let fresh = Connection::open(self.address, self.tls.as_ref(), self.tester).await?;
+        let address = self.locate().await?;
+        let fresh = Connection::open(address, self.entity.tls.as_ref(), self.tester).await?;
         tracing::debug!(controller = self.name, "Routing to the controller's ECUs is activated.");
         let channel = fresh.channel(self.tester, ecu);
         *connection = Some(fresh);
-        channel.ok_or(ConnectError::Closed { address: self.address })
+        channel.ok_or(ConnectError::Closed { address })
     }
 }
 

@@ -2,15 +2,17 @@
 //! nothing reaches an ECU or the disk, and the next gateway starts from a copy of the disk as it was.
 
 use std::collections::BTreeMap;
+use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::{Condvar, Mutex, MutexGuard};
 
 use rusqlite::Transaction;
 use tokio::sync::watch;
 
-use crate::every_instant::vehicle::{ECUS, NEW, Vehicle};
+use crate::disk::Change;
+use crate::every_instant::vehicle::{ECUS, Vehicle};
 use crate::journal::JournalError;
-use crate::journal::watch::{Instant, Watch};
+use crate::watch::{Instant, Watch};
 
 /// How the gateway dies around a durable write.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -51,9 +53,26 @@ pub(super) enum EcuFailure {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Point {
     None,
-    Write { number: u32, how: AtWrite },
-    Request { ecu: u16, number: u32, how: AtRequest },
-    Ecu { ecu: u16, number: u32, how: EcuFailure },
+    Write {
+        number: u32,
+        how: AtWrite,
+    },
+    /// A change of a file beside the journal; each kind is counted on its own.
+    File {
+        change: Change,
+        number: u32,
+        how: AtWrite,
+    },
+    Request {
+        ecu: u16,
+        number: u32,
+        how: AtRequest,
+    },
+    Ecu {
+        ecu: u16,
+        number: u32,
+        how: EcuFailure,
+    },
 }
 
 /// What the way to the ECUs does with a frame.
@@ -71,6 +90,7 @@ pub(super) enum Way {
 #[derive(Debug)]
 pub(super) struct Instants {
     point: Point,
+    new: &'static str,
     /// The vehicle's folder.
     vehicle: PathBuf,
     state_dir: PathBuf,
@@ -90,15 +110,20 @@ struct State {
     /// The answer of this ECU is the point.
     awaiting: Option<u16>,
     writes: u32,
+    changes: BTreeMap<Change, u32>,
+    /// How long the file was that is being added to.
+    file_bytes: u64,
     requests: BTreeMap<u16, u32>,
     wal_bytes: u64,
     violations: Vec<String>,
 }
 
 impl Instants {
-    pub(super) fn new(point: Point, vehicle: &Path) -> Self {
+    /// `new` is the version that ECUs must run before COMMIT.
+    pub(super) fn new(point: Point, vehicle: &Path, new: &'static str) -> Self {
         Self {
             point,
+            new,
             vehicle: vehicle.to_owned(),
             state_dir: vehicle.join("state"),
             copy: vehicle.join("state_after"),
@@ -136,6 +161,10 @@ impl Instants {
         self.lock().writes
     }
 
+    pub(super) fn changes(&self) -> BTreeMap<Change, u32> {
+        self.lock().changes.clone()
+    }
+
     pub(super) fn requests(&self) -> BTreeMap<u16, u32> {
         self.lock().requests.clone()
     }
@@ -165,7 +194,7 @@ impl Instants {
         *number += 1;
         let number = *number;
         match self.point {
-            Point::None | Point::Write { .. } => Way::Forward,
+            Point::None | Point::Write { .. } | Point::File { .. } => Way::Forward,
             Point::Request { .. } if self.has_struck() => Way::Forward,
             Point::Request { ecu, .. } if state.awaiting == Some(ecu) && ecu == to => {
                 // The request before had no answer that could be kept back.
@@ -214,7 +243,11 @@ impl Instants {
                 }
                 AtRequest::After => Way::ForwardLast,
             },
-            Point::None | Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. } => Way::Forward,
+            Point::None
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. }
+            | Point::Ecu { .. } => Way::Forward,
         }
     }
 
@@ -248,7 +281,7 @@ impl Instants {
         if transaction.is_some_and(is_commit_record) {
             for number in 1..=ECUS {
                 let banks = Vehicle::banks(&self.vehicle, number);
-                if banks.running().version != NEW {
+                if banks.running().version != self.new {
                     state.violations.push(format!("COMMIT while ECU {number} runs {:?}", banks.running()));
                 }
             }
@@ -263,7 +296,11 @@ impl Instants {
                 let source = std::io::Error::from(std::io::ErrorKind::StorageFull);
                 Err(JournalError::Folder { folder: self.state_dir.clone(), source })
             }
-            Point::None | Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. } => {
+            Point::None
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. }
+            | Point::Ecu { .. } => {
                 state.committing = true;
                 Ok(())
             }
@@ -286,8 +323,39 @@ impl Instants {
                 }
                 Err(JournalError::Closed)
             }
-            Point::None | Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. } => Ok(()),
+            Point::None
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. }
+            | Point::Ecu { .. } => Ok(()),
         }
+    }
+
+    /// How to strike now, if the change that was counted last is the point.
+    fn file_point(&self, state: &State, change: Change) -> Option<AtWrite> {
+        match self.point {
+            Point::File { change: at, number, how }
+                if at == change && state.changes.get(&change) == Some(&number) =>
+            {
+                Some(how)
+            }
+            Point::None
+            | Point::Write { .. }
+            | Point::File { .. }
+            | Point::Request { .. }
+            | Point::Ecu { .. } => None,
+        }
+    }
+
+    /// Leaves noise behind the middle of what was added to a file last, and a page of it behind its end: what was
+    /// not synced can be anything after a power cut, and any length of it.
+    fn garble(&self, path: &Path, whole: u64) {
+        let path = self.copy.join(path.strip_prefix(&self.state_dir).unwrap());
+        let mut content = std::fs::read(&path).unwrap();
+        let from = usize::try_from(whole).unwrap().midpoint(content.len());
+        content[from..].fill(0xA5);
+        content.extend([0xA5; 4_096]);
+        std::fs::write(path, content).unwrap();
     }
 
     /// Cuts what was written last in the middle.
@@ -319,6 +387,50 @@ impl Watch for Instants {
             Instant::BeforeMarker => self.before_write(None),
             Instant::AfterCommit => self.after_write(None),
             Instant::AfterMarker(path) => self.after_write(Some(path)),
+        }
+    }
+
+    fn before_change(&self, change: Change, path: &Path) -> io::Result<()> {
+        let mut state = self.lock();
+        if state.dead {
+            return Err(io::Error::other("the power is cut"));
+        }
+        if self.has_struck() || !state.armed {
+            return Ok(());
+        }
+        *state.changes.entry(change).or_default() += 1;
+        state.file_bytes = path.metadata().map_or(0, |found| found.len());
+        match self.file_point(&state, change) {
+            Some(AtWrite::Before) => {
+                self.strike(state);
+                Err(io::Error::other("the power is cut"))
+            }
+            Some(AtWrite::Fails) => {
+                self.struck.send_replace(true);
+                Err(io::ErrorKind::StorageFull.into())
+            }
+            Some(AtWrite::Torn | AtWrite::After) | None => Ok(()),
+        }
+    }
+
+    fn after_change(&self, change: Change, path: &Path) -> io::Result<()> {
+        let state = self.lock();
+        if state.dead {
+            return Err(io::Error::other("the power is cut"));
+        }
+        if self.has_struck() || !state.armed {
+            return Ok(());
+        }
+        let whole = state.file_bytes;
+        match self.file_point(&state, change) {
+            Some(how @ (AtWrite::Torn | AtWrite::After)) => {
+                self.strike(state);
+                if how == AtWrite::Torn {
+                    self.garble(path, whole);
+                }
+                Err(io::Error::other("the power is cut"))
+            }
+            Some(AtWrite::Before | AtWrite::Fails) | None => Ok(()),
         }
     }
 }

@@ -1,6 +1,5 @@
 //! TLS towards a controller (ISO 13400-2:2019, port 3496): 1.3 where it can, else 1.2, which that standard names.
 
-use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -12,6 +11,8 @@ use serde::Deserialize;
 use tokio::net::TcpStream;
 use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::EntityAddress;
 
 /// `tls = { … }` of a controller.
 #[derive(Deserialize)]
@@ -50,6 +51,9 @@ pub enum ControllerTlsError {
     /// One half of the tester's own certificate.
     #[error("expected both certificate and private_key, or neither")]
     HalfIdentity,
+    /// An address that nobody knows beforehand, and no name.
+    #[error("expected server_name, since a controller that is found by its eid has no address of its own")]
+    NoName,
     /// A name that no certificate can have.
     #[error("expected a DNS name or an IP address as server_name, found {found:?}")]
     Name {
@@ -74,12 +78,13 @@ impl Entry {
     /// Reads the files; without a name, the certificate has to be for the controller's IP address.
     pub(super) fn read(
         self,
-        address: SocketAddr,
+        address: &EntityAddress,
         folder: &Path,
     ) -> Result<ControllerTls, ControllerTlsError> {
-        let name = match self.server_name {
-            None => ServerName::from(address.ip()),
-            Some(found) => ServerName::try_from(found.clone())
+        let name = match (self.server_name, address) {
+            (None, EntityAddress::Fixed(address)) => ServerName::from(address.ip()),
+            (None, EntityAddress::OfEid { .. }) => return Err(ControllerTlsError::NoName),
+            (Some(found), _) => ServerName::try_from(found.clone())
                 .map_err(|source| ControllerTlsError::Name { found, source })?,
         };
         // `join` leaves an absolute path as it is.

@@ -123,14 +123,29 @@ impl Vehicle {
 
     /// What these ECUs run, if it is the same and no restart or trial can change it.
     pub(crate) fn at_rest(folder: &Path, numbers: impl IntoIterator<Item = usize>) -> Result<AtRest, String> {
+        Self::at_rest_with(folder, numbers, EARLIER, NEW)
+    }
+
+    /// The same with other versions, of which the earlier one may be an update that was confirmed.
+    pub(crate) fn at_rest_with(
+        folder: &Path,
+        numbers: impl IntoIterator<Item = usize>,
+        earlier: &str,
+        new: &str,
+    ) -> Result<AtRest, String> {
         let banks: Vec<Banks> = numbers.into_iter().map(|number| Self::banks(folder, number)).collect();
         let all = |version: &str, phases: &dyn Fn(Phase) -> bool| {
             banks.iter().all(|banks| banks.running().version == version && phases(banks.phase()))
         };
-        if all(NEW, &|phase| phase == Phase::Confirmed) {
+        if all(new, &|phase| phase == Phase::Confirmed) {
             return Ok(AtRest::AllNew);
         }
-        if all(EARLIER, &|phase| matches!(phase, Phase::Idle | Phase::Written)) {
+        let rests = |phase| match phase {
+            Phase::Idle | Phase::Written => true,
+            Phase::Confirmed => earlier != EARLIER,
+            Phase::Activating | Phase::OnTrial { .. } | Phase::RollingBack => false,
+        };
+        if all(earlier, &rests) {
             return Ok(AtRest::AllEarlier);
         }
         let said = banks.iter().map(|banks| format!("{} {:?}", banks.running().version, banks.phase()));
