@@ -207,7 +207,7 @@ impl EcuLinks {
             Link::DoIp(link) if link.is_found_by_eid() => Some(link),
             Link::DoIp(_) | Link::Can(_) => None,
         });
-        join_all(by_eid.map(async |link| (link.name().to_owned(), link.locate().await))).await
+        join_all(by_eid.map(|link| async move { (link.name().to_owned(), link.locate().await) })).await
     }
 
     /// What the ECU runs.

@@ -1,11 +1,12 @@
 //! An update of four ECUs behind two zonal gateways, by the real agent with its real journal, struck at every
-//! instant: each durable write, each change of a package or image on the disk and each request to an ECU, before, in
-//! the middle and after. Whatever happens, all ECUs end with the new software or all with the earlier one, the journal says the same, and success is
-//! reported only where all run the new one.
+//! instant: each durable write, each change of a package or image on the disk and each request to an ECU,
+//! before, in the middle and after. Whatever happens, all ECUs end with the new software or all with the earlier
+//! one, the journal says the same, and success is reported only where all run the new one.
 
 mod doip_way;
 mod instants;
 #[path = "../tests/interruption/vehicle.rs"]
+#[allow(dead_code, reason = "other tests use more of it")]
 mod vehicle;
 
 use std::collections::{BTreeMap, HashMap};

@@ -32,7 +32,7 @@ pub(super) async fn address_of(asked: SocketAddr, eid: &MacAddress) -> Option<Ip
     let socket = socket_for(asked).await?;
     socket.set_broadcast(true).ok()?;
     let is_it =
-        |found: &VehicleIdentificationResponse| text(found.entity_id).eq_ignore_ascii_case(&eid.to_string());
+        |found: &VehicleIdentificationResponse| text(found.entity_id).eq_ignore_ascii_case(eid.as_ref());
     let question = Payload::VehicleIdentificationRequestWithEid(octets(eid)?);
     let (_, from) = ask(&socket, asked, question, is_it).await?;
     Some(from.ip())
@@ -49,7 +49,7 @@ fn text(octets: [u8; 6]) -> String {
 
 fn octets(eid: &MacAddress) -> Option<[u8; 6]> {
     let octets: Option<Vec<u8>> =
-        eid.to_string().split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
+        eid.as_ref().split(':').map(|octet| u8::from_str_radix(octet, 16).ok()).collect();
     octets?.try_into().ok()
 }
 
