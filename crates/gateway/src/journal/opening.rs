@@ -86,9 +86,16 @@ pub(super) fn prepare_new(path: &Path, marker: Marker) -> Result<Connection, Jou
 
 fn connect(path: &Path) -> rusqlite::Result<Connection> {
     let connection = Connection::open(path)?;
-    let mode: String = connection.pragma_update_and_check(None, "journal_mode", "WAL", |row| row.get(0))?;
+    let mut mode = String::new();
+    {
+        let mut statement = connection.prepare("PRAGMA journal_mode = WAL")?;
+        let mut rows = statement.query([])?;
+        // Only behind the last row SQLite says whether the change could be synced.
+        while let Some(row) = rows.next()? {
+            mode = row.get(0)?;
+        }
+    }
     if mode != "wal" {
-        // SQLite keeps the mode it had where the disk fails meanwhile, and calls that a success.
         let found = format!("expected the journal mode wal, found {mode}");
         let failure = rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR);
         return Err(rusqlite::Error::SqliteFailure(failure, Some(found)));
