@@ -160,7 +160,7 @@ fn strike(disk: &FailingSync, number: u32) -> Result<Option<(Part, AtRest)>, Str
     let disk = disk.for_others();
     disk.fail(number..=number, "/state");
     let stopped = case.live(&disk)?;
-    let Some(failed) = disk.syncs().into_iter().find(|sync| sync.failed) else { return Ok(None) };
+    let Some(failed) = disk.take_syncs().into_iter().find(|sync| sync.failed) else { return Ok(None) };
     let part = Part::of(&failed.path);
     let told = |what| Err(format!("{what}: {} ({part:?})\n{}", failed.path.display(), case.said()));
     match (part, stopped) {
@@ -196,7 +196,7 @@ fn a_sync_that_fails_in_the_journal_stops_the_program_and_no_failed_sync_leaves_
     disk.count("/state");
     assert_eq!(undisturbed.live(&disk).unwrap(), None);
     assert_eq!(undisturbed.at_rest(), Ok(AtRest::AllNew));
-    let enumerated = u32::try_from(disk.syncs().len()).unwrap();
+    let enumerated = u32::try_from(disk.take_syncs().len()).unwrap();
     let numbers = Mutex::new(1..=enumerated);
     let outcomes: Mutex<BTreeMap<(Part, AtRest), usize>> = Mutex::default();
     let failures = Mutex::new(Vec::new());
