@@ -15,7 +15,8 @@ use farrier_protocol::{
     UpdateSuccessResult, VehicleBody, VehicleMessage,
 };
 use farrier_server::desk::{
-    DeskUnavailable, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand, Receipt,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand,
+    Receipt,
 };
 use farrier_server::files::{self, HttpsLimits};
 use farrier_server::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
@@ -133,7 +134,9 @@ impl PackageDesk for Desk {
         })
     }
 
-    fn served(&self, _: &PeerIdentity, _: &PkgId, _: u64) {}
+    async fn downloading(&self, downloads: Vec<Download>) -> Result<Vec<bool>, DeskUnavailable> {
+        Ok(vec![true; downloads.len()])
+    }
 }
 
 pub(crate) struct ScriptedServer {
@@ -169,6 +172,7 @@ impl ScriptedServer {
             client_roots: pki.root_certificate(),
             revoked: pki.crl(),
             allow_classical_key_exchange: false,
+            allow_expired_revocation_list: false,
         };
         let tls = Arc::new(VehicleTls::load(&tls_files, now()).unwrap());
         let desk = Arc::new(Desk {
