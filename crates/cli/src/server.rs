@@ -116,7 +116,7 @@ impl Server {
     fn settings(self) -> anyhow::Result<ServerConfig> {
         let mut settings = ServerConfig::load(self.config.as_deref())?;
         replace(&mut settings.data, self.data);
-        replace(&mut settings.mqtt, self.mqtt);
+        replace(&mut settings.mqtt.listen, self.mqtt);
         replace(&mut settings.https, self.https);
         replace(&mut settings.operator, self.operator);
         replace(

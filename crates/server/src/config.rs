@@ -9,6 +9,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+use crate::mqtt::MqttSettings;
 use crate::store::PostgresAddress;
 use crate::tls::ExpiryAlarms;
 
@@ -36,8 +37,8 @@ pub struct ServerConfig {
     pub release_key: Option<PathBuf>,
     /// Public key by which signatures that come with images are checked; with `pki` that folder's.
     pub release_public_key: Option<PathBuf>,
-    /// Where vehicles speak MQTT.
-    pub mqtt: SocketAddr,
+    /// Where and how vehicles speak MQTT.
+    pub mqtt: MqttSettings,
     /// Where vehicles fetch files.
     pub https: SocketAddr,
     /// Where operators speak to the API.
@@ -145,7 +146,7 @@ impl Default for ServerConfig {
             operator_tls: None,
             release_key: None,
             release_public_key: None,
-            mqtt: loopback(8883),
+            mqtt: MqttSettings::default(),
             https: loopback(8443),
             operator: loopback(8080),
             topic_prefix: "ota".to_owned(),
@@ -234,6 +235,11 @@ impl ServerConfig {
             return refused("deltas.at_most_percent", "0 to 100", found);
         }
         self.check_deadlines()?;
+        self.mqtt.limits.check().map_err(|(key, expected, found)| ConfigError::Refused {
+            key,
+            expected: expected.to_owned(),
+            found,
+        })?;
         Topics::new(&self.topic_prefix).map_err(|error| ConfigError::Refused {
             key: "topic_prefix",
             expected: error.expected.to_owned(),
@@ -281,11 +287,12 @@ mod tests {
     #[test]
     fn a_file_sets_what_it_names_and_leaves_the_rest() {
         let config = loaded(
-            "pki = 'p'\nmqtt = '127.0.0.1:0'\nenroll = 'auto'\n[deadlines]\nvci_deadline_s = 5\n\
-             [deadlines.boot_loop]\nreboots = 3\n",
+            "pki = 'p'\nenroll = 'auto'\n[mqtt]\nlisten = '127.0.0.1:0'\n[mqtt.limits]\nban_s = 7\n\
+             [deadlines]\nvci_deadline_s = 5\n[deadlines.boot_loop]\nreboots = 3\n",
         )
         .unwrap();
-        assert_eq!((config.mqtt.port(), config.https.port()), (0, 8443));
+        assert_eq!((config.mqtt.listen.port(), config.https.port()), (0, 8443));
+        assert_eq!((config.mqtt.limits.ban_s, config.mqtt.limits.packet_kib), (7, 512));
         assert_eq!(config.enroll, Enroll::Auto);
         assert_eq!(config.deadlines.vci_deadline_s, 5);
         assert_eq!(config.deadlines.readiness_deadline_s, 60);
@@ -295,7 +302,7 @@ mod tests {
 
     #[test]
     fn an_unknown_key_is_refused_and_named() {
-        for text in ["pik = 'p'\n", "[deadlines]\nvci_deadlines_s = 5\n"] {
+        for text in ["pik = 'p'\n", "[deadlines]\nvci_deadlines_s = 5\n", "[mqtt.limits]\npik = 1\n"] {
             let error = loaded(text).unwrap_err().to_string();
             assert!(error.contains("pik") || error.contains("vci_deadlines_s"), "{error}");
         }
@@ -348,6 +355,9 @@ mod tests {
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
         assert!(refused(|c| c.deltas.at_most_percent = 101).contains("at_most_percent"));
         assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
+        assert!(refused(|c| c.mqtt.limits.ban_s = 0).contains("mqtt.limits.ban_s"));
+        assert!(refused(|c| c.mqtt.limits.packet_kib = 16).contains("257 to 4096"));
+        assert!(refused(|c| c.mqtt.limits.kib_burst = 100).contains("mqtt.limits.kib_burst"));
         let mut open = good.clone();
         open.operator = "0.0.0.0:80".parse().unwrap();
         open.allow_plaintext_operator = true;

@@ -67,6 +67,23 @@ pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> Result<R
     }
 }
 
+/// Refuses a message for its sender's rate: nothing of it is taken, and only its own binding is told.
+pub(crate) fn refuse_for_rate(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> Result<(), StoreError> {
+    let vehicle = vehicles::by_id(tx, &inbound.binding.vehicle_id)?;
+    let msg_id = match ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding)) {
+        Ok(received) => Some(received.message.msg_id),
+        Err(refused) => refused.msg_id,
+    };
+    let refusal = match known_binding(tx, rules, inbound, vehicle.as_ref())? {
+        Ok(()) => {
+            let expected = "no more messages a second than the server takes of one vehicle";
+            Refusal::new(RefusalCode::RateLimited, "", expected, "more")
+        }
+        Err(refusal) => refusal,
+    };
+    refuse(tx, inbound, &refusal, msg_id.as_ref())
+}
+
 /// The checks up to the fields, in the order of protocol.md §7: whether the sender is the vehicle's current
 /// binding stands between identity and fields, both of which the parser judges.
 fn admitted(

@@ -55,6 +55,34 @@ pub enum Receipt {
     Refused,
 }
 
+/// What a peer did at the endpoint that operators must know of.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum PeerEvent {
+    /// It connected so often that it is shut out for a time.
+    Banned,
+    /// It came with a certificate other than the one its client is connected with.
+    OtherCertificate,
+    /// It claimed a client id that is not its certificate's.
+    ForeignClientId,
+    /// It published on, or subscribed to, a topic that is not its own.
+    ForeignTopic,
+    /// It sends more messages than it may, and went on after they were refused.
+    RateIgnored,
+}
+
+impl PeerEvent {
+    /// As it is stored.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Banned => "BAN",
+            Self::OtherCertificate => "OTHER_CERTIFICATE",
+            Self::ForeignClientId => "FOREIGN_CLIENT_ID",
+            Self::ForeignTopic => "FOREIGN_TOPIC",
+            Self::RateIgnored => "RATE_IGNORED",
+        }
+    }
+}
+
 /// A command that waits for its vehicle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingCommand {
@@ -76,6 +104,24 @@ pub trait MessageDesk: Send + Sync + 'static {
     /// The store failed: the endpoint sends no PUBACK and closes the connection, so that the vehicle
     /// sends the message again.
     fn receive(&self, inbound: Inbound) -> impl Future<Output = Result<Receipt, DeskUnavailable>> + Send;
+
+    /// Stores that a message was refused for its rate, unread, and tells its sender so (RATE_LIMITED).
+    /// Called at a bounded rate only, whatever a vehicle sends.
+    ///
+    /// # Errors
+    /// The store failed, as for [`MessageDesk::receive`].
+    fn refuse_for_rate(&self, inbound: Inbound) -> impl Future<Output = Result<(), DeskUnavailable>> + Send;
+
+    /// Stores a security event. Called at a bounded rate only.
+    ///
+    /// # Errors
+    /// The store failed; the event is in the log all the same.
+    fn report(
+        &self,
+        peer: &PeerIdentity,
+        event: PeerEvent,
+        detail: String,
+    ) -> impl Future<Output = Result<(), DeskUnavailable>> + Send;
 
     /// The undelivered, unexpired commands of a binding, oldest first, at most `limit`.
     ///

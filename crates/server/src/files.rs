@@ -41,7 +41,9 @@ use source::LastSource;
 pub struct HttpsLimits {
     /// Connections at a time; more wait in the listen queue.
     pub connections: usize,
-    /// For the TLS handshake.
+    /// TLS handshakes at a time; more wait.
+    pub handshakes: usize,
+    /// For the TLS handshake, with its wait.
     pub handshake: Duration,
     /// For a request's header.
     pub header: Duration,
@@ -57,6 +59,7 @@ impl Default for HttpsLimits {
     fn default() -> Self {
         Self {
             connections: 10_000,
+            handshakes: 256,
             handshake: Duration::from_secs(10),
             header: Duration::from_secs(10),
             stall: Duration::from_secs(60),
@@ -97,7 +100,11 @@ pub async fn serve<D: PackageDesk>(
     limits: HttpsLimits,
     shutdown: CancellationToken,
 ) {
-    let listener_limits = ListenerLimits { connections: limits.connections, handshake: limits.handshake };
+    let listener_limits = ListenerLimits {
+        connections: limits.connections,
+        handshakes: limits.handshakes,
+        handshake: limits.handshake,
+    };
     let drain = limits.drain;
     let (router, stopping) = (router(Arc::clone(&desk)), shutdown.clone());
     let (endpoint, drained) = (Arc::new(Endpoint::default()), CancellationToken::new());

@@ -10,8 +10,12 @@ mod connections;
 mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
+mod meter;
+mod opening;
 mod packet;
 mod session;
+mod settings;
+mod wire;
 
 use std::sync::Arc;
 use std::time::Duration;
@@ -22,41 +26,16 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use connections::Connections;
+pub(crate) use session::bindings_of;
+pub use settings::{MqttLimits, MqttSettings};
 
 use crate::desk::{MessageDesk, WallClock};
 use crate::tls::VehicleTls;
 use crate::tls::listener::{ListenerLimits, VehicleListener, accept_vehicles};
 use connection::Shared;
 
-/// Times and numbers that bound what a vehicle can hold.
-#[derive(Debug, Clone)]
-pub struct MqttLimits {
-    /// Connections at a time; more wait in the listen queue.
-    pub connections: usize,
-    /// For the TLS handshake.
-    pub handshake: Duration,
-    /// From the handshake to a whole CONNECT.
-    pub first_packet: Duration,
-    /// For a vehicle to take what is sent to it.
-    pub write: Duration,
-    /// For the desk to take the last messages of a connection that ends.
-    pub drain: Duration,
-    /// For a vehicle to close its side after the server has closed its own.
-    pub linger: Duration,
-}
-
-impl Default for MqttLimits {
-    fn default() -> Self {
-        Self {
-            connections: 50_000,
-            handshake: Duration::from_secs(10),
-            first_packet: Duration::from_secs(10),
-            write: Duration::from_secs(30),
-            drain: Duration::from_secs(10),
-            linger: Duration::from_secs(1),
-        }
-    }
-}
+/// Connections above the limit that are listened to, to refuse them.
+const PLACES_TO_BE_REFUSED: usize = 512;
 
 /// What the endpoint needs besides its socket.
 #[derive(Clone)]
@@ -82,15 +61,15 @@ pub async fn serve<D: MessageDesk>(
     shutdown: CancellationToken,
 ) {
     let MqttEndpoint { desk, connections, topics, clock, limits } = endpoint;
-    let listener_limits = ListenerLimits { connections: limits.connections, handshake: limits.handshake };
-    let closing_time = limits.drain + limits.write + limits.linger;
-    let shared = Arc::new(Shared {
-        desk,
-        connections: Arc::clone(&connections),
-        topics: Arc::new(topics),
-        clock,
-        limits,
-    });
+    let listener_limits = ListenerLimits {
+        // Some more than are let in, so that whoever is one too many can be told so.
+        connections: limits.connections.saturating_add(PLACES_TO_BE_REFUSED),
+        handshakes: limits.handshakes,
+        handshake: Duration::from_secs(limits.handshake_s),
+    };
+    let closing_time =
+        Duration::from_secs(limits.drain_s.saturating_add(limits.write_s).saturating_add(limits.linger_s));
+    let shared = Arc::new(Shared::new(desk, Arc::clone(&connections), topics, clock, limits));
     let mut tasks = accept_vehicles(listener, tls, VehicleListener::Mqtt, listener_limits, &shutdown, {
         move |stream, peer| connection::serve(stream, peer, Arc::clone(&shared))
     })

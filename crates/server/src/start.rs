@@ -23,7 +23,7 @@ use crate::conversation::{Grants, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
-use crate::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
+use crate::mqtt::{self, Connections, MqttEndpoint};
 use crate::new_token::{FirstTokenError, ensure_an_admin};
 use crate::nodes::{Node, Untold};
 use crate::operator_listener;
@@ -230,7 +230,7 @@ impl Server {
             connections,
             topics,
             clock,
-            limits: MqttLimits::default(),
+            limits: config.mqtt.limits.clone(),
         };
         let endpoints = vec![
             tokio::spawn(mqtt::serve(mqtt.0, Arc::clone(&tls), endpoint, shutdown.clone())),
@@ -393,7 +393,7 @@ fn release_signature(
 impl Listeners {
     async fn bind(config: &ServerConfig) -> Result<Self, StartError> {
         Ok(Self {
-            mqtt: bind("mqtt", config.mqtt).await?,
+            mqtt: bind("mqtt", config.mqtt.listen).await?,
             https: bind("https", config.https).await?,
             operator: bind("operator", config.operator).await?,
         })

@@ -45,7 +45,7 @@ impl Testbed {
         let folder = tempfile::tempdir().unwrap();
         let pki = Pki::init(&folder.path().join("pki"), false, now()).unwrap();
         let mut config = ServerConfig::for_one_machine(folder.path().join("data"), folder.path().join("pki"));
-        for listener in [&mut config.mqtt, &mut config.https, &mut config.operator] {
+        for listener in [&mut config.mqtt.listen, &mut config.https, &mut config.operator] {
             listener.set_port(0);
         }
         config.enroll = Enroll::Auto;
@@ -60,7 +60,7 @@ impl Testbed {
     /// Starts the server; later starts take the ports of the first.
     pub async fn start_server(&mut self) {
         let server = Server::start_with_clock(self.config.clone(), Arc::clone(&self.clock)).await.unwrap();
-        self.config.mqtt = server.mqtt;
+        self.config.mqtt.listen = server.mqtt;
         self.config.https = server.https;
         self.config.operator = server.operator;
         self.server = Some(server);
@@ -83,7 +83,7 @@ impl Testbed {
 
     /// Where vehicles speak MQTT.
     pub fn mqtt(&self) -> SocketAddr {
-        self.config.mqtt
+        self.config.mqtt.listen
     }
 
     /// Where vehicles fetch files.
@@ -112,7 +112,8 @@ impl Testbed {
     pub fn vehicle(&self, number: u8, ecus: u8) -> VehicleConfig {
         let binding = binding(number);
         let folder = self.folder.path().join("vehicles").join(binding.vehicle_id.as_str());
-        let mut config = VehicleConfig::on_this_machine(binding.clone(), self.config.mqtt.port(), &folder);
+        let mut config =
+            VehicleConfig::on_this_machine(binding.clone(), self.config.mqtt.listen.port(), &folder);
         config.certificates = self.certificates(&binding);
         config.release_public_key = self.release_public_key();
         config.controllers = ControllerConfig::mixed(ecus);

@@ -208,7 +208,7 @@ fn vehicle_config(
 /// Free ports on loopback, and deadlines that fit a demo.
 fn server_config(folder: &Path) -> ServerConfig {
     let mut config = ServerConfig::for_one_machine(folder.join("data"), folder.join("pki"));
-    for listener in [&mut config.mqtt, &mut config.https, &mut config.operator] {
+    for listener in [&mut config.mqtt.listen, &mut config.https, &mut config.operator] {
         listener.set_port(0);
     }
     config.enroll = Enroll::Auto;

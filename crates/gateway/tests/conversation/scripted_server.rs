@@ -15,7 +15,7 @@ use farrier_protocol::{
     UpdateSuccessResult, VehicleBody, VehicleMessage,
 };
 use farrier_server::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity, PendingCommand,
     Receipt,
 };
 use farrier_server::files::{self, HttpsLimits};
@@ -90,6 +90,16 @@ impl MessageDesk for Desk {
         }
         self.changed.send_replace(());
         Ok(Receipt::Accepted)
+    }
+
+    async fn refuse_for_rate(&self, _: Inbound) -> Result<(), DeskUnavailable> {
+        self.script.lock().unwrap().wrong.push("the gateway sends too much".to_owned());
+        Ok(())
+    }
+
+    async fn report(&self, _: &PeerIdentity, event: PeerEvent, _: String) -> Result<(), DeskUnavailable> {
+        self.script.lock().unwrap().wrong.push(event.name().to_owned());
+        Ok(())
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

@@ -7,15 +7,16 @@ use farrier_protocol::{Binding, MsgId, PkgId, Sha256};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::grants::{Grants, Known, Wanted};
-use super::{Rules, receive};
+use super::{Rules, receive, refuse_for_rate};
 use crate::artifacts::Artifacts;
 use crate::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerIdentity, PendingCommand,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity, PendingCommand,
     Receipt, WallClock,
 };
 use crate::measurements;
+use crate::mqtt::bindings_of;
 use crate::store::packages::Grant;
-use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, vehicles};
+use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, security_events, vehicles};
 
 /// What the endpoints speak to.
 #[derive(Clone)]
@@ -42,6 +43,29 @@ impl MessageDesk for ServerDesk {
         let receipt = taken.await.map_err(unavailable)?;
         measurements::message(topic, receipt);
         Ok(receipt)
+    }
+
+    async fn refuse_for_rate(&self, inbound: Inbound) -> Result<(), DeskUnavailable> {
+        let rules = Arc::clone(&self.rules);
+        self.store.write(move |tx| refuse_for_rate(tx, &rules, &inbound)).await.map_err(unavailable)
+    }
+
+    async fn report(
+        &self,
+        peer: &PeerIdentity,
+        event: PeerEvent,
+        detail: String,
+    ) -> Result<(), DeskUnavailable> {
+        let (client_id, now) = (peer.common_name.clone(), (self.clock)());
+        let stored = self.store.write(move |tx| {
+            let known = vehicles::by_client_id(tx, &client_id)?.map(|vehicle| vehicle.binding);
+            // A client that is not enrolled is filed under the first binding that its id can be read as.
+            match known.or_else(|| bindings_of(&client_id).next()) {
+                Some(binding) => security_events::record(tx, &binding, event.name(), &detail, now),
+                None => Ok(()),
+            }
+        });
+        stored.await.map_err(unavailable)
     }
 
     async fn pending(&self, binding: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

@@ -1,30 +1,29 @@
 //! One connection of a vehicle, from CONNECT to the last octet: carries out what the session decides.
 //! An idle connection holds no buffers.
 
-use std::cell::RefCell;
-use std::future::poll_fn;
-use std::io;
-use std::pin::Pin;
 use std::sync::Arc;
-use std::task::{Poll, ready};
+use std::time::Duration;
 
 use farrier_protocol::{Binding, MsgId, Topics};
 use futures_util::future::BoxFuture;
 use futures_util::stream::{FuturesOrdered, FuturesUnordered};
 use futures_util::{FutureExt, StreamExt};
-use mqtt_protocol_core::mqtt::result_code::{ConnectReasonCode, DisconnectReasonCode, PubackReasonCode};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, ReadBuf};
+use mqtt_protocol_core::mqtt::result_code::{DisconnectReasonCode, PubackReasonCode};
+use tokio::io::{AsyncRead, AsyncWrite};
+use tokio::sync::{AcquireError, OwnedSemaphorePermit, Semaphore};
 use tokio::time::{Instant, sleep_until, timeout};
 
 use super::MqttLimits;
 use super::connections::{Connections, Ending, Registration};
-use super::frame::{Frame, FrameBuffer, FrameError};
-use super::packet::{self, NoConnect, Version};
-use super::session::{
-    COMMAND_WINDOW, MAXIMUM_CONNECT_SIZE, MAXIMUM_PACKET_SIZE, RECEIVE_MAXIMUM, Received, Refused, Session,
-    Step, Violation,
+use super::frame::{Announced, FrameBuffer, FrameError};
+use super::meter::{Meter, Meters, Rate};
+use super::opening::{self, Opened};
+use super::packet::{self, Packet, Version};
+use super::session::{COMMAND_WINDOW, Received, Session, Step, Violation};
+use super::wire::{close, read_some, send};
+use crate::desk::{
+    DeskUnavailable, Inbound, MessageDesk, PeerEvent, PeerIdentity, PendingCommand, Receipt, WallClock,
 };
-use crate::desk::{DeskUnavailable, Inbound, MessageDesk, PeerIdentity, PendingCommand, Receipt, WallClock};
 
 /// What all connections share.
 pub(super) struct Shared<D> {
@@ -33,17 +32,50 @@ pub(super) struct Shared<D> {
     pub(super) topics: Arc<Topics>,
     pub(super) clock: WallClock,
     pub(super) limits: MqttLimits,
+    pub(super) meters: Meters,
+    /// Places for the messages of all connections that are arriving or being taken, each of [`PLACE`].
+    pub(super) places: Arc<Semaphore>,
 }
 
+/// Octets that one place stands for. A smaller packet needs its place only once it is whole, so that an idle
+/// or slow connection takes none; a larger one before it is read on.
+const PLACE: usize = 16 * 1024;
 /// Messages that are being taken may hold so many octets together; beyond that nothing is read.
 const MOST_OCTETS_BEING_TAKEN: usize = 1024 * 1024;
-const READ_SIZE: usize = 16 * 1024;
-const CONNECT_LIMIT: usize = MAXIMUM_CONNECT_SIZE;
-const PACKET_LIMIT: usize = MAXIMUM_PACKET_SIZE as usize;
 
-thread_local! {
-    /// Read buffers are borrowed for the moment of a read, so that idle connections own none.
-    static SCRATCH: RefCell<Box<[u8]>> = RefCell::new(vec![0; READ_SIZE].into_boxed_slice());
+impl<D: MessageDesk> Shared<D> {
+    pub(super) fn new(
+        desk: Arc<D>,
+        connections: Arc<Connections>,
+        topics: Topics,
+        clock: WallClock,
+        limits: MqttLimits,
+    ) -> Self {
+        let places = (limits.in_flight_mib as usize).saturating_mul(1024 * 1024) / PLACE;
+        Self {
+            desk,
+            connections,
+            topics: Arc::new(topics),
+            clock,
+            meters: Meters::new(&limits),
+            places: Arc::new(Semaphore::new(places.min(Semaphore::MAX_PERMITS))),
+            limits,
+        }
+    }
+
+    /// Tells operators what a peer did, without making anybody wait for it.
+    pub(super) fn report(&self, peer: &PeerIdentity, event: PeerEvent, detail: String) {
+        tracing::warn!(security_event = event.name(), client_id = peer.common_name, "{detail}");
+        let (desk, peer) = (Arc::clone(&self.desk), peer.clone());
+        tokio::spawn(async move {
+            if let Err(error) = desk.report(&peer, event, detail).await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "A security event could not be stored; it is in the log only."
+                );
+            }
+        });
+    }
 }
 
 /// Why a connection ends.
@@ -57,6 +89,8 @@ enum End {
     DeskFailed(DeskUnavailable),
     /// It does not read what it is sent.
     Stalled,
+    /// It takes too long over a packet that it has begun.
+    Slow,
 }
 
 impl From<Violation> for End {
@@ -72,13 +106,27 @@ struct Taken {
     octets: usize,
 }
 
+/// A packet whose header is there.
+#[derive(Debug, Clone, Copy)]
+struct Arriving {
+    began: Instant,
+    whole_at: Option<Instant>,
+}
+
 struct Connection<S, D> {
     stream: S,
     shared: Arc<Shared<D>>,
     peer: PeerIdentity,
     registration: Registration,
     session: Session,
+    meter: Arc<Meter>,
     frames: FrameBuffer,
+    arriving: Option<Arriving>,
+    /// For the packet that is arriving.
+    place: Option<OwnedSemaphorePermit>,
+    place_wanted: Option<BoxFuture<'static, Result<OwnedSemaphorePermit, AcquireError>>>,
+    /// The vehicle has sent more than its share: nothing is read before.
+    paused_until: Option<Instant>,
     /// Acknowledged in the order of arrival, as MQTT asks.
     being_taken: FuturesOrdered<BoxFuture<'static, Result<Taken, DeskUnavailable>>>,
     octets_being_taken: usize,
@@ -95,17 +143,9 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     D: MessageDesk,
 {
-    let mut frames = FrameBuffer::default();
-    let first = timeout(shared.limits.first_packet, first_frame(&mut stream, &mut frames)).await;
-    let Ok(Ok(frame)) = first else {
-        tracing::debug!(client_id = peer.common_name, "A connection ended before it sent a CONNECT.");
-        return;
-    };
-    let (session, connack) = match open(&frame, &peer, &shared.topics) {
-        Ok(opened) => opened,
-        Err(answer) => return refuse(stream, &answer, &shared.limits).await,
-    };
-    let registration = shared.connections.register(session.client_id(), &peer.thumbprint);
+    // Boxed, so that an idle connection does not keep the room that its beginning needed.
+    let Some(opened) = Box::pin(opening::open(&mut stream, &peer, &shared)).await else { return };
+    let Opened { session, connack, registration, meter, frames } = opened;
     tracing::info!(client_id = peer.common_name, version = ?session.version(), "A vehicle connected.");
     let connection = Connection {
         stream,
@@ -113,7 +153,12 @@ where
         peer,
         registration,
         session,
+        meter,
         frames,
+        arriving: None,
+        place: None,
+        place_wanted: None,
+        paused_until: None,
         being_taken: FuturesOrdered::new(),
         octets_being_taken: 0,
         deliveries: FuturesUnordered::new(),
@@ -123,62 +168,6 @@ where
         last_heard: Instant::now(),
     };
     connection.run().await;
-}
-
-async fn first_frame<S: AsyncRead + Unpin>(stream: &mut S, frames: &mut FrameBuffer) -> io::Result<Frame> {
-    loop {
-        match frames.next(CONNECT_LIMIT) {
-            Ok(Some(frame)) => return Ok(frame),
-            Ok(None) => {}
-            Err(FrameError::TooLarge | FrameError::Malformed) => {
-                return Err(io::ErrorKind::InvalidData.into());
-            }
-        }
-        if read_some(stream, frames).await? == 0 {
-            return Err(io::ErrorKind::UnexpectedEof.into());
-        }
-    }
-}
-
-/// Judges the first packet; the error is what to answer, nothing for what is no MQTT.
-fn open(frame: &Frame, peer: &PeerIdentity, topics: &Arc<Topics>) -> Result<(Session, Vec<u8>), Vec<u8>> {
-    let (version, reason, what) = match packet::decode_connect(frame) {
-        Ok(connect) => {
-            let version = connect.version;
-            let claimed = connect.client_id.clone();
-            match Session::open(connect, peer, topics) {
-                Ok(opened) => return Ok(opened),
-                Err(Refused { reason, what }) => {
-                    if claimed != peer.common_name {
-                        tracing::warn!(
-                            security_event = "foreign_client_id",
-                            common_name = peer.common_name,
-                            claimed_length = claimed.len(),
-                            "A vehicle claimed a client id that is not its own."
-                        );
-                    }
-                    (version, reason, what)
-                }
-            }
-        }
-        Err(NoConnect::UnknownVersion) => (
-            Version::V5_0,
-            ConnectReasonCode::UnsupportedProtocolVersion,
-            "it speaks neither MQTT 5.0 nor 3.1.1",
-        ),
-        Err(NoConnect::Malformed(Some(Version::V5_0))) => {
-            (Version::V5_0, ConnectReasonCode::MalformedPacket, "its CONNECT is malformed")
-        }
-        Err(NoConnect::Malformed(Some(Version::V3_1_1) | None)) => return Err(Vec::new()),
-    };
-    tracing::warn!(client_id = peer.common_name, "A vehicle's connection was refused: {what}.");
-    Err(packet::refusing_connack(version, reason).unwrap_or_default())
-}
-
-async fn refuse<S: AsyncRead + AsyncWrite + Unpin>(mut stream: S, answer: &[u8], limits: &MqttLimits) {
-    if !answer.is_empty() && matches!(timeout(limits.write, send(&mut stream, answer)).await, Ok(Ok(()))) {
-        close(&mut stream, limits).await;
-    }
 }
 
 impl<S, D> Connection<S, D>
@@ -201,12 +190,12 @@ where
         self.handle_frames()?;
         self.start_look();
         self.write_output().await?;
-        let reading = self.has_room();
-        if !reading {
-            // Its silence is ours: nothing is read until the desk has answered.
-            self.last_heard = Instant::now();
-        }
+        let reading = self.reads();
         let silence_ends = self.last_heard + self.session.longest_silence();
+        let packet_ends = self.arriving.map_or(silence_ends, |arriving| {
+            arriving.began + Duration::from_secs(self.shared.limits.packet_s)
+        });
+        let pause_ends = self.paused_until;
         let signal = Arc::clone(self.registration.signal());
         tokio::select! {
             biased;
@@ -228,50 +217,137 @@ where
             Some(delivered) = self.deliveries.next(), if self.look.is_none() => {
                 self.look_wanted |= self.session.forget(&delivered.map_err(End::DeskFailed)?);
             }
-            waiting = looked(&mut self.look), if self.look.is_some() => {
+            waiting = outcome(&mut self.look), if self.look.is_some() => {
                 self.look = None;
                 let commands = self.session.commands(&waiting.map_err(End::DeskFailed)?, (self.shared.clock)())?;
                 self.output.extend_from_slice(&commands);
             }
+            place = outcome(&mut self.place_wanted), if self.place_wanted.is_some() => {
+                self.place_wanted = None;
+                self.place = Some(place.map_err(|_| End::Gone)?);
+            }
+            () = sleep_until(pause_ends.unwrap_or(silence_ends)), if pause_ends.is_some() => self.paused_until = None,
             read = read_some(&mut self.stream, &mut self.frames), if reading => match read {
                 Ok(0) | Err(_) => return Err(End::Gone),
-                Ok(_) => self.last_heard = Instant::now(),
+                Ok(octets) => {
+                    self.last_heard = Instant::now();
+                    self.pause(self.meter.octets(octets, self.last_heard));
+                }
             },
             () = sleep_until(silence_ends), if reading => return Err(End::Silent),
+            () = sleep_until(packet_ends), if reading && self.arriving.is_some() => return Err(End::Slow),
+        }
+        if !reading {
+            // Its silence was ours: nothing was read for want of room.
+            self.last_heard = Instant::now();
+            let began = self.last_heard;
+            self.arriving = self.arriving.map(|arriving| Arriving { began, ..arriving });
         }
         Ok(())
     }
 
+    /// Whether another packet may be handled.
     fn has_room(&self) -> bool {
-        self.being_taken.len() < usize::from(RECEIVE_MAXIMUM)
+        self.being_taken.len() < usize::from(self.shared.limits.unacknowledged)
             && self.octets_being_taken < MOST_OCTETS_BEING_TAKEN
+            && self.paused_until.is_none()
+            && self.place_wanted.is_none()
+    }
+
+    /// Whether anything is read: a packet that is whole waits for room, not for octets.
+    fn reads(&self) -> bool {
+        self.has_room() && self.arriving.is_none_or(|arriving| arriving.whole_at.is_none())
+    }
+
+    fn pause(&mut self, pause: Duration) {
+        if !pause.is_zero() {
+            self.paused_until = Some(Instant::now() + pause);
+        }
     }
 
     fn handle_frames(&mut self) -> Result<(), End> {
+        let limit = self.shared.limits.packet_octets() as usize;
         while self.has_room() {
-            let violation = |reason, what| End::Violated(Violation { reason, what });
-            let frame = match self.frames.next(PACKET_LIMIT) {
-                Ok(Some(frame)) => frame,
-                Ok(None) => break,
-                Err(FrameError::TooLarge) => {
-                    return Err(violation(
-                        DisconnectReasonCode::PacketTooLarge,
-                        "sent a packet above the limit",
-                    ));
-                }
-                Err(FrameError::Malformed) => {
-                    return Err(violation(DisconnectReasonCode::MalformedPacket, "sent no MQTT packet"));
-                }
-            };
+            let Some(announced) = self.frames.announced(limit).map_err(framing_violation)? else { break };
+            let now = Instant::now();
+            let mut arriving = self.arriving.unwrap_or(Arriving { began: now, whole_at: None });
+            if announced.is_complete {
+                arriving.whole_at = arriving.whole_at.or(Some(now));
+            }
+            self.arriving = Some(arriving);
+            if !self.has_place(announced) || !announced.is_complete {
+                break;
+            }
+            let Some(frame) = self.frames.next(limit).map_err(framing_violation)? else { break };
+            self.arriving = None;
+            let waited = arriving.whole_at.map_or(Duration::ZERO, |whole_at| now - whole_at);
             let packet = packet::decode(self.session.version(), &frame)
-                .map_err(|reason| violation(reason, "sent a packet that is not allowed"))?;
-            let step = self.session.handle(packet)?;
-            self.carry_out(step)?;
+                .map_err(|reason| Violation { reason, what: "sent a packet that is not allowed" })?;
+            self.handle(packet, waited, now)?;
+            self.place = None;
         }
         Ok(())
     }
 
-    fn carry_out(&mut self, step: Step) -> Result<(), End> {
+    /// Takes places for a message before it is handled, and for whatever is large before it is read.
+    fn has_place(&mut self, announced: Announced) -> bool {
+        let needs_one = announced.total_octets > PLACE || announced.is_complete && announced.is_message();
+        if !needs_one || self.place.is_some() {
+            return true;
+        }
+        let places = u32::try_from(announced.total_octets.div_ceil(PLACE)).unwrap_or(u32::MAX);
+        let all = Arc::clone(&self.shared.places);
+        self.place = Arc::clone(&all).try_acquire_many_owned(places).ok();
+        if self.place.is_none() {
+            self.place_wanted = Some(all.acquire_many_owned(places).boxed());
+        }
+        self.place.is_some()
+    }
+
+    fn handle(&mut self, packet: Packet, waited: Duration, now: Instant) -> Result<(), End> {
+        let rate = self.rate_of(&packet, now);
+        let step = self.session.handle(packet)?;
+        if let Some(topic) = self.session.take_foreign_topic() {
+            self.report(PeerEvent::ForeignTopic, || {
+                format!("A vehicle {topic}, which is not its own; nothing of it was processed.")
+            });
+        }
+        match (rate, step) {
+            (Rate::Kept, step) => self.carry_out(step, waited),
+            (Rate::Exceeded { told }, Step::Receive(received)) => {
+                self.refuse_for_rate(received, told);
+                Ok(())
+            }
+            (Rate::Exceeded { .. } | Rate::Ignored, _) => {
+                self.report(PeerEvent::RateIgnored, || {
+                    "A vehicle went on sending more than it may, and its connection was closed.".to_owned()
+                });
+                let what = "sends more packets than it may";
+                Err(Violation { reason: DisconnectReasonCode::MessageRateTooHigh, what }.into())
+            }
+        }
+    }
+
+    /// In 3.1.1 a message cannot be refused without being lost, so the server reads slower instead.
+    fn rate_of(&mut self, packet: &Packet, now: Instant) -> Rate {
+        match (packet, self.session.version()) {
+            (Packet::Publish(_), Version::V3_1_1) => {
+                self.pause(self.meter.message_that_must_be_taken(now));
+                Rate::Kept
+            }
+            (Packet::Publish(_), Version::V5_0)
+            | (Packet::Subscribe { .. } | Packet::Unsubscribe { .. }, _) => self.meter.message(now),
+            (Packet::Puback { .. } | Packet::Pingreq | Packet::Disconnect, _) => Rate::Kept,
+        }
+    }
+
+    fn report(&self, event: PeerEvent, detail: impl FnOnce() -> String) {
+        if self.meter.may_report(Instant::now()) {
+            self.shared.report(&self.peer, event, detail());
+        }
+    }
+
+    fn carry_out(&mut self, step: Step, waited: Duration) -> Result<(), End> {
         match step {
             Step::Nothing => {}
             Step::Send(octets) => self.output.extend_from_slice(&octets),
@@ -279,31 +355,66 @@ where
                 self.output.extend_from_slice(&octets);
                 self.look_wanted = true;
             }
-            Step::Receive(received) => self.receive(received),
-            Step::Acknowledge { packet_id, reason } => {
-                let taken = Taken { packet_id: Some(packet_id), reason, octets: 0 };
-                self.being_taken.push_back(std::future::ready(Ok(taken)).boxed());
+            Step::Receive(received) if received.worth.is_some_and(|worth| waited > worth) => {
+                tracing::info!(
+                    client_id = self.session.client_id(),
+                    waited_ms = waited.as_millis(),
+                    "A vehicle's message expired while it waited to be taken; it was not."
+                );
+                self.answer_without_desk(received.packet_id, PubackReasonCode::ImplementationSpecificError);
             }
+            Step::Receive(received) => self.receive(received),
+            Step::Acknowledge { packet_id, reason } => self.answer_without_desk(Some(packet_id), reason),
             Step::Delivered { binding, msg_id } => self.deliver(binding, msg_id),
             Step::Leave => return Err(End::Gone),
         }
         Ok(())
     }
 
+    /// Acknowledges in its turn what the desk does not get to see.
+    fn answer_without_desk(&mut self, packet_id: Option<u16>, reason: PubackReasonCode) {
+        let taken = Taken { packet_id, reason, octets: 0 };
+        self.being_taken.push_back(std::future::ready(Ok(taken)).boxed());
+    }
+
     fn receive(&mut self, received: Received) {
-        let Received { packet_id, binding, topic, payload } = received;
-        let octets = payload.len();
+        let (packet_id, octets) = (received.packet_id, received.payload.len());
         self.octets_being_taken += octets;
-        let inbound =
-            Inbound { peer: self.peer.clone(), binding, topic, payload, received_at: (self.shared.clock)() };
-        let desk = Arc::clone(&self.shared.desk);
+        let inbound = self.inbound(received);
+        let (desk, place) = (Arc::clone(&self.shared.desk), self.place.take());
         self.being_taken.push_back(
             async move {
                 let reason = reason_of(desk.receive(inbound).await?);
+                drop(place);
                 Ok(Taken { packet_id, reason, octets })
             }
             .boxed(),
         );
+    }
+
+    /// Refuses a message unread; only now and then is that stored and the vehicle told why.
+    fn refuse_for_rate(&mut self, received: Received, told: bool) {
+        let (packet_id, reason) = (received.packet_id, reason_of(Receipt::RefusedRate));
+        if !told {
+            return self.answer_without_desk(packet_id, reason);
+        }
+        let octets = received.payload.len();
+        self.octets_being_taken += octets;
+        let inbound = self.inbound(received);
+        let (desk, place) = (Arc::clone(&self.shared.desk), self.place.take());
+        self.being_taken.push_back(
+            async move {
+                desk.refuse_for_rate(inbound).await?;
+                drop(place);
+                Ok(Taken { packet_id, reason, octets })
+            }
+            .boxed(),
+        );
+    }
+
+    fn inbound(&self, received: Received) -> Inbound {
+        let Received { packet_id: _, binding, topic, payload, worth: _ } = received;
+        Inbound { peer: self.peer.clone(), binding, topic, payload, received_at: (self.shared.clock)() }
     }
 
     fn deliver(&mut self, binding: Binding, msg_id: MsgId) {
@@ -344,7 +455,8 @@ where
             return Ok(());
         }
         let output = std::mem::take(&mut self.output);
-        match timeout(self.shared.limits.write, send(&mut self.stream, &output)).await {
+        let patience = Duration::from_secs(self.shared.limits.write_s);
+        match timeout(patience, send(&mut self.stream, &output)).await {
             Ok(Ok(())) => Ok(()),
             Ok(Err(_)) => Err(End::Gone),
             Err(_) => Err(End::Stalled),
@@ -372,6 +484,9 @@ where
                 "A vehicle's connection is closed without acknowledgement, because the store failed."
             ),
             End::Stalled => tracing::info!(client_id, "A vehicle's connection is closed: it does not read."),
+            End::Slow => {
+                tracing::info!(client_id, "A vehicle's connection is closed: it left a packet unfinished.")
+            }
         }
     }
 
@@ -382,6 +497,7 @@ where
             End::Gone | End::Stalled => None,
             End::Violated(violation) => Some(violation.reason),
             End::Silent => Some(DisconnectReasonCode::KeepAliveTimeout),
+            End::Slow => Some(DisconnectReasonCode::ImplementationSpecificError),
             End::Ordered(Ending::TakenOver) => Some(DisconnectReasonCode::SessionTakenOver),
             End::Ordered(Ending::CertificateRevoked) => Some(DisconnectReasonCode::NotAuthorized),
             End::Ordered(Ending::ShuttingDown) => Some(DisconnectReasonCode::ServerShuttingDown),
@@ -389,7 +505,8 @@ where
         };
         // Acknowledgements are in order: after one that failed there are no more.
         let desk_works = !matches!(end, End::DeskFailed(_));
-        if desk_works && timeout(self.shared.limits.drain, self.drain()).await.is_err() {
+        let drain = Duration::from_secs(self.shared.limits.drain_s);
+        if desk_works && timeout(drain, self.drain()).await.is_err() {
             tracing::warn!(
                 client_id = self.session.client_id(),
                 "A vehicle's last messages were not taken in time; it will send them again."
@@ -398,7 +515,7 @@ where
         let Some(reason) = reason else { return };
         self.output.extend(packet::disconnect(self.session.version(), reason).unwrap_or_default());
         if self.write_output().await.is_ok() {
-            close(&mut self.stream, &self.shared.limits).await;
+            close(&mut self.stream, Duration::from_secs(self.shared.limits.linger_s)).await;
         }
     }
 
@@ -421,39 +538,21 @@ fn reason_of(receipt: Receipt) -> PubackReasonCode {
     }
 }
 
-async fn looked<T>(look: &mut Option<BoxFuture<'static, T>>) -> T {
-    match look {
-        Some(look) => look.await,
+/// The outcome of what is under way.
+async fn outcome<T>(under_way: &mut Option<BoxFuture<'static, T>>) -> T {
+    match under_way {
+        Some(under_way) => under_way.await,
         None => std::future::pending().await,
     }
 }
 
-/// Reads what is there into the frames; zero at the end of the stream. Cancel-safe.
-async fn read_some<S: AsyncRead + Unpin>(stream: &mut S, frames: &mut FrameBuffer) -> io::Result<usize> {
-    poll_fn(|context| {
-        SCRATCH.with_borrow_mut(|scratch| {
-            let mut buffer = ReadBuf::new(scratch);
-            ready!(Pin::new(&mut *stream).poll_read(context, &mut buffer))?;
-            frames.extend(buffer.filled());
-            Poll::Ready(Ok(buffer.filled().len()))
-        })
-    })
-    .await
-}
-
-async fn send<S: AsyncWrite + Unpin>(stream: &mut S, octets: &[u8]) -> io::Result<()> {
-    stream.write_all(octets).await?;
-    stream.flush().await
-}
-
-/// Closes in a way that the last packet arrives: a socket that is closed with unread input would
-/// take back what it has sent. Reads on for a moment, and not for ever.
-async fn close<S: AsyncRead + AsyncWrite + Unpin>(stream: &mut S, limits: &MqttLimits) {
-    let lingering = async {
-        stream.shutdown().await?;
-        let mut rest = stream.take(u64::from(MAXIMUM_PACKET_SIZE) * 2);
-        tokio::io::copy(&mut rest, &mut tokio::io::sink()).await
-    };
-    // Whether the peer was polite does not matter any more.
-    let _ = timeout(limits.linger, lingering).await;
+fn framing_violation(error: FrameError) -> Violation {
+    match error {
+        FrameError::TooLarge => {
+            Violation { reason: DisconnectReasonCode::PacketTooLarge, what: "sent a packet above the limit" }
+        }
+        FrameError::Malformed => {
+            Violation { reason: DisconnectReasonCode::MalformedPacket, what: "sent no MQTT packet" }
+        }
+    }
 }

@@ -148,19 +148,42 @@ impl Connections {
         }
     }
 
-    /// Registers a connection; an earlier one of the same client id is ended.
-    pub(super) fn register(self: &Arc<Self>, client_id: &str, thumbprint: &Thumbprint) -> Registration {
+    /// Registers a connection where there are fewer than `most`. An earlier one of the same client id is ended,
+    /// if it was made with the same certificate: another one may not push a vehicle out.
+    pub(super) fn register(
+        self: &Arc<Self>,
+        client_id: &str,
+        thumbprint: &Thumbprint,
+        most: usize,
+    ) -> Result<Registration, NotRegistered> {
         let signal = Arc::new(Signal::default());
-        let entry = Entry { thumbprint: thumbprint.clone(), signal: Arc::clone(&signal) };
-        if let Some(earlier) = locked(&self.live).insert(client_id.to_owned(), entry) {
-            earlier.signal.end(Ending::TakenOver);
+        let mut live = locked(&self.live);
+        match live.get(client_id) {
+            Some(earlier) if earlier.thumbprint != *thumbprint && earlier.signal.ending().is_none() => {
+                return Err(NotRegistered::OtherCertificate);
+            }
+            Some(earlier) => earlier.signal.end(Ending::TakenOver),
+            None if live.len() >= most => return Err(NotRegistered::Full),
+            None => {}
         }
+        let entry = Entry { thumbprint: thumbprint.clone(), signal: Arc::clone(&signal) };
+        live.insert(client_id.to_owned(), entry);
+        drop(live);
         self.changed(client_id);
         if self.closing.load(Ordering::Acquire) {
             signal.end(Ending::ShuttingDown);
         }
-        Registration { connections: Arc::clone(self), client_id: client_id.to_owned(), signal }
+        Ok(Registration { connections: Arc::clone(self), client_id: client_id.to_owned(), signal })
     }
+}
+
+/// Why a connection does not come in.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum NotRegistered {
+    /// There are as many as there may be.
+    Full,
+    /// The client is connected with another certificate.
+    OtherCertificate,
 }
 
 /// A connection's place in the registry; dropping it gives the place up.

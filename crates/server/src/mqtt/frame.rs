@@ -10,6 +10,22 @@ pub(super) struct Frame {
     pub(super) body: Bytes,
 }
 
+/// What a packet's header tells of it, before it is there.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) struct Announced {
+    pub(super) kind: u8,
+    /// With the header.
+    pub(super) total_octets: usize,
+    pub(super) is_complete: bool,
+}
+
+impl Announced {
+    /// Whether it is a PUBLISH.
+    pub(super) fn is_message(self) -> bool {
+        self.kind == 3
+    }
+}
+
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum FrameError {
     /// Announces more octets than the limit; found before any of them is stored.
@@ -32,18 +48,26 @@ impl FrameBuffer {
         self.octets.extend_from_slice(octets);
     }
 
+    /// What comes next, once its header is there; `limit` counts octets with the header.
+    pub(super) fn announced(&self, limit: usize) -> Result<Option<Announced>, FrameError> {
+        let Some(&first) = self.octets.first() else { return Ok(None) };
+        let Some((header, remaining)) = self.lengths()? else { return Ok(None) };
+        let total_octets = header.saturating_add(remaining);
+        if total_octets > limit {
+            return Err(FrameError::TooLarge);
+        }
+        let is_complete = self.octets.len() >= total_octets;
+        Ok(Some(Announced { kind: first >> 4, total_octets, is_complete }))
+    }
+
     /// The next whole packet, if it is there; `limit` counts its octets with the header.
     pub(super) fn next(&mut self, limit: usize) -> Result<Option<Frame>, FrameError> {
         let Some(&first) = self.octets.first() else { return Ok(None) };
-        let Some((header, remaining)) = self.lengths()? else { return Ok(None) };
-        let total = header.saturating_add(remaining);
-        if total > limit {
-            return Err(FrameError::TooLarge);
-        }
-        if self.octets.len() < total {
+        let Some(announced) = self.announced(limit)?.filter(|announced| announced.is_complete) else {
             return Ok(None);
-        }
-        let body = self.octets.split_to(total).freeze().split_off(header);
+        };
+        let Some((header, _)) = self.lengths()? else { return Ok(None) };
+        let body = self.octets.split_to(announced.total_octets).freeze().split_off(header);
         if self.octets.is_empty() {
             self.octets = BytesMut::new();
         }

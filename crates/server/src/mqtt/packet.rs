@@ -6,8 +6,8 @@ use std::sync::Arc;
 
 use bytes::Bytes;
 use mqtt_protocol_core::mqtt::packet::{
-    MaximumPacketSize, MaximumQos, MessageExpiryInterval, Property, Qos, ReceiveMaximum, RetainAvailable,
-    ServerKeepAlive, SessionExpiryInterval, SharedSubscriptionAvailable, SubEntry,
+    MaximumPacketSize, MaximumQos, MessageExpiryInterval, Property, Qos, ReasonString, ReceiveMaximum,
+    RetainAvailable, ServerKeepAlive, SessionExpiryInterval, SharedSubscriptionAvailable, SubEntry,
     SubscriptionIdentifierAvailable, WildcardSubscriptionAvailable, v3_1_1, v5_0,
 };
 use mqtt_protocol_core::mqtt::result_code::{
@@ -62,6 +62,8 @@ pub(super) struct Publish {
     /// Absent with QoS 0.
     pub(super) packet_id: Option<u16>,
     pub(super) payload: Bytes,
+    /// Seconds after which it is worth nothing any more.
+    pub(super) expiry_s: Option<u32>,
 }
 
 const CONNECT: u8 = 1;
@@ -166,6 +168,7 @@ pub(super) fn decode(version: Version, frame: &Frame) -> Result<Packet, Disconne
 
 fn publish(version: Version, frame: &Frame) -> Result<Packet, DisconnectReasonCode> {
     let octets: Arc<[u8]> = Arc::from(frame.body.as_ref());
+    let mut expiry_s = None;
     let (topic, qos, dup, retain, packet_id, payload_len, aliased) = match version {
         Version::V3_1_1 => {
             let (packet, _) = v3_1_1::Publish::parse(frame.flags, octets).map_err(reason)?;
@@ -175,6 +178,11 @@ fn publish(version: Version, frame: &Frame) -> Result<Packet, DisconnectReasonCo
         Version::V5_0 => {
             let (packet, _) = v5_0::Publish::parse(frame.flags, octets).map_err(reason)?;
             let aliased = packet.props().iter().any(|property| matches!(property, Property::TopicAlias(_)));
+            for property in packet.props() {
+                if let Property::MessageExpiryInterval(interval) = property {
+                    expiry_s = Some(interval.val());
+                }
+            }
             let (topic, id) = (packet.topic_name().to_owned(), packet.packet_id());
             (topic, packet.qos(), packet.dup(), packet.retain(), id, packet.payload().len(), aliased)
         }
@@ -195,7 +203,7 @@ fn publish(version: Version, frame: &Frame) -> Result<Packet, DisconnectReasonCo
         return Err(DisconnectReasonCode::QosNotSupported);
     }
     let payload = frame.body.slice(frame.body.len().saturating_sub(payload_len)..);
-    Ok(Packet::Publish(Publish { topic, packet_id, payload }))
+    Ok(Packet::Publish(Publish { topic, packet_id, payload, expiry_s }))
 }
 
 fn puback(version: Version, frame: &Frame) -> Result<Packet, MqttError> {
@@ -313,12 +321,18 @@ pub(super) fn accepting_connack(version: Version, tells: Capabilities) -> Result
     }
 }
 
-/// Refuses a connection; 3.1.1 knows five reasons only.
-pub(super) fn refusing_connack(version: Version, reason: ConnectReasonCode) -> Result<Vec<u8>, MqttError> {
+/// Refuses a connection; 3.1.1 knows five reasons only, and no words beside them.
+pub(super) fn refusing_connack(
+    version: Version,
+    reason: ConnectReasonCode,
+    hint: Option<&str>,
+) -> Result<Vec<u8>, MqttError> {
     match version {
         Version::V3_1_1 => {
             let code = if reason == ConnectReasonCode::ClientIdentifierNotValid {
                 ConnectReturnCode::IdentifierRejected
+            } else if matches!(reason, ConnectReasonCode::ServerBusy | ConnectReasonCode::QuotaExceeded) {
+                ConnectReturnCode::ServerUnavailable
             } else {
                 ConnectReturnCode::NotAuthorized
             };
@@ -326,8 +340,12 @@ pub(super) fn refusing_connack(version: Version, reason: ConnectReasonCode) -> R
             Ok(connack.to_continuous_buffer())
         }
         Version::V5_0 => {
-            let connack = v5_0::Connack::builder().session_present(false).reason_code(reason).build()?;
-            Ok(connack.to_continuous_buffer())
+            let connack = v5_0::Connack::builder().session_present(false).reason_code(reason);
+            let connack = match hint {
+                Some(hint) => connack.props(vec![Property::ReasonString(ReasonString::new(hint)?)]),
+                None => connack,
+            };
+            Ok(connack.build()?.to_continuous_buffer())
         }
     }
 }

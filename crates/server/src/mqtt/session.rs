@@ -24,21 +24,17 @@ use mqtt_protocol_core::mqtt::result_code::{
 };
 
 use super::packet::{self, Capabilities, Connect, Packet, Publish, Version};
+use super::settings::MqttLimits;
 use crate::desk::{PeerIdentity, PendingCommand};
 
-/// How many messages of a vehicle are taken at a time (MQTT receive maximum).
-pub(super) const RECEIVE_MAXIMUM: u16 = 32;
 /// How many commands are in flight to a vehicle; fewer if it says so.
 pub(super) const COMMAND_WINDOW: usize = 16;
-/// The largest packet a vehicle may send, in octets: above the largest payload of the protocol, so that
-/// one that is somewhat too large is refused with a reason.
-pub(super) const MAXIMUM_PACKET_SIZE: u32 = 512 * 1024;
 /// The largest CONNECT, in octets.
 pub(super) const MAXIMUM_CONNECT_SIZE: usize = 16 * 1024;
 /// A vehicle that wants no keep alive, or a longer one, gets this: a dead connection has an end.
 const LONGEST_KEEP_ALIVE_S: u16 = 3600;
-/// A vehicle has one topic to subscribe to.
-const MOST_FILTERS: usize = 8;
+/// Commands that go out in one write end with the one that reaches this size, in octets.
+const COMMANDS_OF_ONE_WRITE: usize = 256 * 1024;
 
 /// What the connection has to do about a packet.
 #[derive(Debug, PartialEq, Eq)]
@@ -67,6 +63,8 @@ pub(super) struct Received {
     pub(super) binding: Binding,
     pub(super) topic: UpTopic,
     pub(super) payload: Bytes,
+    /// For how long it is worth taking, from its last octet on.
+    pub(super) worth: Option<Duration>,
 }
 
 /// Why the connection is closed by what the vehicle did.
@@ -87,6 +85,8 @@ impl From<MqttError> for Violation {
 pub(super) struct Refused {
     pub(super) reason: ConnectReasonCode,
     pub(super) what: &'static str,
+    /// When it may be tried again, where that changes anything.
+    pub(super) retry_after: Option<Duration>,
 }
 
 #[derive(Debug)]
@@ -98,6 +98,9 @@ pub(super) struct Session {
     /// Fixed by the first topic: a client id may be read as several bindings, a connection is one.
     binding: Option<Binding>,
     subscribed: bool,
+    most_filters: usize,
+    /// The last topic of another that was published or subscribed to, until it is reported.
+    foreign_topic: Option<String>,
     window: usize,
     maximum_packet_size: usize,
     in_flight: Vec<InFlight>,
@@ -122,8 +125,9 @@ impl Session {
         connect: Connect,
         peer: &PeerIdentity,
         topics: &Arc<Topics>,
+        limits: &MqttLimits,
     ) -> Result<(Self, Vec<u8>), Refused> {
-        let refused = |reason, what| Err(Refused { reason, what });
+        let refused = |reason, what| Err(Refused { reason, what, retry_after: None });
         if connect.client_id != peer.common_name {
             let what = "its client id is not the common name of its certificate";
             return refused(ConnectReasonCode::ClientIdentifierNotValid, what);
@@ -144,8 +148,8 @@ impl Session {
             asked => asked.min(LONGEST_KEEP_ALIVE_S),
         };
         let tells = Capabilities {
-            receive_maximum: RECEIVE_MAXIMUM,
-            maximum_packet_size: MAXIMUM_PACKET_SIZE,
+            receive_maximum: limits.unacknowledged,
+            maximum_packet_size: limits.packet_octets(),
             keep_alive_s: (keep_alive_s != connect.keep_alive_s).then_some(keep_alive_s),
         };
         let Ok(connack) = packet::accepting_connack(connect.version, tells) else {
@@ -158,6 +162,8 @@ impl Session {
             keep_alive_s,
             binding: None,
             subscribed: false,
+            most_filters: limits.subscriptions,
+            foreign_topic: None,
             window: COMMAND_WINDOW.min(usize::from(connect.receive_maximum)),
             maximum_packet_size: usize::try_from(connect.maximum_packet_size).unwrap_or(usize::MAX),
             in_flight: Vec::new(),
@@ -178,6 +184,11 @@ impl Session {
     /// How long a vehicle may be silent: one and a half times its keep alive.
     pub(super) fn longest_silence(&self) -> Duration {
         Duration::from_secs(u64::from(self.keep_alive_s)).mul_f64(1.5)
+    }
+
+    /// What was last done with a topic of another, asked once.
+    pub(super) fn take_foreign_topic(&mut self) -> Option<String> {
+        self.foreign_topic.take()
     }
 
     /// Whose commands this connection takes, if it takes any.
@@ -201,15 +212,11 @@ impl Session {
         let own = self.topics.parse_up(&publish.topic).filter(|(binding, _)| self.is_own(binding));
         if let Some((binding, topic)) = own {
             self.binding = Some(binding.clone());
-            let Publish { packet_id, payload, .. } = publish;
-            return Ok(Step::Receive(Received { packet_id, binding, topic, payload }));
+            let Publish { packet_id, payload, expiry_s, .. } = publish;
+            let worth = expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
+            return Ok(Step::Receive(Received { packet_id, binding, topic, payload, worth }));
         }
-        tracing::warn!(
-            security_event = "foreign_topic",
-            client_id = self.client_id,
-            topic = shortened(&publish.topic),
-            "A vehicle published on a topic that is not its own; nothing of it was processed."
-        );
+        self.foreign_topic = Some(format!("published on {}", shortened(&publish.topic)));
         let reason = PubackReasonCode::NotAuthorized;
         match (self.version, publish.packet_id) {
             (Version::V5_0, Some(packet_id)) => Ok(Step::Acknowledge { packet_id, reason }),
@@ -244,7 +251,7 @@ impl Session {
     }
 
     fn subscribe(&mut self, packet_id: u16, filters: &[(String, Qos)]) -> Result<Step, Violation> {
-        if filters.len() > MOST_FILTERS {
+        if filters.len() > self.most_filters {
             return Err(Violation {
                 reason: DisconnectReasonCode::QuotaExceeded,
                 what: "subscribed to too many filters at once",
@@ -259,12 +266,7 @@ impl Session {
 
     fn judge_filter(&mut self, filter: &str, qos: Qos) -> SubackReasonCode {
         let Some(binding) = self.binding_of_down(filter) else {
-            tracing::warn!(
-                security_event = "foreign_topic",
-                client_id = self.client_id,
-                filter = shortened(filter),
-                "A vehicle subscribed to a topic that is not its own and was refused."
-            );
+            self.foreign_topic = Some(format!("subscribed to {}", shortened(filter)));
             return SubackReasonCode::NotAuthorized;
         };
         if qos == Qos::AtMostOnce {
@@ -332,6 +334,10 @@ impl Session {
             }
             octets.extend_from_slice(&publish);
             self.in_flight.push(InFlight { packet_id, msg_id: command.msg_id.clone(), acknowledged: false });
+            if octets.len() >= COMMANDS_OF_ONE_WRITE {
+                self.more_waiting = true;
+                break;
+            }
         }
         Ok(octets)
     }
@@ -354,7 +360,7 @@ impl Session {
 }
 
 /// All bindings that a client id can be read as: `_` may stand in both of its parts.
-fn bindings_of(client_id: &str) -> impl Iterator<Item = Binding> {
+pub(crate) fn bindings_of(client_id: &str) -> impl Iterator<Item = Binding> {
     client_id.match_indices('_').filter_map(move |(at, _)| {
         Some(Binding {
             vehicle_id: client_id.get(..at)?.parse().ok()?,
@@ -369,8 +375,8 @@ fn seconds_until(end: UnixMillis, now: UnixMillis) -> u32 {
     u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX)
 }
 
-/// What came from outside goes into the log in part.
-fn shortened(text: &str) -> String {
+/// What came from outside goes into logs and records in part.
+pub(super) fn shortened(text: &str) -> String {
     text.chars().take(160).collect::<String>().escape_debug().to_string()
 }
 

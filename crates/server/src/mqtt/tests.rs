@@ -6,17 +6,19 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use bytes::Bytes;
 use farrier_protocol::{Binding, MsgId, UnixMillis};
-use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt};
+use tokio::io::{AsyncRead, AsyncReadExt, AsyncWrite, AsyncWriteExt, DuplexStream};
 use tokio::net::TcpStream;
 use tokio::sync::{Semaphore, mpsc, oneshot};
 use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::desk::{DeskUnavailable, Inbound, PeerIdentity, PendingCommand, Receipt};
+use crate::desk::{DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt};
 use crate::tls::testbed::{Testbed, binding, connect, now};
 use frame::{Frame, FrameBuffer};
 use packet::Version;
+
+mod limits;
 
 const BOTH: [Version; 2] = [Version::V5_0, Version::V3_1_1];
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -30,6 +32,9 @@ struct FakeDesk {
     /// A look into the outbox says what it saw only once it is let through, and tells here that it has seen it.
     slow_look: Mutex<Option<oneshot::Sender<()>>>,
     delivered: mpsc::UnboundedSender<MsgId>,
+    /// Messages that were refused for their rate and stored.
+    refused_for_rate: Mutex<Vec<Inbound>>,
+    reported: mpsc::UnboundedSender<PeerEvent>,
 }
 
 impl MessageDesk for FakeDesk {
@@ -48,6 +53,17 @@ impl MessageDesk for FakeDesk {
             return Err(DeskUnavailable("the disk is full".into()));
         }
         Ok(Receipt::Accepted)
+    }
+
+    async fn refuse_for_rate(&self, inbound: Inbound) -> Result<(), DeskUnavailable> {
+        self.refused_for_rate.lock().unwrap().push(inbound);
+        Ok(())
+    }
+
+    async fn report(&self, _: &PeerIdentity, event: PeerEvent, _: String) -> Result<(), DeskUnavailable> {
+        // Not every test listens.
+        let _ = self.reported.send(event);
+        Ok(())
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
@@ -74,14 +90,23 @@ struct Running {
     desk: Arc<FakeDesk>,
     arrived: mpsc::UnboundedReceiver<Inbound>,
     delivered: mpsc::UnboundedReceiver<MsgId>,
+    reported: mpsc::UnboundedReceiver<PeerEvent>,
     connections: Arc<Connections>,
     shutdown: CancellationToken,
     server: JoinHandle<()>,
 }
 
-fn endpoint() -> (MqttEndpoint<FakeDesk>, mpsc::UnboundedReceiver<Inbound>, mpsc::UnboundedReceiver<MsgId>) {
+/// What the fake desk was given.
+struct Given {
+    arrived: mpsc::UnboundedReceiver<Inbound>,
+    delivered: mpsc::UnboundedReceiver<MsgId>,
+    reported: mpsc::UnboundedReceiver<PeerEvent>,
+}
+
+fn endpoint(limits: MqttLimits) -> (MqttEndpoint<FakeDesk>, Given) {
     let (arrived_sender, arrived) = mpsc::unbounded_channel();
     let (delivered_sender, delivered) = mpsc::unbounded_channel();
+    let (reported_sender, reported) = mpsc::unbounded_channel();
     let desk = FakeDesk {
         arrived: arrived_sender,
         let_through: Semaphore::new(0),
@@ -89,27 +114,33 @@ fn endpoint() -> (MqttEndpoint<FakeDesk>, mpsc::UnboundedReceiver<Inbound>, mpsc
         outbox: Mutex::default(),
         slow_look: Mutex::default(),
         delivered: delivered_sender,
+        refused_for_rate: Mutex::default(),
+        reported: reported_sender,
     };
     let endpoint = MqttEndpoint {
         desk: Arc::new(desk),
         connections: Arc::new(Connections::new()),
         topics: Topics::default(),
         clock: Arc::new(|| NOW),
-        limits: MqttLimits::default(),
+        limits,
     };
-    (endpoint, arrived, delivered)
+    (endpoint, Given { arrived, delivered, reported })
 }
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with(MqttLimits::default()).await
+    }
+
+    async fn start_with(limits: MqttLimits) -> Self {
         let bed = Testbed::new();
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
-        let (endpoint, arrived, delivered) = endpoint();
+        let (endpoint, Given { arrived, delivered, reported }) = endpoint(limits);
         let (desk, connections) = (Arc::clone(&endpoint.desk), Arc::clone(&endpoint.connections));
         let shutdown = CancellationToken::new();
         let server = tokio::spawn(serve(listener, bed.tls(), endpoint, shutdown.clone()));
-        Self { bed, port, desk, arrived, delivered, connections, shutdown, server }
+        Self { bed, port, desk, arrived, delivered, reported, connections, shutdown, server }
     }
 
     /// A vehicle whose TLS connection stands; its certificate is made at its first.
@@ -635,27 +666,29 @@ async fn a_revoked_certificate_is_cut_at_once() {
 }
 
 /// One connection without TLS, so that time can be advanced.
-fn without_tls(client_id: &str) -> (Client<tokio::io::DuplexStream>, JoinHandle<()>, MqttEndpoint<FakeDesk>) {
+struct WithoutTls {
+    vehicle: Client<DuplexStream>,
+    task: JoinHandle<()>,
+    shared: Arc<Shared<FakeDesk>>,
+    given: Given,
+}
+
+fn without_tls(version: Version, limits: MqttLimits) -> WithoutTls {
     let (theirs, ours) = tokio::io::duplex(64 * 1024);
-    let (endpoint, _, _) = endpoint();
+    let (endpoint, given) = endpoint(limits);
     let peer = PeerIdentity {
-        common_name: client_id.to_owned(),
+        common_name: "VEH_001_CCU_001".to_owned(),
         thumbprint: farrier_protocol::Thumbprint::of_certificate(b""),
     };
-    let shared = Shared {
-        desk: Arc::clone(&endpoint.desk),
-        connections: Arc::clone(&endpoint.connections),
-        topics: Arc::new(endpoint.topics.clone()),
-        clock: Arc::clone(&endpoint.clock),
-        limits: endpoint.limits.clone(),
-    };
-    let task = tokio::spawn(connection::serve(ours, peer, Arc::new(shared)));
-    (Client::new(theirs, Version::V5_0), task, endpoint)
+    let MqttEndpoint { desk, connections, topics, clock, limits } = endpoint;
+    let shared = Arc::new(Shared::new(desk, connections, topics, clock, limits));
+    let task = tokio::spawn(connection::serve(ours, peer, Arc::clone(&shared)));
+    WithoutTls { vehicle: Client::new(theirs, version), task, shared, given }
 }
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_vehicle_is_closed_after_one_and_a_half_keep_alives() {
-    let (mut vehicle, task, _endpoint) = without_tls("VEH_001_CCU_001");
+    let WithoutTls { mut vehicle, task, .. } = without_tls(Version::V5_0, MqttLimits::default());
     vehicle.connect("VEH_001_CCU_001").await;
     vehicle.frame().await.unwrap();
     for _ in 0..3 {
@@ -674,7 +707,7 @@ async fn a_silent_vehicle_is_closed_after_one_and_a_half_keep_alives() {
 
 #[tokio::test(start_paused = true)]
 async fn a_connection_that_says_nothing_is_closed() {
-    let (mut vehicle, task, _endpoint) = without_tls("VEH_001_CCU_001");
+    let WithoutTls { mut vehicle, task, .. } = without_tls(Version::V5_0, MqttLimits::default());
     let start = tokio::time::Instant::now();
     let mut octets = Vec::new();
     vehicle.stream.read_to_end(&mut octets).await.unwrap();
@@ -684,8 +717,8 @@ async fn a_connection_that_says_nothing_is_closed() {
 
 #[tokio::test(start_paused = true)]
 async fn a_vehicle_that_does_not_read_is_closed() {
-    let (mut vehicle, task, endpoint) = without_tls("VEH_001_CCU_001");
-    endpoint.desk.outbox.lock().unwrap().push(PendingCommand {
+    let WithoutTls { mut vehicle, task, shared, .. } = without_tls(Version::V5_0, MqttLimits::default());
+    shared.desk.outbox.lock().unwrap().push(PendingCommand {
         msg_id: "m1".parse().unwrap(),
         payload: Bytes::from(vec![b' '; 200_000]),
         expires_at: None,
@@ -695,7 +728,7 @@ async fn a_vehicle_that_does_not_read_is_closed() {
     let start = tokio::time::Instant::now();
     task.await.unwrap();
     assert_eq!(start.elapsed().as_secs(), 30);
-    assert!(!endpoint.connections.is_connected(&own()));
+    assert!(!shared.connections.is_connected(&own()));
 }
 
 #[tokio::test]

@@ -13,7 +13,7 @@ fn prepared() -> (tempfile::TempDir, ServerConfig) {
 
 fn on_free_ports(dir: &tempfile::TempDir, data: &str) -> ServerConfig {
     let mut config = ServerConfig::for_one_machine(dir.path().join(data), dir.path().join("pki"));
-    for address in [&mut config.mqtt, &mut config.https, &mut config.operator] {
+    for address in [&mut config.mqtt.listen, &mut config.https, &mut config.operator] {
         address.set_port(0);
     }
     config

@@ -47,6 +47,8 @@ impl VehicleListener {
 pub(crate) struct ListenerLimits {
     /// Connections at a time, with those that are still in their handshake.
     pub(crate) connections: usize,
+    /// Handshakes at a time; a connection that has sent nothing yet is not in its handshake.
+    pub(crate) handshakes: usize,
     pub(crate) handshake: Duration,
 }
 
@@ -66,6 +68,7 @@ where
     Served: Future<Output = ()> + Send,
 {
     let places = Arc::new(Semaphore::new(limits.connections.min(Semaphore::MAX_PERMITS)));
+    let handshakes = Arc::new(Semaphore::new(limits.handshakes.min(Semaphore::MAX_PERMITS)));
     let mut tasks = JoinSet::new();
     loop {
         // Finished tasks are let go of as new connections come.
@@ -87,10 +90,11 @@ where
             (Ok(_), Err(_)) => return tasks,
         };
         let (tls, serve, handshake) = (Arc::clone(&tls), serve.clone(), limits.handshake);
+        let handshakes = Arc::clone(&handshakes);
         tasks.spawn(async move {
             let _place = place;
             // Boxed, so that the handshake's memory is given back before the connection is served.
-            let shaking = shake_hands(stream, &tls, which);
+            let shaking = shake_hands(stream, &tls, which, handshakes);
             match Box::pin(timeout(handshake, shaking)).await {
                 Ok(Ok((stream, peer, presence))) => {
                     measurements::handshake(Handshake::Done);
@@ -121,9 +125,13 @@ async fn shake_hands(
     stream: TcpStream,
     tls: &VehicleTls,
     which: VehicleListener,
+    handshakes: Arc<Semaphore>,
 ) -> std::io::Result<(TlsStream<TcpStream>, PeerIdentity, Presence)> {
     // Without it, each small packet could wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
+    // Whoever connects and says nothing keeps nobody else from a handshake.
+    stream.peek(&mut [0]).await?;
+    let _one_of_them = handshakes.acquire().await.map_err(std::io::Error::other)?;
     let stream = TlsAcceptor::from(which.config(tls)).accept(stream).await?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| std::io::Error::other("the peer has no certificate"))?;

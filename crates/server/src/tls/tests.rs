@@ -12,10 +12,14 @@ use crate::pki::{LEAF_VALIDITY, Pki};
 
 /// A listener that answers each vehicle with its common name, and ends with the test.
 async fn names_server(tls: Arc<VehicleTls>) -> u16 {
+    let limits = ListenerLimits { connections: 10, handshakes: 10, handshake: Duration::from_secs(10) };
+    names_server_with(tls, limits).await
+}
+
+async fn names_server_with(tls: Arc<VehicleTls>, limits: ListenerLimits) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let limits = ListenerLimits { connections: 10, handshake: Duration::from_secs(10) };
         let serve = |mut stream: tokio_rustls::server::TlsStream<_>, peer: PeerIdentity| async move {
             stream.write_all(peer.common_name.as_bytes()).await.unwrap();
             stream.shutdown().await.unwrap();
@@ -70,7 +74,7 @@ async fn patient_server(tls: Arc<VehicleTls>, which: VehicleListener) -> u16 {
     let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
     let port = listener.local_addr().unwrap().port();
     tokio::spawn(async move {
-        let limits = ListenerLimits { connections: 10, handshake: Duration::from_secs(10) };
+        let limits = ListenerLimits { connections: 10, handshakes: 10, handshake: Duration::from_secs(10) };
         let serve = |mut stream: tokio_rustls::server::TlsStream<_>, _| async move {
             stream.write_all(b"!").await.unwrap();
             std::future::pending().await
@@ -278,4 +282,23 @@ fn the_list_is_renewed_when_half_of_its_time_is_over() {
     let reopened = Pki::open(&bed.path("pki")).unwrap();
     VehicleTls::load(&TlsFiles { revoked: reopened.crl(), ..bed.files() }, later.plus_seconds(29 * day))
         .unwrap();
+}
+
+#[tokio::test]
+async fn handshakes_at_a_time_are_bounded_and_silent_connections_are_none() {
+    let bed = Testbed::new();
+    let vehicle = bed.vehicle(&binding("VEH_001", "CCU_001"));
+    let limits = ListenerLimits { connections: 100, handshakes: 1, handshake: Duration::from_secs(2) };
+    let port = names_server_with(bed.tls(), limits).await;
+    let mut silent = Vec::new();
+    for _ in 0..20 {
+        silent.push(tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap());
+    }
+    assert_eq!(named(bed.usual_client(&vehicle), port).await.unwrap(), "VEH_001_CCU_001");
+    // One that begins its handshake and goes no further holds the only place, until its time is over.
+    let mut stuck = tokio::net::TcpStream::connect(("127.0.0.1", port)).await.unwrap();
+    stuck.write_all(&[0x16, 0x03, 0x01]).await.unwrap();
+    let start = std::time::Instant::now();
+    while named(bed.usual_client(&vehicle), port).await.is_err() {}
+    assert!(start.elapsed() > Duration::from_secs(1), "{:?}", start.elapsed());
 }

@@ -25,7 +25,7 @@ fn peer() -> PeerIdentity {
 }
 
 fn session(connect: Connect) -> Session {
-    Session::open(connect, &peer(), &Arc::new(Topics::default())).unwrap().0
+    Session::open(connect, &peer(), &Arc::new(Topics::default()), &MqttLimits::default()).unwrap().0
 }
 
 fn subscribed(connect: Connect) -> Session {
@@ -36,7 +36,12 @@ fn subscribed(connect: Connect) -> Session {
 }
 
 fn publish(topic: &str, packet_id: Option<u16>) -> Packet {
-    Packet::Publish(Publish { topic: topic.to_owned(), packet_id, payload: Bytes::from_static(b"{}") })
+    Packet::Publish(Publish {
+        topic: topic.to_owned(),
+        packet_id,
+        payload: Bytes::from_static(b"{}"),
+        expiry_s: None,
+    })
 }
 
 fn command(number: usize, expires_at: Option<UnixMillis>) -> PendingCommand {
@@ -105,6 +110,18 @@ fn expired_commands_and_those_that_are_too_large_stay_here() {
     assert_eq!(session.in_flight.len(), 1);
     assert_eq!(session.in_flight[0].msg_id.as_str(), "m3");
     assert_eq!(seconds_until(UnixMillis(NOW.0 + 1), NOW), 1, "rounded up");
+}
+
+#[test]
+fn what_goes_out_at_once_is_bounded_and_the_rest_follows() {
+    let mut session = subscribed(connect(Version::V5_0));
+    let large =
+        |number| PendingCommand { payload: Bytes::from(vec![b' '; 200_000]), ..command(number, None) };
+    let waiting: Vec<_> = (0..5).map(large).collect();
+    assert_eq!(session.commands(&waiting, NOW).unwrap().len() / 200_000, 2);
+    assert!(session.forget(&"m0".parse().unwrap()), "there are more");
+    let waiting = waiting.get(2..).unwrap();
+    assert_eq!(session.commands(waiting, NOW).unwrap().len() / 200_000, 2);
 }
 
 #[test]
@@ -200,7 +217,7 @@ proptest! {
         frames.extend(&octets);
         let opened = match frames.next(MAXIMUM_CONNECT_SIZE) {
             Ok(Some(frame)) => packet::decode_connect(&frame)
-                .is_ok_and(|connect| Session::open(connect, &peer(), &Arc::new(Topics::default())).is_ok()),
+                .is_ok_and(|connect| Session::open(connect, &peer(), &Arc::new(Topics::default()), &MqttLimits::default()).is_ok()),
             Ok(None) | Err(_) => false,
         };
         prop_assert!(opened || !undamaged);
