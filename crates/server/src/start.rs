@@ -113,7 +113,7 @@ pub struct RunningServer {
     runner_shutdown: CancellationToken,
     endpoints: Vec<JoinHandle<()>>,
     runner: JoinHandle<()>,
-    store: Store,
+    pub(crate) store: Store,
     replaced: CancellationToken,
     listening: PathBuf,
     reload: Arc<Notify>,

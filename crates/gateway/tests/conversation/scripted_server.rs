@@ -15,8 +15,8 @@ use farrier_protocol::{
     UpdateSuccessResult, VehicleBody, VehicleMessage,
 };
 use farrier_server::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity, PendingCommand,
-    Receipt,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
+    PendingCommand, Receipt,
 };
 use farrier_server::files::{self, HttpsLimits};
 use farrier_server::mqtt::{self, Connections, MqttEndpoint, MqttLimits};

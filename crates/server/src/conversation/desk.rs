@@ -10,8 +10,8 @@ use super::grants::{Grants, Known, Wanted};
 use super::{Rules, receive, refuse_for_rate};
 use crate::artifacts::Artifacts;
 use crate::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity, PendingCommand,
-    Receipt, WallClock,
+    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
+    PendingCommand, Receipt, WallClock,
 };
 use crate::measurements;
 use crate::mqtt::bindings_of;
@@ -47,7 +47,9 @@ impl MessageDesk for ServerDesk {
 
     async fn refuse_for_rate(&self, inbound: Inbound) -> Result<(), DeskUnavailable> {
         let rules = Arc::clone(&self.rules);
-        self.store.write(move |tx| refuse_for_rate(tx, &rules, &inbound)).await.map_err(unavailable)
+        let vehicle_id = inbound.binding.vehicle_id.clone();
+        let stored = self.store.write_about(&vehicle_id, move |tx| refuse_for_rate(tx, &rules, &inbound));
+        stored.await.map_err(unavailable)
     }
 
     async fn report(

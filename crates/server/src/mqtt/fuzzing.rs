@@ -12,9 +12,8 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 
 use super::frame::{Frame, FrameBuffer};
 use super::packet::{self, Packet, Version};
-use super::session::MAXIMUM_PACKET_SIZE;
 use super::*;
-use crate::desk::{DeskUnavailable, Inbound, PeerIdentity, PendingCommand, Receipt};
+use crate::desk::{DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt};
 
 const CLIENT_ID: &str = "VEH_A_B";
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -86,7 +85,7 @@ impl Expected {
         let Ok(Some(first)) = frames.next(super::session::MAXIMUM_CONNECT_SIZE) else { return expected };
         let Ok(connect) = packet::decode_connect(&first) else { return expected };
         let version = *expected.connected.insert(connect.version);
-        while let Ok(Some(frame)) = frames.next(MAXIMUM_PACKET_SIZE as usize) {
+        while let Ok(Some(frame)) = frames.next(MqttLimits::default().packet_octets() as usize) {
             let Ok(packet) = packet::decode(version, &frame) else { break };
             match packet {
                 Packet::Publish(publish) => {
@@ -124,13 +123,11 @@ impl Conversation {
             silent,
             written: Arc::clone(&written),
         };
-        let shared = Shared {
-            desk: Arc::clone(&desk),
-            connections: Arc::new(Connections::new()),
-            topics: Arc::new(Topics::default()),
-            clock: Arc::new(|| NOW),
-            limits: MqttLimits::default(),
-        };
+        // What is above its rate is held by tests of its own.
+        let limits =
+            MqttLimits { messages_per_second: 1_000_000, message_burst: 1_000_000, ..MqttLimits::default() };
+        let connections = Arc::new(Connections::new());
+        let shared = Shared::new(Arc::clone(&desk), connections, Topics::default(), Arc::new(|| NOW), limits);
         let peer = PeerIdentity {
             common_name: CLIENT_ID.to_owned(),
             thumbprint: Thumbprint::of_certificate(b"certificate"),
@@ -227,6 +224,14 @@ impl MessageDesk for Desk {
         };
         self.heard.lock().unwrap().push((binding, topic, payload));
         if failed { Err(DeskUnavailable("the disk is full".into())) } else { Ok(receipt) }
+    }
+
+    async fn refuse_for_rate(&self, _: Inbound) -> Result<(), DeskUnavailable> {
+        panic!("nothing is above this rate");
+    }
+
+    async fn report(&self, _: &PeerIdentity, _: PeerEvent, _: String) -> Result<(), DeskUnavailable> {
+        Ok(())
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

@@ -19,6 +19,7 @@ use frame::{Frame, FrameBuffer};
 use packet::Version;
 
 mod limits;
+mod real_server;
 
 const BOTH: [Version; 2] = [Version::V5_0, Version::V3_1_1];
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
