@@ -11,6 +11,8 @@ mod config;
 mod conversation;
 mod delta_maker;
 pub mod desk;
+#[cfg(test)]
+mod every_order;
 pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]

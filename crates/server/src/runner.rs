@@ -48,8 +48,9 @@ pub(crate) struct Runner {
 /// What a run has found.
 pub(crate) struct Ran {
     /// There was more than fits one transaction.
-    has_more: bool,
-    next: Option<UnixMillis>,
+    pub(crate) has_more: bool,
+    /// When something is due next.
+    pub(crate) next: Option<UnixMillis>,
 }
 
 impl Runner {

@@ -7,6 +7,8 @@ pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
 pub(crate) mod fleet;
+#[cfg(test)]
+pub(crate) mod in_memory;
 pub(crate) mod messages;
 mod migrations;
 pub(crate) mod nodes;
