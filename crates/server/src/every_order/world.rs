@@ -506,7 +506,7 @@ enum Rest {
 }
 
 /// Succeeded where all ECUs run the new version, inconsistent where they run a mix, else neither of them. Where ECUs
-/// were left in different states they change by themselves: then no ECU may run what the record denies.
+/// were left in different states they change by themselves: then no ECU may run what a success or a roll-back denies.
 fn is_true(state: &State, gateway: &Gateway) -> bool {
     let packages = state.plan().map(|plan| plan.packages.as_slice()).unwrap_or_default();
     let runs = |package: &PlannedPackage, version: &Text| {
@@ -514,18 +514,18 @@ fn is_true(state: &State, gateway: &Gateway) -> bool {
     };
     let is_new = |package: &PlannedPackage| runs(package, &package.version);
     let is_earlier = |package: &PlannedPackage| runs(package, &package.earlier_version);
-    let (all_new, all_earlier) = if gateway.needed_service {
-        (!packages.iter().any(is_earlier), !packages.iter().any(is_new))
-    } else {
-        (packages.iter().all(is_new), packages.iter().all(is_earlier))
-    };
+    let all_new = packages.iter().all(is_new);
+    let all_earlier = packages.iter().all(is_earlier);
+    let changes = gateway.needed_service;
     let all_alike = gateway.ecus.values().map(Ecu::version).collect::<BTreeSet<_>>().len() == 1;
     match state {
-        State::Succeeded { .. } => all_new,
-        State::RolledBack { .. } | State::Cancelled { plan: Some(_), .. } => all_earlier,
+        State::Succeeded { .. } => all_new || changes && !packages.iter().any(is_earlier),
+        State::RolledBack { .. } | State::Cancelled { plan: Some(_), .. } => {
+            all_earlier || changes && !packages.iter().any(is_new)
+        }
         State::Inconsistent { .. } => !all_new && !all_earlier,
         State::Cancelled { plan: None, .. } | State::UpToDate | State::Ineligible { .. } => {
-            all_alike || gateway.needed_service
+            all_alike || changes
         }
         State::Unknown { .. }
         | State::Waiting { .. }
