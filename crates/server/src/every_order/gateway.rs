@@ -461,6 +461,7 @@ impl Gateway {
             Record::Process => self.journal.vci_digest = None,
             Record::Synced(_)
             | Record::Transferred
+            | Record::Consented
             | Record::Activate
             | Record::Activated
             | Record::Commit
