@@ -20,6 +20,7 @@ use packet::Version;
 
 mod limits;
 mod real_server;
+mod vectors;
 
 const BOTH: [Version; 2] = [Version::V5_0, Version::V3_1_1];
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
