@@ -16,6 +16,10 @@ use crate::output::now;
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
+/// What is measured is the server, not what it lets one vehicle send: a hundred stand for a fleet.
+const SETTINGS: &str = "[mqtt.limits]\n\
+    messages_per_second = 1000000\nmessage_burst = 1000000\nkib_per_second = 1000000\nkib_burst = 1000000\n";
+
 pub(super) struct ServerProcess {
     child: Child,
     pub(super) pki: Pki,
@@ -46,8 +50,10 @@ impl ServerProcess {
         let pki = Pki::init(&folder.path().join("pki"), false, now())?;
         let data = folder.path().join("data");
         let program = std::env::current_exe().context("cannot tell where this program is")?;
+        let settings = folder.path().join("server.toml");
+        std::fs::write(&settings, SETTINGS).context("cannot write the server's settings")?;
         let mut command = Command::new(program);
-        command.args(["--log", "error", "server", "--enroll", "auto"]);
+        command.args(["--log", "error", "server", "--enroll", "auto"]).arg("--config").arg(&settings);
         command.arg("--data").arg(&data).arg("--pki").arg(folder.path().join("pki"));
         for listener in ["--mqtt", "--https", "--operator"] {
             command.args([listener, "127.0.0.1:0"]);
