@@ -219,11 +219,15 @@ impl ServerLink {
                 Err(error) => return Err(Ended::NotPublished(error)),
             };
             match reason {
-                PubAckReason::Success | PubAckReason::NoMatchingSubscribers => return Ok(()),
+                PubAckReason::Success => return Ok(()),
                 PubAckReason::QuotaExceeded => {
-                    let wait = self.backoff.clone().next_wait(random_u64());
                     tracing::warn!(%topic, "The server takes no more messages for now.");
-                    tokio::time::sleep(wait).await;
+                    tokio::time::sleep(self.backoff.clone().next_wait(random_u64())).await;
+                }
+                // So says a broker whose server is away; the message would be lost.
+                PubAckReason::NoMatchingSubscribers => {
+                    tracing::info!(%topic, "No server listens at the broker; the message is sent again after a wait.");
+                    tokio::time::sleep(self.backoff.clone().next_wait(random_u64())).await;
                 }
                 PubAckReason::UnspecifiedError
                 | PubAckReason::ImplementationSpecificError
