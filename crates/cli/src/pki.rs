@@ -33,6 +33,20 @@ pub(crate) enum Pki {
         #[arg(long)]
         force: bool,
     },
+    /// Issue a certificate to a server for its connection to a broker.
+    IssueNode {
+        /// The folder that `pki init` made.
+        dir: PathBuf,
+        /// What the broker calls the server; letters, digits, '-' and '.'.
+        #[arg(long)]
+        name: String,
+        /// Where cert.pem, key.pem and ca.pem go.
+        #[arg(long)]
+        out: PathBuf,
+        /// Replace files that are there.
+        #[arg(long)]
+        force: bool,
+    },
     /// Issue a certificate to a vehicle's gateway.
     IssueVehicle {
         /// The folder that `pki init` made.
@@ -85,6 +99,10 @@ impl Pki {
             Self::IssueServer { dir, names, out, force } => {
                 Authority::open(dir)?.issue_server(names, out, LEAF_VALIDITY, *force, now())?;
                 issued(&format!("server {}", names.join(", ")), out)
+            }
+            Self::IssueNode { dir, name, out, force } => {
+                Authority::open(dir)?.issue_node(name, out, LEAF_VALIDITY, *force, now())?;
+                issued(&format!("server {name}"), out)
             }
             Self::IssueVehicle { dir, binding, out, force } => {
                 let binding = binding.binding();

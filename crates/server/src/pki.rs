@@ -131,6 +131,14 @@ pub enum PkiError {
         /// The name, or nothing.
         found: String,
     },
+    /// A name that could be taken for a vehicle's, or that no certificate can carry.
+    #[error(
+        "expected a name of 1 to 64 letters, digits, '-' and '.' for the server, found {found:?}: with a '_' it could be a vehicle's"
+    )]
+    InvalidNodeName {
+        /// The name.
+        found: String,
+    },
     /// A certificate could not be signed.
     #[error("the certificate could not be made")]
     Sign(#[from] rcgen::Error),
@@ -152,7 +160,8 @@ pub struct Pki {
 /// What a leaf certificate is for.
 enum Purpose {
     Server(Vec<SanType>),
-    Vehicle,
+    /// To be a client: a vehicle's gateway, or a server at its broker.
+    Client,
 }
 
 impl Pki {
@@ -277,7 +286,29 @@ impl Pki {
         let _lock = folder::lock(&self.dir)?;
         self.check_client_id_is_free(binding)?;
         let holder = Holder::of_vehicle(binding);
-        self.issue(&client_id, Purpose::Vehicle, holder, out, validity, force, now)
+        self.issue(&client_id, Purpose::Client, holder, out, validity, force, now)
+    }
+
+    /// Issues a certificate to a server for its connection to a broker, into the folder `out`: files as for a server.
+    /// Its common name is what the broker calls it.
+    ///
+    /// # Errors
+    /// [`PkiError::InvalidNodeName`], [`PkiError::AlreadyExists`], files that cannot be read or written.
+    pub fn issue_node(
+        &self,
+        name: &str,
+        out: &Path,
+        validity: Duration,
+        force: bool,
+        now: UnixMillis,
+    ) -> Result<(), PkiError> {
+        let is_name = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'.';
+        if name.is_empty() || name.len() > LONGEST_COMMON_NAME || !name.bytes().all(is_name) {
+            return Err(PkiError::InvalidNodeName { found: name.to_owned() });
+        }
+        let _lock = folder::lock(&self.dir)?;
+        let holder = Holder::Node { name: name.to_owned() };
+        self.issue(name, Purpose::Client, holder, out, validity, force, now)
     }
 
     /// Revokes all certificates of a vehicle's gateway, and signs the list anew.
@@ -356,7 +387,7 @@ impl Pki {
 
     #[allow(
         clippy::too_many_arguments,
-        reason = "one private function behind the two public ones, each argument is a different thing"
+        reason = "one private function behind the public ones, each argument is a different thing"
     )]
     fn issue(
         &self,
@@ -462,7 +493,7 @@ fn leaf(common_name: &str, purpose: Purpose) -> CertificateParams {
             params.subject_alt_names = alternative_names;
             params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ServerAuth];
         }
-        Purpose::Vehicle => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
+        Purpose::Client => params.extended_key_usages = vec![ExtendedKeyUsagePurpose::ClientAuth],
     }
     params
 }

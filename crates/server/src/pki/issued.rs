@@ -29,6 +29,7 @@ pub(super) struct IssuedCertificate {
 #[serde(rename_all = "snake_case", deny_unknown_fields)]
 pub(super) enum Holder {
     Server { names: Vec<String> },
+    Node { name: String },
     Vehicle { vehicle_id: VehicleId, gateway_id: GatewayId },
 }
 
