@@ -4,6 +4,7 @@
 mod audit;
 mod backup;
 mod bench;
+mod broker_rules;
 mod campaign;
 mod check_message;
 mod delta;
@@ -76,6 +77,8 @@ enum Command {
     /// Run a simulated vehicle.
     #[command(subcommand)]
     Simulate(simulate::Simulate),
+    /// Write the access rules of an outside broker for every enrolled vehicle.
+    BrokerRules(broker_rules::BrokerRules),
     /// Back up a server, also while it runs.
     Backup(backup::Backup),
     /// Make a server's data folder from a backup.
@@ -106,6 +109,7 @@ impl Command {
             | Self::Token(_)
             | Self::Audit(_)
             | Self::SecurityEvents(_)
+            | Self::BrokerRules(_)
             | Self::Backup(_)
             | Self::Restore(_)
             | Self::Store(_)
@@ -158,6 +162,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Token(_)
         | Command::Audit(_)
         | Command::SecurityEvents(_)
+        | Command::BrokerRules(_)
         | Command::Simulate(_)
         | Command::Bench(_)) => command,
     };
@@ -172,6 +177,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Token(token) => token.run().await?,
             Command::Audit(audit) => audit.run().await?,
             Command::SecurityEvents(events) => events.run().await?,
+            Command::BrokerRules(rules) => rules.run().await?,
             Command::Simulate(simulate) => simulate.run().await?,
             Command::Bench(bench) => bench.run().await?,
             Command::CheckMessage(_)

@@ -91,10 +91,13 @@ impl Server {
         let mut stop = StopSignal::new()?;
         let mut hang_up = signal(SignalKind::hangup())?;
         let server = FarrierServer::start(self.settings()?).await?;
+        let mqtt = match server.mqtt {
+            Some(address) => address.to_string(),
+            None => "through the broker".to_owned(),
+        };
         let trust = server.operator_ca.as_ref().map(|ca| format!(", --ca {}", ca.display()));
         print(&format!(
-            "Vehicles: MQTT {}, HTTPS {}\nOperators: {}, --token-file {}{}\nCtrl-C stops the server.",
-            server.mqtt,
+            "Vehicles: MQTT {mqtt}, HTTPS {}\nOperators: {}, --token-file {}{}\nCtrl-C stops the server.",
             server.https,
             server.operator_url,
             server.operator_token.display(),

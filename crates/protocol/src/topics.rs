@@ -124,6 +124,21 @@ impl Topics {
         format!("{}/{binding}/down", self.prefix)
     }
 
+    /// The filter for what a vehicle publishes, as a broker's access rules need it.
+    pub fn all_up_of(&self, binding: &Binding) -> String {
+        format!("{}/{binding}/up/#", self.prefix)
+    }
+
+    /// The filter for what all vehicles publish: what a server subscribes to at a broker.
+    pub fn all_up(&self) -> String {
+        format!("{}/+/+/up/#", self.prefix)
+    }
+
+    /// The filter for what is published for all vehicles.
+    pub fn all_down(&self) -> String {
+        format!("{}/+/+/down", self.prefix)
+    }
+
     /// Whose topic this is and which, where it is one that vehicles publish on.
     pub fn parse_up(&self, topic: &str) -> Option<(Binding, UpTopic)> {
         let mut levels = topic.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?.split('/');

@@ -9,7 +9,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
-use crate::mqtt::MqttSettings;
+use crate::mqtt::{MqttMode, MqttSettings};
 use crate::store::PostgresAddress;
 use crate::tls::ExpiryAlarms;
 
@@ -240,6 +240,10 @@ impl ServerConfig {
             expected: expected.to_owned(),
             found,
         })?;
+        match self.mqtt.mode {
+            MqttMode::Endpoint => {}
+            MqttMode::Broker => self.mqtt.broker.check()?,
+        }
         Topics::new(&self.topic_prefix).map_err(|error| ConfigError::Refused {
             key: "topic_prefix",
             expected: error.expected.to_owned(),

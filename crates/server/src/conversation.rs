@@ -21,7 +21,7 @@ use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::measurements;
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, messages, nodes, security_events, vehicles};
+use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
 pub(crate) use advance::{advance, look_at_waiting, take_in, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
@@ -42,8 +42,16 @@ pub(crate) struct Rules {
     pub(crate) max_kb_per_msg: u64,
     /// Whether vehicles are asked to report UPDATE_FAILED.
     pub(crate) failure_report: bool,
-    /// Whether a vehicle is connected to this server.
-    pub(crate) is_connected: Arc<dyn Fn(&Binding) -> bool + Send + Sync>,
+    /// How it is known whether a vehicle can be spoken to.
+    pub(crate) presence: Presence,
+}
+
+/// How it is known whether a vehicle can be spoken to.
+pub(crate) enum Presence {
+    /// Vehicles connect to this server and to others on its store: whether one is connected to this one.
+    Connections(Arc<dyn Fn(&Binding) -> bool + Send + Sync>),
+    /// Vehicles connect to a broker: it is there from when it is heard until the broker says that nobody listens.
+    Broker,
 }
 
 /// Takes a message: checks it, does what follows from it, or stores why it is refused.
@@ -103,7 +111,7 @@ fn admitted(
     }
     Ok(parsed.map_err(Refused::into_refusal).and_then(|received| {
         match &received.message.body {
-            VehicleBody::WakeUp(wake_up) => wake_up::check_thumbprint(wake_up, inbound),
+            VehicleBody::WakeUp(wake_up) => wake_up::check_thumbprint(wake_up, inbound, vehicle),
             VehicleBody::SendVci(_)
             | VehicleBody::ReadinessReport(_)
             | VehicleBody::UpdateSuccessResult(_)
@@ -156,14 +164,14 @@ fn known_binding(
         let expected = format!("{}, the vehicle's gateway", vehicle.binding.gateway_id);
         return refused("/gateway_id", &expected, inbound.binding.gateway_id.as_str());
     }
-    match &vehicle.thumbprint {
-        Some(thumbprint) if *thumbprint != inbound.peer.thumbprint => Ok(Err(Refusal::new(
+    match (&vehicle.thumbprint, &inbound.peer) {
+        (Some(thumbprint), Some(peer)) if *thumbprint != peer.thumbprint => Ok(Err(Refusal::new(
             RefusalCode::IdentityMismatch,
             "",
             format!("certificate {thumbprint}, which the vehicle is bound to"),
-            format!("certificate {}", inbound.peer.thumbprint),
+            format!("certificate {}", peer.thumbprint),
         ))),
-        Some(_) | None => Ok(Ok(())),
+        (Some(_) | None, Some(_) | None) => Ok(Ok(())),
     }
 }
 
@@ -196,9 +204,10 @@ fn take(
                 Some(vehicle) => vehicle,
                 None => wake_up::enrol(tx, &inbound.binding, now)?,
             };
-            let inbound_wake_up =
-                wake_up::InboundWakeUp { wake_up, thumbprint: &inbound.peer.thumbprint, now };
-            wake_up::woken_up(tx, rules, &vehicle, &inbound_wake_up)?
+            if inbound.peer.is_none() {
+                heard_anew(tx, &vehicle.binding, now)?;
+            }
+            wake_up::woken_up(tx, rules, &vehicle, wake_up, now)?
         }
         VehicleBody::SendVci(_)
         | VehicleBody::ReadinessReport(_)
@@ -206,6 +215,9 @@ fn take(
         | VehicleBody::ErrorResponse(_) => {
             // Only a WakeUp gets past the check of the binding without a vehicle.
             let Some(vehicle) = vehicle else { return Ok(Ok(())) };
+            if inbound.peer.is_none() && vehicle.there_since.is_none() {
+                vehicles::came_to_broker(tx, &vehicle.binding.vehicle_id, now)?;
+            }
             match answers::answered(tx, rules, &vehicle, received, now)? {
                 Ok(note) => note,
                 Err(refusal) => return Ok(Err(refusal)),
@@ -218,6 +230,15 @@ fn take(
     messages::record_accepted(tx, message, content, &seen)?;
     log_accepted(message, behind_ms);
     Ok(Ok(()))
+}
+
+/// A vehicle has connected to its broker anew. What the broker took for it and it has not answered may be lost with
+/// its earlier connection, so that goes out again.
+fn heard_anew(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<(), StoreError> {
+    vehicles::came_to_broker(tx, &binding.vehicle_id, now)?;
+    commands::send_again(tx, binding, now)?;
+    tx.wake(binding);
+    Ok(())
 }
 
 fn log_accepted(message: &VehicleMessage, behind_ms: i64) {
@@ -298,14 +319,23 @@ fn receipt(code: RefusalCode) -> Receipt {
     }
 }
 
-/// Whether a vehicle can be spoken to: it is connected to this server, or to another one on the same store.
+/// Whether a vehicle can be spoken to: it is connected to this server, to another one on the same store, or to the
+/// broker.
 pub(crate) fn is_there(
     tx: &Tx<'_>,
     rules: &Rules,
     binding: &Binding,
     now: UnixMillis,
 ) -> Result<bool, StoreError> {
-    Ok((rules.is_connected)(binding) || (tx.is_shared() && nodes::is_present(tx, binding, now)?))
+    match &rules.presence {
+        Presence::Connections(is_connected) => {
+            Ok(is_connected(binding) || (tx.is_shared() && nodes::is_present(tx, binding, now)?))
+        }
+        Presence::Broker => {
+            let vehicle = vehicles::by_id(tx, &binding.vehicle_id)?;
+            Ok(vehicle.is_some_and(|vehicle| vehicle.binding == *binding && vehicle.there_since.is_some()))
+        }
+    }
 }
 
 #[cfg(test)]

@@ -26,8 +26,8 @@ use tokio::time::timeout;
 use tokio_util::sync::CancellationToken;
 
 pub use connections::Connections;
-pub(crate) use session::bindings_of;
-pub use settings::{MqttLimits, MqttSettings};
+pub(crate) use session::{bindings_of, seconds_until};
+pub use settings::{MqttLimits, MqttMode, MqttSettings};
 
 use crate::desk::{MessageDesk, WallClock};
 use crate::tls::VehicleTls;

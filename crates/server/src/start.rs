@@ -1,6 +1,7 @@
 //! Starting and stopping: everything that can be wrong is found before the first vehicle comes, and nothing is
 //! lost when the server goes.
 
+use std::collections::BTreeSet;
 use std::fs::{File, OpenOptions, TryLockError};
 use std::io;
 use std::net::SocketAddr;
@@ -18,12 +19,13 @@ use tokio_util::sync::{CancellationToken, DropGuard};
 use crate::api::{self, Api, CanTrust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
+use crate::broker::{BrokerError, BrokerLink, Wakes};
 use crate::config::{ConfigError, ServerConfig};
-use crate::conversation::{Grants, Rules, ServerDesk};
+use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
-use crate::mqtt::{self, Connections, MqttEndpoint};
+use crate::mqtt::{self, Connections, MqttEndpoint, MqttMode};
 use crate::new_token::{FirstTokenError, ensure_an_admin};
 use crate::nodes::{Node, Untold};
 use crate::operator_listener;
@@ -73,6 +75,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// How the broker is reached.
+    #[error(transparent)]
+    Broker(#[from] BrokerError),
     /// An address.
     #[error(
         "cannot listen on {address} ({listener}): expected a free address of this machine; stop what uses it, or choose another one"
@@ -97,8 +102,8 @@ pub struct Server;
 
 /// A server that listens. Dropping it stops it too, but does not wait until nothing is under way.
 pub struct RunningServer {
-    /// Where vehicles speak MQTT.
-    pub mqtt: SocketAddr,
+    /// Where vehicles speak MQTT with this server; none where they speak with a broker.
+    pub mqtt: Option<SocketAddr>,
     /// Where vehicles fetch files.
     pub https: SocketAddr,
     /// Where operators speak to the API.
@@ -121,9 +126,9 @@ pub struct RunningServer {
     _lock: File,
 }
 
-/// The three sockets.
+/// The sockets; vehicles that connect to a broker need one less.
 struct Listeners {
-    mqtt: (TcpListener, SocketAddr),
+    mqtt: Option<(TcpListener, SocketAddr)>,
     https: (TcpListener, SocketAddr),
     operator: (TcpListener, SocketAddr),
 }
@@ -168,7 +173,9 @@ impl Server {
         let delta_wanted = Arc::new(Notify::new());
         let grants = Grants::default();
         let untold = Arc::new(Untold::default());
-        let store = open_store(&config, &connections, &due_changed, &delta_wanted, &untold, &grants)?;
+        let wakes = Arc::new(Wakes::default());
+        let wake = whom_to_wake(&config, &connections, &untold, &wakes);
+        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -220,10 +227,18 @@ impl Server {
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
+        let broker = match config.mqtt.mode {
+            MqttMode::Endpoint => None,
+            MqttMode::Broker => {
+                let settings = &config.mqtt.broker;
+                Some(BrokerLink::new(settings, &node, topics.clone(), Arc::clone(&desk), wakes)?)
+            }
+        };
         let Listeners { mqtt, https, operator } = listeners;
+        let mqtt_address = mqtt.as_ref().map(|(_, address)| *address);
         let scheme = if operator_tls.is_some() { "https" } else { "http" };
         let operator_url = format!("{scheme}://{}", operator.1);
-        write_listening(&listening, mqtt.1, https.1, &operator_url)
+        write_listening(&listening, mqtt_address, https.1, &operator_url)
             .map_err(|source| StartError::Data { path: listening.clone(), source })?;
         let endpoint = MqttEndpoint {
             desk: Arc::clone(&desk),
@@ -232,9 +247,14 @@ impl Server {
             clock,
             limits: config.mqtt.limits.clone(),
         };
-        let endpoints = vec![
-            tokio::spawn(mqtt::serve(mqtt.0, Arc::clone(&tls), endpoint, shutdown.clone())),
-            tokio::spawn(files::serve(https.0, tls, desk, HttpsLimits::default(), shutdown.clone())),
+        let mut endpoints = vec![
+            tokio::spawn(files::serve(
+                https.0,
+                Arc::clone(&tls),
+                desk,
+                HttpsLimits::default(),
+                shutdown.clone(),
+            )),
             tokio::spawn(operator_listener::serve(
                 operator.0,
                 operator_tls,
@@ -245,6 +265,12 @@ impl Server {
             tokio::spawn(delta_maker.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
         ];
+        if let Some((socket, _)) = mqtt {
+            endpoints.push(tokio::spawn(mqtt::serve(socket, tls, endpoint, shutdown.clone())));
+        }
+        if let Some(broker) = broker {
+            endpoints.push(tokio::spawn(broker.run(shutdown.clone())));
+        }
         let node_shutdown = runner_shutdown.clone();
         let runner = tokio::spawn(async move {
             let telling = async {
@@ -254,9 +280,9 @@ impl Server {
             };
             tokio::join!(runner.run(node_shutdown.clone()), telling);
         });
-        tracing::info!(mqtt = %mqtt.1, https = %https.1, operator = operator_url, "The server listens.");
+        tracing::info!(mqtt = mqtt_address.map(tracing::field::display), https = %https.1, operator = operator_url, "The server listens.");
         Ok(RunningServer {
-            mqtt: mqtt.1,
+            mqtt: mqtt_address,
             https: https.1,
             operator: operator.1,
             operator_url,
@@ -393,7 +419,10 @@ fn release_signature(
 impl Listeners {
     async fn bind(config: &ServerConfig) -> Result<Self, StartError> {
         Ok(Self {
-            mqtt: bind("mqtt", config.mqtt.listen).await?,
+            mqtt: match config.mqtt.mode {
+                MqttMode::Endpoint => Some(bind("mqtt", config.mqtt.listen).await?),
+                MqttMode::Broker => None,
+            },
             https: bind("https", config.https).await?,
             operator: bind("operator", config.operator).await?,
         })
@@ -407,24 +436,43 @@ async fn bind(listener: &'static str, address: SocketAddr) -> Result<(TcpListene
     Ok((socket, bound))
 }
 
-fn open_store(
+/// What is done about vehicles that have new commands.
+fn whom_to_wake(
     config: &ServerConfig,
     connections: &Arc<Connections>,
+    untold: &Arc<Untold>,
+    wakes: &Arc<Wakes>,
+) -> Box<dyn Fn(BTreeSet<Binding>) + Send + Sync> {
+    match config.mqtt.mode {
+        MqttMode::Broker => {
+            let wakes = Arc::clone(wakes);
+            Box::new(move |bindings| bindings.into_iter().for_each(|binding| wakes.wake(binding)))
+        }
+        MqttMode::Endpoint => {
+            let (connections, untold) = (Arc::clone(connections), Arc::clone(untold));
+            let has_others = config.store.is_some();
+            Box::new(move |bindings| {
+                let elsewhere: Vec<_> =
+                    bindings.into_iter().filter(|binding| !connections.wake(binding)).collect();
+                if has_others && !elsewhere.is_empty() {
+                    untold.wake(elsewhere);
+                }
+            })
+        }
+    }
+}
+
+fn open_store(
+    config: &ServerConfig,
+    wake: Box<dyn Fn(BTreeSet<Binding>) + Send + Sync>,
     due_changed: &Arc<Notify>,
     delta_wanted: &Arc<Notify>,
-    untold: &Arc<Untold>,
     grants: &Grants,
 ) -> Result<Store, StoreError> {
-    let (connections, due_changed) = (Arc::clone(connections), Arc::clone(due_changed));
-    let (delta_wanted, untold) = (Arc::clone(delta_wanted), Arc::clone(untold));
+    let (due_changed, delta_wanted) = (Arc::clone(due_changed), Arc::clone(delta_wanted));
     let grants = grants.clone();
-    let has_others = config.store.is_some();
     let on_commit = move |committed: Committed| {
-        let elsewhere: Vec<_> =
-            committed.wake.into_iter().filter(|binding| !connections.wake(binding)).collect();
-        if has_others && !elsewhere.is_empty() {
-            untold.wake(elsewhere);
-        }
+        wake(committed.wake);
         if committed.due_changed {
             due_changed.notify_one();
         }
@@ -483,7 +531,13 @@ fn rules(
         expected: "at most 512 characters".to_owned(),
         found: format!("{error}"),
     })?;
-    let connections = Arc::clone(connections);
+    let presence = match config.mqtt.mode {
+        MqttMode::Broker => Presence::Broker,
+        MqttMode::Endpoint => {
+            let connections = Arc::clone(connections);
+            Presence::Connections(Arc::new(move |binding: &Binding| connections.is_connected(binding)))
+        }
+    };
     Ok(Rules {
         settings: config.deadlines.clone(),
         deltas: config.deltas.clone(),
@@ -491,7 +545,7 @@ fn rules(
         base_url,
         max_kb_per_msg: config.max_kb_per_msg,
         failure_report: config.failure_report,
-        is_connected: Arc::new(move |binding: &Binding| connections.is_connected(binding)),
+        presence,
     })
 }
 
@@ -515,9 +569,14 @@ fn first_token(path: &Path, error: FirstTokenError) -> StartError {
     }
 }
 
-fn write_listening(path: &Path, mqtt: SocketAddr, https: SocketAddr, operator: &str) -> io::Result<()> {
+fn write_listening(
+    path: &Path,
+    mqtt: Option<SocketAddr>,
+    https: SocketAddr,
+    operator: &str,
+) -> io::Result<()> {
     let addresses = serde_json::json!({
-        "mqtt": mqtt.to_string(), "https": https.to_string(), "operator": operator,
+        "mqtt": mqtt.map(|address| address.to_string()), "https": https.to_string(), "operator": operator,
     });
     write_private(path, &addresses.to_string())
 }

@@ -12,7 +12,7 @@ use farrier_protocol::{
 use serde_json::{Value, json};
 
 use crate::config::Enroll;
-use crate::conversation::{Rules, receive, take_in};
+use crate::conversation::{Presence, Rules, receive, take_in};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
@@ -57,6 +57,13 @@ impl World {
         Self::with_database(database, Enroll::Auto, Settings::default())
     }
 
+    /// The same where vehicles connect to a broker.
+    pub(crate) fn at_a_broker() -> Self {
+        let mut world = Self::new();
+        Arc::get_mut(&mut world.rules).unwrap().presence = Presence::Broker;
+        world
+    }
+
     /// What another server that shares the database sees of it.
     pub(crate) fn another_store(&self) -> Store {
         self.database.open(Arc::new(|_| {}))
@@ -77,7 +84,7 @@ impl World {
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report: true,
-            is_connected: Arc::new(move |_| is_connected.load(Ordering::Relaxed)),
+            presence: Presence::Connections(Arc::new(move |_| is_connected.load(Ordering::Relaxed))),
         });
         let woken = Arc::default();
         let store = open(&database, &woken);
@@ -176,6 +183,8 @@ fn open(database: &TestDatabase, woken: &Arc<Mutex<Vec<Binding>>>) -> Store {
 pub(crate) struct Car {
     pub(crate) binding: Binding,
     pub(crate) peer: PeerIdentity,
+    /// Then the server does not see its certificate.
+    is_at_a_broker: bool,
     boot_seq: u64,
     messages: AtomicU64,
     /// What its ECUs run, `e0`, `e1`, …; all of hardware HW-1.
@@ -189,7 +198,18 @@ impl Car {
             common_name: binding.client_id(),
             thumbprint: Thumbprint::of_certificate(vehicle.as_bytes()),
         };
-        Self { binding, peer, boot_seq: 1, messages: AtomicU64::new(0), versions: vec!["1", "1"] }
+        Self {
+            binding,
+            peer,
+            is_at_a_broker: false,
+            boot_seq: 1,
+            messages: AtomicU64::new(0),
+            versions: vec!["1", "1"],
+        }
+    }
+
+    pub(crate) fn at_a_broker(vehicle: &str) -> Self {
+        Self { is_at_a_broker: true, ..Self::new(vehicle) }
     }
 
     /// A car that the server knows: it woke up and told its inventory.
@@ -221,7 +241,7 @@ impl Car {
 
     pub(crate) async fn send_octets(&self, world: &World, topic: UpTopic, payload: Bytes) -> Receipt {
         let inbound = Inbound {
-            peer: self.peer.clone(),
+            peer: (!self.is_at_a_broker).then(|| self.peer.clone()),
             binding: self.binding.clone(),
             topic,
             payload,

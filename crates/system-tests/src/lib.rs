@@ -13,6 +13,7 @@ pub mod can_recording;
 pub mod controller_certificates;
 pub mod cutting_proxy;
 pub mod failing_sync;
+pub mod mosquitto;
 pub mod mqtt_client;
 pub mod recording;
 pub mod testbed;

@@ -60,7 +60,9 @@ impl Testbed {
     /// Starts the server; later starts take the ports of the first.
     pub async fn start_server(&mut self) {
         let server = Server::start_with_clock(self.config.clone(), Arc::clone(&self.clock)).await.unwrap();
-        self.config.mqtt.listen = server.mqtt;
+        if let Some(mqtt) = server.mqtt {
+            self.config.mqtt.listen = mqtt;
+        }
         self.config.https = server.https;
         self.config.operator = server.operator;
         self.server = Some(server);

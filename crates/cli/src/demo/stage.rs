@@ -53,14 +53,15 @@ impl Stage {
         tell("made a certificate authority and a release key")?;
 
         let server = Server::start(server_config(&folder)).await?;
+        let mqtt = server.mqtt.context("the server of the demo has an MQTT endpoint of its own")?;
         tell(&format!(
-            "server listens: MQTT {}, HTTPS {}, operators {}",
-            server.mqtt, server.https, server.operator_url
+            "server listens: MQTT {mqtt}, HTTPS {}, operators {}",
+            server.https, server.operator_url
         ))?;
-        let mqtt_port = self.server.insert(server).mqtt.port();
+        self.server = Some(server);
 
         for vehicle_id in &plan.vehicles {
-            let config = vehicle_config(plan, vehicle_id, &folder, mqtt_port)?;
+            let config = vehicle_config(plan, vehicle_id, &folder, mqtt.port())?;
             pki.issue_vehicle(&config.binding(), &config.certificates, LEAF_VALIDITY, false, now())?;
             self.vehicles.push(SimulatedVehicle::start(config).await?);
         }

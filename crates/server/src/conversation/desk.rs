@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farrier_protocol::{Binding, MsgId, PkgId, Sha256};
+use farrier_protocol::{Binding, MsgId, PkgId, Sha256, UnixMillis};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::grants::{Grants, Known, Wanted};
@@ -73,11 +73,6 @@ impl MessageDesk for ServerDesk {
     async fn pending(&self, binding: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
         let (binding, now) = (binding.clone(), (self.clock)());
         let pending = self.store.read(move |tx| commands::pending(tx, &binding, now, limit));
-        let sendable = |command: commands::Pending| PendingCommand {
-            msg_id: command.msg_id,
-            payload: Bytes::from(command.payload),
-            expires_at: Some(command.expires_at),
-        };
         Ok(pending.await.map_err(unavailable)?.into_iter().map(sendable).collect())
     }
 
@@ -86,6 +81,54 @@ impl MessageDesk for ServerDesk {
         let job = move |tx: &Tx<'_>| commands::delivered(tx, &own, &msg_id, now);
         let delivered = self.store.write_about(&binding.vehicle_id, job);
         delivered.await.map_err(unavailable)
+    }
+}
+
+/// What only the link to a broker asks.
+impl ServerDesk {
+    /// The undelivered, unexpired commands of a binding, oldest first, at most `limit`, without those that another
+    /// server has taken; until `until` they are this server's.
+    pub(crate) async fn take_pending(
+        &self,
+        binding: &Binding,
+        until: UnixMillis,
+        limit: usize,
+    ) -> Result<Vec<PendingCommand>, DeskUnavailable> {
+        let (own, now) = (binding.clone(), (self.clock)());
+        let job = move |tx: &Tx<'_>| commands::take_pending(tx, &own, now, until, limit);
+        let taken = self.store.write_about(&binding.vehicle_id, job).await.map_err(unavailable)?;
+        Ok(taken.into_iter().map(sendable).collect())
+    }
+
+    /// The broker had nobody to give a command to that it was handed at `asked_at`.
+    pub(crate) async fn nobody_listens(
+        &self,
+        binding: &Binding,
+        asked_at: UnixMillis,
+    ) -> Result<(), DeskUnavailable> {
+        let vehicle_id = binding.vehicle_id.clone();
+        let job = move |tx: &Tx<'_>| vehicles::not_at_broker(tx, &vehicle_id, asked_at);
+        self.store.write_about(&binding.vehicle_id, job).await.map_err(unavailable)
+    }
+
+    /// Vehicles at the broker whose commands became due after one time and up to another, and lie about; by id,
+    /// after one, at most `limit`.
+    pub(crate) async fn owed(
+        &self,
+        due: (UnixMillis, UnixMillis),
+        after: String,
+        limit: usize,
+    ) -> Result<Vec<Binding>, DeskUnavailable> {
+        let now = (self.clock)();
+        self.store.read(move |tx| commands::owed(tx, due, now, &after, limit)).await.map_err(unavailable)
+    }
+}
+
+fn sendable(command: commands::Pending) -> PendingCommand {
+    PendingCommand {
+        msg_id: command.msg_id,
+        payload: Bytes::from(command.payload),
+        expires_at: Some(command.expires_at),
     }
 }
 

@@ -7,6 +7,7 @@ use crate::desk::{Download, FileAnswer, PackageDesk, Receipt};
 use crate::store::{messages, vehicles};
 use crate::testbed::{Car, START, World};
 
+mod broker;
 mod outcomes;
 mod refusals;
 

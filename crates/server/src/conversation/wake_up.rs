@@ -1,9 +1,7 @@
 //! WakeUp: who woke up, whether it rebooted, whether it is in a boot loop, what it is asked next (protocol.md §4.1).
 
 use farrier_campaign::{Event, Reboot, quarantine_ends_at};
-use farrier_protocol::{
-    Binding, MessageType, Refusal, RefusalCode, Thumbprint, UnixMillis, VciReason, WakeUp,
-};
+use farrier_protocol::{Binding, MessageType, Refusal, RefusalCode, UnixMillis, VciReason, WakeUp};
 
 use super::advance::{advance, look_at_waiting, take_into_open_campaigns};
 use super::{Rules, outgoing};
@@ -12,24 +10,29 @@ use crate::store::audit::{self, Actor, Change};
 use crate::store::vehicles::{Boot, EnrolledBy, Vehicle};
 use crate::store::{StoreError, Tx, commands, security_events, updates, vehicles};
 
-/// A WakeUp with how and when it came.
-pub(super) struct InboundWakeUp<'a> {
-    pub(super) wake_up: &'a WakeUp,
-    pub(super) thumbprint: &'a Thumbprint,
-    pub(super) now: UnixMillis,
-}
-
-/// The certificate that the vehicle speaks of is the one of its connection.
-pub(super) fn check_thumbprint(wake_up: &WakeUp, inbound: &Inbound) -> Result<(), Refusal> {
-    if wake_up.client_cert_thumbprint == inbound.peer.thumbprint {
-        return Ok(());
+/// The certificate that the vehicle speaks of is the one of its connection; through a broker, which alone has seen
+/// that one, the one that the vehicle is bound to.
+pub(super) fn check_thumbprint(
+    wake_up: &WakeUp,
+    inbound: &Inbound,
+    vehicle: Option<&Vehicle>,
+) -> Result<(), Refusal> {
+    let (known, whose) = match &inbound.peer {
+        Some(peer) => (Some(&peer.thumbprint), "the certificate of the connection"),
+        None => {
+            let bound = vehicle.and_then(|vehicle| vehicle.thumbprint.as_ref());
+            (bound, "the certificate that the vehicle is bound to")
+        }
+    };
+    match known {
+        Some(known) if *known != wake_up.client_cert_thumbprint => Err(Refusal::new(
+            RefusalCode::IdentityMismatch,
+            "/client_cert_thumbprint",
+            format!("{known}, {whose}"),
+            wake_up.client_cert_thumbprint.as_str(),
+        )),
+        Some(_) | None => Ok(()),
     }
-    Err(Refusal::new(
-        RefusalCode::IdentityMismatch,
-        "/client_cert_thumbprint",
-        format!("{}, the certificate of the connection", inbound.peer.thumbprint),
-        wake_up.client_cert_thumbprint.as_str(),
-    ))
 }
 
 /// The boot counter never goes back, and stands still only within one boot.
@@ -80,11 +83,11 @@ pub(super) fn woken_up(
     tx: &Tx<'_>,
     rules: &Rules,
     vehicle: &Vehicle,
-    inbound: &InboundWakeUp<'_>,
+    wake_up: &WakeUp,
+    now: UnixMillis,
 ) -> Result<Option<String>, StoreError> {
-    let (wake_up, now) = (inbound.wake_up, inbound.now);
     if vehicle.thumbprint.is_none() {
-        vehicles::set_thumbprint(tx, &vehicle.binding.vehicle_id, Some(inbound.thumbprint))?;
+        vehicles::set_thumbprint(tx, &vehicle.binding.vehicle_id, Some(&wake_up.client_cert_thumbprint))?;
     }
     let note = note_boot(tx, rules, vehicle, wake_up, now)?;
     take_into_open_campaigns(tx, vehicle, now)?;

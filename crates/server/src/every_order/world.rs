@@ -12,7 +12,7 @@ use super::ecu::{Ecu, HARDWARE};
 use super::gateway::Gateway;
 use super::tape::Tape;
 use crate::config::Enroll;
-use crate::conversation::{Rules, advance, receive, take_in};
+use crate::conversation::{Presence, Rules, advance, receive, take_in};
 use crate::desk::{Inbound, Receipt};
 use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
@@ -78,7 +78,7 @@ impl<'s> World<'s> {
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report,
-            is_connected: Arc::new(move |binding| seen.lock().unwrap().contains(binding)),
+            presence: Presence::Connections(Arc::new(move |binding| seen.lock().unwrap().contains(binding))),
         };
         let server = Server {
             store,
@@ -300,7 +300,7 @@ impl<'s> World<'s> {
         let keep = fate < 253;
         let gateway = &self.gateways[vehicle];
         let inbound = Inbound {
-            peer: gateway.peer.clone(),
+            peer: Some(gateway.peer.clone()),
             binding: gateway.binding.clone(),
             topic: message.topic,
             payload: message.payload.clone().into(),

@@ -414,7 +414,7 @@ where
 
     fn inbound(&self, received: Received) -> Inbound {
         let Received { packet_id: _, binding, topic, payload, worth: _ } = received;
-        Inbound { peer: self.peer.clone(), binding, topic, payload, received_at: (self.shared.clock)() }
+        Inbound { peer: Some(self.peer.clone()), binding, topic, payload, received_at: (self.shared.clock)() }
     }
 
     fn deliver(&mut self, binding: Binding, msg_id: MsgId) {

@@ -370,7 +370,7 @@ pub(crate) fn bindings_of(client_id: &str) -> impl Iterator<Item = Binding> {
 }
 
 /// Whole seconds, rounded up: a command that is not expired here is not expired there.
-fn seconds_until(end: UnixMillis, now: UnixMillis) -> u32 {
+pub(crate) fn seconds_until(end: UnixMillis, now: UnixMillis) -> u32 {
     let milliseconds = end.0.saturating_sub(now.0).max(0).unsigned_abs();
     u32::try_from(milliseconds.div_ceil(1000)).unwrap_or(u32::MAX)
 }

@@ -5,19 +5,41 @@ use std::net::{Ipv4Addr, SocketAddr};
 
 use serde::Deserialize;
 
+use crate::broker::BrokerSettings;
+
 /// The `[mqtt]` section.
 #[derive(Debug, Clone, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct MqttSettings {
-    /// Where vehicles speak MQTT.
+    /// Whether vehicles connect to this server or to a broker.
+    pub mode: MqttMode,
+    /// Where vehicles speak MQTT with this server.
     pub listen: SocketAddr,
-    /// How much of everything.
+    /// How much of everything, where they do.
     pub limits: MqttLimits,
+    /// Where the broker is and how it is spoken to, where there is one.
+    pub broker: BrokerSettings,
+}
+
+/// What vehicles connect to.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum MqttMode {
+    /// This server, which is its own MQTT endpoint.
+    #[default]
+    Endpoint,
+    /// Somebody's broker, whose client this server is.
+    Broker,
 }
 
 impl Default for MqttSettings {
     fn default() -> Self {
-        Self { listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8883)), limits: MqttLimits::default() }
+        Self {
+            mode: MqttMode::Endpoint,
+            listen: SocketAddr::from((Ipv4Addr::LOCALHOST, 8883)),
+            limits: MqttLimits::default(),
+            broker: BrokerSettings::default(),
+        }
     }
 }
 

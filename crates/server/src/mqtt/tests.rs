@@ -322,7 +322,7 @@ async fn a_message_is_acknowledged_after_the_desk_has_it_and_in_order() {
             (&first.binding, first.topic, first.received_at),
             (&own(), farrier_protocol::UpTopic::Wakeup, NOW)
         );
-        assert_eq!(first.peer.common_name, "VEH_001_CCU_001");
+        assert_eq!(first.peer.unwrap().common_name, "VEH_001_CCU_001");
         vehicle.ping().await;
         vehicle.expect_pong().await;
         running.desk.let_through.add_permits(1);

@@ -30,7 +30,7 @@ async fn a_server_says_where_it_listens_and_leaves_nothing_behind_when_it_stops(
     let listening = dir.path().join("data/listening.json");
     let addresses: serde_json::Value = serde_json::from_slice(&std::fs::read(&listening).unwrap()).unwrap();
     assert_eq!(addresses["operator"], format!("https://{}", server.operator));
-    assert_eq!(addresses["mqtt"], server.mqtt.to_string());
+    assert_eq!(addresses["mqtt"], server.mqtt.unwrap().to_string());
     let token = std::fs::read_to_string(&server.operator_token).unwrap();
     assert_eq!(token.trim().len(), "farrier_".len() + 64);
     let mode = std::fs::metadata(&server.operator_token).unwrap().permissions().mode();
@@ -59,9 +59,9 @@ async fn a_taken_port_is_named_and_nothing_is_left_listening() {
     let (dir, config) = prepared();
     let server = Server::start(config).await.unwrap();
     let mut second = on_free_ports(&dir, "other");
-    second.https = server.mqtt;
+    second.https = server.mqtt.unwrap();
     let error = error(second).await;
-    assert!(error.contains(&server.mqtt.to_string()) && error.contains("https"), "{error}");
+    assert!(error.contains(&server.mqtt.unwrap().to_string()) && error.contains("https"), "{error}");
     assert!(!dir.path().join("other/listening.json").exists());
     server.stop().await;
 }

@@ -116,6 +116,62 @@ pub(crate) fn pending(
     )
 }
 
+/// The same for one server that hands them to a broker: until `until` the others leave them to it.
+pub(crate) fn take_pending(
+    tx: &Tx<'_>,
+    binding: &Binding,
+    now: UnixMillis,
+    until: UnixMillis,
+    limit: usize,
+) -> Result<Vec<Pending>, StoreError> {
+    let pending = pending(tx, binding, now, limit)?;
+    let mut taken = Vec::with_capacity(pending.len());
+    for command in pending {
+        let sql = "UPDATE command SET taken_until = $2 WHERE msg_id = $1 AND (taken_until IS NULL OR taken_until <= $3)";
+        if tx.exec(sql, &[command.msg_id.as_str().into(), until.into(), now.into()])? > 0 {
+            taken.push(command);
+        }
+    }
+    Ok(taken)
+}
+
+/// Vehicles that are there according to the broker, for whom a command became due after one time and up to another
+/// that no server has handed over, nor is about to; in the order of their ids, after one of them.
+pub(crate) fn owed(
+    tx: &Tx<'_>,
+    due: (UnixMillis, UnixMillis),
+    now: UnixMillis,
+    after: &str,
+    limit: usize,
+) -> Result<Vec<Binding>, StoreError> {
+    tx.rows(
+        "SELECT DISTINCT v.vehicle_id, v.gateway_id FROM command c \
+         JOIN vehicle v ON v.vehicle_id = c.vehicle_id AND v.gateway_id = c.gateway_id \
+         WHERE c.send_at > $1 AND c.send_at <= $2 AND c.delivered_at IS NULL AND c.closed_at IS NULL \
+         AND c.expires_at > $3 AND (c.taken_until IS NULL OR c.taken_until <= $3) \
+         AND v.there_since IS NOT NULL AND v.vehicle_id > $4 ORDER BY v.vehicle_id LIMIT $5",
+        &[
+            due.0.into(),
+            due.1.into(),
+            now.into(),
+            after.into(),
+            i64::try_from(limit).unwrap_or(i64::MAX).into(),
+        ],
+        |row| binding(row, 0),
+    )
+}
+
+/// What the vehicle was sent and has not answered is to go out again.
+pub(crate) fn send_again(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE command SET delivered_at = NULL, taken_until = NULL \
+         WHERE vehicle_id = $1 AND gateway_id = $2 AND closed_at IS NULL AND expires_at > $3 \
+         AND (delivered_at IS NOT NULL OR taken_until IS NOT NULL)",
+        &[binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into(), now.into()],
+    )?;
+    Ok(())
+}
+
 /// The vehicle has acknowledged the command.
 pub(crate) fn delivered(
     tx: &Tx<'_>,

@@ -22,6 +22,8 @@ pub(crate) struct Vehicle {
     pub(crate) quarantined_at: Option<UnixMillis>,
     pub(crate) vci_digest: Option<Sha256>,
     pub(crate) vci_received_at: Option<UnixMillis>,
+    /// Through a broker: since when it has been there, as far as is known.
+    pub(crate) there_since: Option<UnixMillis>,
 }
 
 impl Vehicle {
@@ -69,7 +71,7 @@ macro_rules! select_vehicle {
     ($rest:literal) => {
         concat!(
             "SELECT vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
-             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at FROM vehicle ",
+             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since FROM vehicle ",
             $rest
         )
     };
@@ -90,6 +92,7 @@ fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
         quarantined_at: row.optional_time(10)?,
         vci_digest: row.optional_parsed(11, "a VCI digest")?,
         vci_received_at: row.optional_time(12)?,
+        there_since: row.optional_time(13)?,
     })
 }
 
@@ -171,6 +174,24 @@ pub(crate) fn seen(
         "UPDATE vehicle SET last_seen_at = $2, clock_skew_ms = $3 WHERE vehicle_id = $1",
         &[vehicle_id.as_str().into(), now.into(), clock_skew_ms.into()],
     )?;
+    Ok(())
+}
+
+/// Notes that a vehicle has come to its broker.
+pub(crate) fn came_to_broker(tx: &Tx<'_>, vehicle_id: &VehicleId, now: UnixMillis) -> Result<(), StoreError> {
+    let sql = "UPDATE vehicle SET there_since = $2 WHERE vehicle_id = $1";
+    tx.exec(sql, &[vehicle_id.as_str().into(), now.into()])?;
+    Ok(())
+}
+
+/// Notes that the broker had nobody to give a vehicle's command to, unless the vehicle has come since it was asked.
+pub(crate) fn not_at_broker(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    asked_at: UnixMillis,
+) -> Result<(), StoreError> {
+    let sql = "UPDATE vehicle SET there_since = NULL WHERE vehicle_id = $1 AND there_since <= $2";
+    tx.exec(sql, &[vehicle_id.as_str().into(), asked_at.into()])?;
     Ok(())
 }
 

@@ -58,8 +58,9 @@ impl RealServer {
 
     /// The vehicle's connection, not yet accepted.
     async fn dial(&self, version: Version) -> Client<TlsStream<TcpStream>> {
-        let stream =
-            connect(self.bed.usual_client(&self.certificates), self.server.mqtt.port()).await.unwrap();
+        let stream = connect(self.bed.usual_client(&self.certificates), self.server.mqtt.unwrap().port())
+            .await
+            .unwrap();
         Client::new(stream, version)
     }
 
