@@ -4,9 +4,9 @@
 use std::collections::{BTreeMap, BTreeSet, VecDeque};
 
 use farrier_protocol::{
-    Binding, EcuEntry, EcuId, ErrorCode, ErrorResponse, FunctionalGroup, MsgId, NotReadyReason, Placement,
-    ProtoVer, ReadinessReport, SendVci, ServerBody, ServerMessage, Sha256, StartDownload, Text, Thumbprint,
-    UnixMillis, VehicleBody, VehicleMessage, WakeUp, vci_digest,
+    Binding, EcuEntry, EcuId, ErrorCode, ErrorResponse, FunctionalGroup, MsgId, NotReadyReason, Operation,
+    Placement, ProtoVer, ReadinessReport, SendVci, ServerBody, ServerMessage, Sha256, StartDownload, Text,
+    Thumbprint, UnixMillis, UpdateSuccessResult, VehicleBody, VehicleMessage, WakeUp, vci_digest,
 };
 use farrier_vehicle_update::{
     Bounds, Command, EcuCall, EcuOutcome, Ending, Event, InstallStep, Phase, Plan, Record, VehicleUpdate,
@@ -53,6 +53,8 @@ pub(super) struct Gateway {
     pub(super) ecus: BTreeMap<EcuId, Ecu>,
     /// Whether it knows more than the source documents: errors, cancellation, roll-back, the digest of its VCI.
     pub(super) knows_all: bool,
+    /// Whether it reports success whatever came of an update.
+    boasts: bool,
     /// By how much its clock is ahead.
     pub(super) ahead_ms: i64,
     /// Until when it cannot reach the server.
@@ -72,7 +74,7 @@ pub(super) struct Gateway {
 }
 
 impl Gateway {
-    pub(super) fn new(number: usize, knows_all: bool, ecus: usize) -> Self {
+    pub(super) fn new(number: usize, knows_all: bool, boasts: bool, ecus: usize) -> Self {
         let binding =
             Binding { vehicle_id: format!("V{number}").parse().unwrap(), gateway_id: "CCU".parse().unwrap() };
         let peer = PeerIdentity {
@@ -86,6 +88,7 @@ impl Gateway {
             peer,
             ecus: ecus.collect(),
             knows_all,
+            boasts,
             ahead_ms: 0,
             cut_off_until: UnixMillis(0),
             connection: None,
@@ -469,10 +472,41 @@ impl Gateway {
             | Record::Ended(_) => {}
         }
         self.needed_service |= matches!(record, Record::Ended(Ending::ServiceRequired(_)));
+        let reports = match &record {
+            Record::Ended(Ending::RolledBack(_) | Ending::ServiceRequired(_)) if self.boasts => self.boast(),
+            Record::Ended(_)
+            | Record::Accepted(_)
+            | Record::Undo { .. }
+            | Record::Process
+            | Record::Synced(_)
+            | Record::Transferred
+            | Record::Consented
+            | Record::Activate
+            | Record::Activated
+            | Record::Commit
+            | Record::RollBack { .. } => reports,
+        };
         self.journal.records.push(record);
         for report in reports {
             self.store(report, course);
         }
+    }
+
+    /// All that a gateway says of an update that went well.
+    fn boast(&self) -> Vec<VehicleBody> {
+        let plan = self.update.as_ref().unwrap().plan();
+        let operations = [Operation::Download, Operation::Install, Operation::Commit];
+        let report = |operation| {
+            VehicleBody::UpdateSuccessResult(UpdateSuccessResult {
+                correlation_id: plan.command.clone(),
+                operation,
+                duration_s: None,
+                rebooted: None,
+                ecu_count: plan.ecu_count(),
+                verified_integrity: true,
+            })
+        };
+        operations.map(report).into()
     }
 
     fn begin_task(&mut self, task: Task, ms: i64, course: &mut Course) {

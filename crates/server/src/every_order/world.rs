@@ -20,7 +20,7 @@ use crate::store::in_memory::InMemory;
 use crate::store::packages::Grant;
 use crate::store::releases::StoredImage;
 use crate::store::updates::VehicleUpdate;
-use crate::store::{StoreError, Tx, campaigns, commands, packages, releases, updates, vehicles};
+use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, updates, vehicles};
 use crate::testbed::{START, text};
 
 /// Commands that are on their way at the same time.
@@ -28,6 +28,8 @@ const WINDOW: usize = 8;
 /// What happens in one world before it counts as one that finds no rest.
 const MOST_HAPPENINGS: u32 = 20_000;
 const UPDATE_DEADLINE_S: u64 = 3_600;
+/// The campaign that brings version 2 once more.
+const AGAIN: u8 = 4;
 
 /// The server's end of a connection.
 struct Line {
@@ -65,8 +67,9 @@ impl<'s> World<'s> {
         let gateways: Vec<_> = (0..vehicles)
             .map(|number| {
                 let knows_all = !tape.chance(80);
+                let boasts = tape.chance(20);
                 let ecus = 1 + (1 + tape.below(3)) % 3;
-                Gateway::new(number, knows_all, ecus)
+                Gateway::new(number, knows_all, boasts, ecus)
             })
             .collect();
         let connected = Arc::new(Mutex::new(BTreeSet::<Binding>::new()));
@@ -114,7 +117,8 @@ impl<'s> World<'s> {
                 0..140 => continue,
                 140..180 => Order::Cancel { vehicle, version },
                 180..215 => Order::RollBack { vehicle, version },
-                215.. => Order::Start { version: 3 },
+                215..240 => Order::Start { version: 3 },
+                240.. => Order::Start { version: AGAIN },
             };
             self.course.after(at_ms, Happening::OperatorActs(order));
         }
@@ -474,6 +478,15 @@ impl<'s> World<'s> {
             let latest = updates.iter().filter(|update| update.attempt_id.is_some());
             let latest = latest.max_by_key(|update| update.attempt_id.as_ref().map(ToString::to_string));
             let Some(latest) = latest else { continue };
+            let earlier =
+                updates.iter().filter(|update| update.attempt_id.is_some() && update.id != latest.id);
+            for update in earlier {
+                // One that was begun, went back to waiting and came again keeps the time of its first beginning.
+                let began = latest.started_at.filter(|began| update.started_at < Some(*began));
+                if began.is_some_and(|began| update.updated_at > began) {
+                    return wrong(update, "it was changed after a later update had begun");
+                }
+            }
             let may_be_unknown = rest == Rest::Quiet
                 && (matches!(latest.state, State::Unknown { .. }) || gateway.needed_service);
             if !may_be_unknown && !is_true(&latest.state, gateway) {
@@ -483,15 +496,24 @@ impl<'s> World<'s> {
         self.check_acknowledged()
     }
 
-    /// What was acknowledged is stored.
+    /// What was accepted and acknowledged is stored, and was not refused when it came once more.
     fn check_acknowledged(&self) -> Result<(), String> {
         for (vehicle, sequence) in &self.acknowledged {
             let (binding, msg_id) = (&self.gateways[*vehicle].binding, format!("VMG-{sequence}"));
             let msg_id: MsgId = msg_id.parse().unwrap();
-            let (stored, _) =
-                self.server.store.job(false, |tx| crate::store::messages::content_of(tx, binding, &msg_id));
+            let (stored, _) = self.server.store.job(false, |tx| messages::content_of(tx, binding, &msg_id));
             if stored.is_none() {
                 return Err(format!("V{vehicle}: {msg_id} was acknowledged and is not stored"));
+            }
+        }
+        for (vehicle, gateway) in self.gateways.iter().enumerate() {
+            let vehicle_id = &gateway.binding.vehicle_id;
+            let (refused, _) = self.server.store.job(false, |tx| messages::refused_of(tx, vehicle_id, 1_000));
+            for msg_id in refused.into_iter().filter_map(|refused| refused.msg_id) {
+                let sequence = msg_id.strip_prefix("VMG-").and_then(|sequence| sequence.parse().ok());
+                if sequence.is_some_and(|sequence| self.acknowledged.contains(&(vehicle, sequence))) {
+                    return Err(format!("V{vehicle}: {msg_id} was accepted, and refused when it came again"));
+                }
             }
         }
         Ok(())
@@ -554,9 +576,10 @@ fn release(tx: &Tx<'_>, version: u8, now: UnixMillis) -> Result<(), StoreError> 
 
 /// Starts a campaign for every vehicle, unless it was started before.
 fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> Result<(), StoreError> {
+    let (name, version_text) = (campaign_name(version), version.to_string());
     let campaign = Campaign {
-        name: campaign_name(version),
-        release: text(&version.to_string()),
+        name,
+        release: text(if version == AGAIN { "2" } else { &version_text }),
         every_vehicle: true,
         update_deadline_s: Some(UPDATE_DEADLINE_S),
         created_at: now,
