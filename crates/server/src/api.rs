@@ -29,7 +29,7 @@ use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
-pub(crate) use health::{CanTrust, Vitals};
+pub(crate) use health::{Trust, Vitals};
 use problem::Problem;
 
 /// The largest JSON document that operators may send, in octets.

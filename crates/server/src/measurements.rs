@@ -1,7 +1,7 @@
 //! What the server counts and measures, for Prometheus. Owns the names; whoever does something worth counting says so
 //! here. Counters live as long as the process; what is read from the store is read at most every 15 s.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use std::time::Duration;
 
@@ -12,6 +12,7 @@ use tokio::time::Instant;
 
 use crate::desk::Receipt;
 use crate::store::{Store, StoreError, fleet};
+use crate::tls::Perishable;
 
 /// What is read from the store is told for so long.
 const KEPT: Duration = Duration::from_secs(15);
@@ -64,6 +65,14 @@ pub(crate) fn handshake(how: Handshake) {
         Handshake::TooSlow => "too_slow",
     };
     counter!("farrier_tls_handshakes_total", "result" => result).increment(1);
+}
+
+/// How long certificates and lists of revoked ones still last; negative once they have ended.
+pub(crate) fn perishables(ends: BTreeMap<Perishable, UnixMillis>, now: UnixMillis) {
+    for (of, end) in ends {
+        let seconds = end.0.saturating_sub(now.0) as f64 / 1_000.0;
+        gauge!("farrier_tls_expires_seconds", "of" => of.name()).set(seconds);
+    }
 }
 
 /// A request to the operator API was answered; `route` is the pattern, not the address.
@@ -172,6 +181,11 @@ fn describe() {
     describe_counter!("farrier_tls_handshakes_total", "TLS handshakes with vehicles, by result.");
     describe_counter!("farrier_operator_requests_total", "Requests to the operator API.");
     describe_gauge!("farrier_vehicles", "Enrolled vehicles.");
+    describe_gauge!(
+        "farrier_tls_expires_seconds",
+        Unit::Seconds,
+        "How long certificates and lists of revoked ones still last; negative once they have ended."
+    );
     describe_gauge!("farrier_vehicle_updates", "Vehicle updates, by state.");
     describe_gauge!(
         "farrier_outbox_commands",

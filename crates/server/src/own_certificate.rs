@@ -12,9 +12,11 @@ use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
 
 use crate::config::ServerConfig;
-use crate::desk::WallClock;
+use crate::desk::{PeerIdentity, WallClock};
 use crate::mqtt::Connections;
 use crate::pki::{LEAF_VALIDITY, Pki, PkiError};
+use crate::store::security_events::{self, NewEvent};
+use crate::store::{Store, StoreError};
 use crate::tls::operator::{OperatorTls, OperatorTlsFiles};
 use crate::tls::{Alarm, ExpiryAlarms, TlsError, TlsFiles, VehicleTls};
 
@@ -162,6 +164,7 @@ pub(crate) struct CertificateWatch {
     pub(crate) tls: Arc<VehicleTls>,
     pub(crate) operator_tls: Option<Arc<OperatorTls>>,
     pub(crate) connections: Arc<Connections>,
+    pub(crate) store: Store,
     pub(crate) clock: WallClock,
     /// Somebody asks to load the files now, changed or not.
     pub(crate) reload: Arc<Notify>,
@@ -173,6 +176,24 @@ struct Seen {
     operators: Vec<Stamp>,
     alarms: Vec<Alarm>,
     reminded_at: UnixMillis,
+}
+
+/// What operators shall find among the security events.
+struct News {
+    kind: &'static str,
+    subject: String,
+    detail: String,
+}
+
+impl News {
+    fn of_alarm(alarm: &Alarm) -> Self {
+        Self { kind: "EXPIRY", subject: alarm.of.name().to_owned(), detail: alarm.to_string() }
+    }
+
+    fn of_revoked(peer: &PeerIdentity) -> Self {
+        let detail = format!("A live connection was cut: certificate {} was revoked.", peer.thumbprint);
+        Self { kind: "REVOKED", subject: peer.common_name.clone(), detail }
+    }
 }
 
 impl CertificateWatch {
@@ -193,7 +214,10 @@ impl CertificateWatch {
                 () = tokio::time::sleep(LOOK) => false,
             };
             match tokio::task::spawn_blocking(move || looking.look(seen, asked)).await {
-                Ok(now_seen) => seen = now_seen,
+                Ok((now_seen, news)) => {
+                    seen = now_seen;
+                    watch.remember(news).await;
+                }
                 Err(error) => {
                     tracing::error!(%error, "The certificates are not watched any more.");
                     return;
@@ -202,13 +226,14 @@ impl CertificateWatch {
         }
     }
 
-    fn look(&self, mut seen: Seen, asked: bool) -> Seen {
+    fn look(&self, mut seen: Seen, asked: bool) -> (Seen, Vec<News>) {
         let now = (self.clock)();
+        let mut news = Vec::new();
         self.renew(now);
         // Taken before the files are read: what changes in between is seen at the next look.
         let vehicles = self.vehicle_stamps();
         if asked || vehicles != seen.vehicles {
-            self.reload_vehicles(now);
+            news.extend(self.reload_vehicles(now));
             seen.vehicles = vehicles;
         }
         let operators = self.operator_stamps();
@@ -219,10 +244,28 @@ impl CertificateWatch {
         let alarms = self.alarms(now);
         if alarms != seen.alarms || now.0 >= seen.reminded_at.0.saturating_add(REMINDED_MS) {
             alarms.iter().for_each(|alarm| tracing::warn!(alarm = alarm.of.name(), "{alarm}"));
+            news.extend(alarms.iter().filter(|alarm| !seen.alarms.contains(alarm)).map(News::of_alarm));
             seen.alarms = alarms;
             seen.reminded_at = now;
         }
-        seen
+        (seen, news)
+    }
+
+    /// Operators find it among the security events.
+    async fn remember(&self, news: Vec<News>) {
+        let now = (self.clock)();
+        for News { kind, subject, detail } in news {
+            let remembered = self.store.write::<_, StoreError>(move |tx| {
+                let event = NewEvent { kind, subject: &subject, vehicle_id: None, detail: &detail, times: 1 };
+                security_events::count(tx, &event, now)
+            });
+            if let Err(error) = remembered.await {
+                tracing::error!(
+                    error = &error as &dyn std::error::Error,
+                    "A security event is in the log only."
+                );
+            }
+        }
     }
 
     /// Renews what the own authority gives, in time.
@@ -241,16 +284,20 @@ impl CertificateWatch {
         }
     }
 
-    fn reload_vehicles(&self, now: UnixMillis) {
+    fn reload_vehicles(&self, now: UnixMillis) -> Vec<News> {
         match self.tls.reload(&self.own.files, now) {
             Ok(revoked) => {
                 tracing::info!(
                     "The certificates of the vehicles' listeners and the list of revoked ones are loaded anew."
                 );
                 // MQTT connections say why they end; whoever does not end is cut all the same.
-                revoked.iter().for_each(|thumbprint| self.connections.cut_certificate(thumbprint));
+                revoked.iter().for_each(|peer| self.connections.cut_certificate(&peer.thumbprint));
+                revoked.iter().map(News::of_revoked).collect()
             }
-            Err(error) => refused("the vehicles' listeners", &error),
+            Err(error) => {
+                refused("the vehicles' listeners", &error);
+                Vec::new()
+            }
         }
     }
 

@@ -16,7 +16,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api::{self, Api, CanTrust, Vitals};
+use crate::api::{self, Api, Trust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
@@ -36,7 +36,7 @@ use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
-use crate::tls::{TlsError, TlsFiles, VehicleTls};
+use crate::tls::{TlsError, VehicleTls};
 
 /// Why the server did not start. Then no socket is open.
 #[derive(Debug, thiserror::Error)]
@@ -209,7 +209,11 @@ impl Server {
             clock: Arc::clone(&clock),
             vitals: Vitals::new(
                 Arc::clone(&connections),
-                can_trust(&own.files),
+                Trust {
+                    vehicles: Arc::clone(&tls),
+                    operators: operator_tls.clone(),
+                    alarms: config.expiry_alarms.clone(),
+                },
                 shutdown.clone(),
                 config.allow_metrics_without_token,
             ),
@@ -223,6 +227,7 @@ impl Server {
             operator_tls: operator_tls.clone(),
             reload: Arc::clone(&reload),
             connections: Arc::clone(&connections),
+            store: store.clone(),
             clock: Arc::clone(&clock),
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
@@ -546,18 +551,6 @@ fn rules(
         max_kb_per_msg: config.max_kb_per_msg,
         failure_report: config.failure_report,
         presence,
-    })
-}
-
-/// Whether the vehicles' listeners could be started with the files as they are now.
-fn can_trust(files: &TlsFiles) -> CanTrust {
-    let files = files.clone();
-    Arc::new(move |now| match VehicleTls::load(&files, now) {
-        Ok(_) => true,
-        Err(error) => {
-            tracing::warn!(error = &error as &dyn std::error::Error, "Vehicles cannot be trusted.");
-            false
-        }
     })
 }
 

@@ -7,7 +7,7 @@ pub(crate) mod listener;
 pub(crate) mod operator;
 mod revocation;
 
-use std::collections::HashSet;
+use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -120,6 +120,7 @@ struct Loaded {
     mqtt: Arc<ServerConfig>,
     https: Arc<ServerConfig>,
     validities: Vec<Validity>,
+    allows_expired_list: bool,
 }
 
 impl VehicleTls {
@@ -135,11 +136,11 @@ impl VehicleTls {
     }
 
     /// Loads the files again, and ends the live connections of certificates that are revoked now. Other
-    /// connections keep what they have. Gives the thumbprints of those that end.
+    /// connections keep what they have. Says whose connections end.
     ///
     /// # Errors
     /// As [`VehicleTls::load`]; then everything stays as it is.
-    pub fn reload(&self, files: &TlsFiles, now: UnixMillis) -> Result<Vec<Thumbprint>, TlsError> {
+    pub fn reload(&self, files: &TlsFiles, now: UnixMillis) -> Result<Vec<PeerIdentity>, TlsError> {
         let (loaded, revoked) = Loaded::from_files(files, now)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(self.live.revoke(revoked))
@@ -160,6 +161,30 @@ impl VehicleTls {
         let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
         current.validities.iter().filter_map(|validity| validity.alarm(now, alarms)).collect()
     }
+
+    /// When each kind of it ends, the first of several.
+    pub(crate) fn ends(&self) -> BTreeMap<Perishable, UnixMillis> {
+        first_ends(&self.current.read().unwrap_or_else(PoisonError::into_inner).validities)
+    }
+
+    /// Whether vehicles can connect: nothing that their connections need has ended.
+    pub(crate) fn lets_vehicles_in(&self, now: UnixMillis) -> bool {
+        let current = self.current.read().unwrap_or_else(PoisonError::into_inner);
+        let of = |kind| current.validities.iter().filter(move |validity| validity.of == kind);
+        of(Perishable::ServerCertificate).all(|validity| validity.contains(now))
+            && of(Perishable::ClientRoot).any(|validity| validity.contains(now))
+            && (current.allows_expired_list
+                || of(Perishable::RevocationList).all(|validity| validity.contains(now)))
+    }
+}
+
+fn first_ends(validities: &[Validity]) -> BTreeMap<Perishable, UnixMillis> {
+    let mut ends = BTreeMap::new();
+    for validity in validities {
+        let end = ends.entry(validity.of).or_insert(validity.until);
+        *end = validity.until.min(*end);
+    }
+    ends
 }
 
 impl Loaded {
@@ -173,7 +198,9 @@ impl Loaded {
         let mqtt = server_config(files, chain, roots, lists.ders)?;
         let mut https = mqtt.clone();
         https.alpn_protocols = vec![b"h2".to_vec(), b"http/1.1".to_vec()];
-        Ok((Self { mqtt: Arc::new(mqtt), https: Arc::new(https), validities }, lists.revoked))
+        let allows_expired_list = files.allow_expired_revocation_list;
+        let loaded = Self { mqtt: Arc::new(mqtt), https: Arc::new(https), validities, allows_expired_list };
+        Ok((loaded, lists.revoked))
     }
 }
 

@@ -12,9 +12,9 @@ use std::path::Path;
 
 use farrier_server::pki::{LEAF_VALIDITY, Pki};
 use farrier_server::{ServerConfig, TlsPaths};
-use farrier_system_tests::PATIENCE;
 use farrier_system_tests::mqtt_client::{MqttClient, tls};
 use farrier_system_tests::testbed::{Testbed, binding, now};
+use farrier_system_tests::{PATIENCE, until};
 use rustls::pki_types::ServerName;
 use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
@@ -59,6 +59,14 @@ async fn a_revocation_cuts(testbed: Testbed) {
     let read = timeout(PATIENCE, revoked_https.read_u8()).await;
     assert!(matches!(read, Ok(Err(_))), "the HTTPS connection goes on: {read:?}");
     assert!(MqttClient::connect(port, &certificates, "VEH_001_CCU_001").await.is_none());
+    until("the revocation among the security events", async || {
+        let events = testbed.api().list("security-events").await;
+        events
+            .iter()
+            .any(|event| event["kind"] == "REVOKED" && event["subject"] == "VEH_001_CCU_001")
+            .then_some(())
+    })
+    .await;
 
     assert!(other.subscribe("ota/VEH_002/CCU_002/down").await.is_some(), "the other vehicle was cut too");
     let read = timeout(std::time::Duration::from_millis(100), other_https.read_u8()).await;

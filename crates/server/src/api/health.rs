@@ -1,6 +1,6 @@
 //! Whether the server lives, whether it can serve, and what it measures: for orchestrators and Prometheus.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -17,24 +17,47 @@ use tokio_util::sync::CancellationToken;
 use super::Api;
 use super::problem::Problem;
 use super::request;
-use crate::measurements::Measurements;
+use crate::measurements::{self, Measurements};
 use crate::mqtt::Connections;
 use crate::store::audit;
+use crate::tls::operator::OperatorTls;
+use crate::tls::{ExpiryAlarms, Perishable, VehicleTls};
 
 /// The store must have committed by then.
 const STORE_TIME: Duration = Duration::from_secs(5);
 /// Anybody may ask; the store is not asked more often than this.
 const KEPT: Duration = Duration::from_secs(2);
 
-/// Says whether certificates and lists of revoked certificates are such that vehicles can come.
-pub(crate) type CanTrust = Arc<dyn Fn(UnixMillis) -> bool + Send + Sync>;
+/// The certificates and lists by which vehicles and operators are served.
+#[derive(Clone)]
+pub(crate) struct Trust {
+    pub(crate) vehicles: Arc<VehicleTls>,
+    pub(crate) operators: Option<Arc<OperatorTls>>,
+    pub(crate) alarms: ExpiryAlarms,
+}
+
+impl Trust {
+    /// What ends soon or has ended, each kind once.
+    fn alarms(&self, now: UnixMillis) -> BTreeSet<&'static str> {
+        let operators = self.operators.iter().flat_map(|tls| tls.alarms(now, &self.alarms));
+        let alarms = self.vehicles.alarms(now, &self.alarms).into_iter().chain(operators);
+        alarms.map(|alarm| alarm.of.name()).collect()
+    }
+
+    /// When each kind ends.
+    fn ends(&self) -> BTreeMap<Perishable, UnixMillis> {
+        let mut ends = self.vehicles.ends();
+        ends.extend(self.operators.iter().flat_map(|tls| tls.ends()));
+        ends
+    }
+}
 
 /// What is looked at besides the store.
 #[derive(Clone)]
 pub(crate) struct Vitals {
     pub(crate) connections: Arc<Connections>,
     pub(crate) measurements: Measurements,
-    pub(crate) can_trust: CanTrust,
+    pub(crate) trust: Trust,
     /// Cancelled when the server stops.
     pub(crate) stopping: CancellationToken,
     pub(crate) metrics_without_token: bool,
@@ -44,12 +67,12 @@ pub(crate) struct Vitals {
 impl Vitals {
     pub(crate) fn new(
         connections: Arc<Connections>,
-        can_trust: CanTrust,
+        trust: Trust,
         stopping: CancellationToken,
         metrics_without_token: bool,
     ) -> Self {
         let measurements = Measurements::of_this_process();
-        Self { connections, measurements, can_trust, stopping, metrics_without_token, last: Arc::default() }
+        Self { connections, measurements, trust, stopping, metrics_without_token, last: Arc::default() }
     }
 }
 
@@ -58,6 +81,8 @@ impl Vitals {
 pub(super) struct Readiness {
     status: &'static str,
     checks: BTreeMap<&'static str, &'static str>,
+    /// Certificates and lists that end soon or have ended.
+    alarms: BTreeSet<&'static str>,
 }
 
 /// `GET /healthz`: the process answers and its store can be read.
@@ -84,12 +109,11 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 }
 
 async fn look(api: &Api) -> Readiness {
-    let (can_trust, now) = (Arc::clone(&api.vitals.can_trust), api.now());
-    let trusts = tokio::task::spawn_blocking(move || can_trust(now)).await.unwrap_or(false);
+    let (trust, now) = (&api.vitals.trust, api.now());
     let commits = timeout(STORE_TIME, api.write(|tx, _, _| Ok(audit::touch(tx)?))).await;
     let checks = [
         ("store", matches!(commits, Ok(Ok(())))),
-        ("certificates", trusts),
+        ("certificates", trust.vehicles.lets_vehicles_in(now)),
         ("listeners", !api.vitals.stopping.is_cancelled()),
     ];
     let failed: Vec<_> = checks.iter().filter(|(_, holds)| !holds).map(|(name, _)| *name).collect();
@@ -99,6 +123,7 @@ async fn look(api: &Api) -> Readiness {
     Readiness {
         status: if failed.is_empty() { "ready" } else { "not_ready" },
         checks: checks.map(|(name, holds)| (name, if holds { "ok" } else { "failed" })).into(),
+        alarms: trust.alarms(now),
     }
 }
 
@@ -108,6 +133,7 @@ pub(super) async fn metrics(State(api): State<Api>, request: Request) -> Result<
         request::usable_token(&api, request.headers()).await?;
     }
     let vitals = &api.vitals;
+    measurements::perishables(vitals.trust.ends(), api.now());
     let text = vitals.measurements.text(&api.store, vitals.connections.number(), api.now()).await?;
     let content_type = [(header::CONTENT_TYPE, "text/plain; version=0.0.4; charset=utf-8")];
     Ok((content_type, text).into_response())

@@ -1,3 +1,5 @@
+use std::time::Duration;
+
 use axum::body::Body;
 use axum::http::{Request, StatusCode};
 use farrier_protocol::{Sha256, UpTopic};
@@ -9,6 +11,8 @@ use crate::access::Scope;
 use crate::pki::Pki;
 use crate::store::tokens::{self, Token};
 use crate::testbed::{Car, START, World};
+use crate::tls::testbed::Testbed;
+use crate::tls::{ExpiryAlarms, VehicleTls};
 
 mod audited;
 mod observed;
@@ -34,6 +38,14 @@ struct Operator {
     _dir: tempfile::TempDir,
 }
 
+/// Certificates of two years, and a list of revoked ones that ends after 100,000 s.
+fn trust() -> Trust {
+    let bed = Testbed::made_at(START);
+    bed.pki.clone().with_crl_validity(Duration::from_secs(100_000)).renew_crl(START).unwrap();
+    let vehicles = Arc::new(VehicleTls::load(&bed.files(), START).unwrap());
+    Trust { vehicles, operators: None, alarms: ExpiryAlarms::default() }
+}
+
 impl Operator {
     async fn of(world: &World) -> Self {
         Self::with(world, true).await
@@ -56,12 +68,7 @@ impl Operator {
             artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
-            vitals: Vitals::new(
-                Arc::default(),
-                Arc::new(|now| now < START.plus_seconds(100_000)),
-                tokio_util::sync::CancellationToken::new(),
-                false,
-            ),
+            vitals: Vitals::new(Arc::default(), trust(), tokio_util::sync::CancellationToken::new(), false),
         });
         Self { router, _dir: dir }
     }

@@ -138,7 +138,7 @@ async fn shake_hands(
     let peer = peer_identity(certificate).map_err(std::io::Error::other)?;
     let key = CertificateKey::of_certificate(certificate)
         .ok_or_else(|| std::io::Error::other("it is no certificate"))?;
-    let presence = tls.live.enter(key, &peer.thumbprint);
+    let presence = tls.live.enter(key, &peer);
     let presence =
         presence.ok_or_else(|| std::io::Error::other("its certificate was revoked during the handshake"))?;
     Ok((stream, peer, presence))

@@ -1,6 +1,7 @@
 //! TLS for operators: 1.3 with the library's usual groups, since browsers and curl come too; the server proves itself
 //! by a certificate, operators themselves by a token.
 
+use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::{Arc, PoisonError, RwLock};
 
@@ -9,7 +10,7 @@ use rustls::ServerConfig;
 use rustls::crypto::aws_lc_rs;
 
 use super::expiry::{Alarm, ExpiryAlarms, Perishable, Validity};
-use super::{TlsError, own_chain, private_key, refused_pair};
+use super::{TlsError, first_ends, own_chain, private_key, refused_pair};
 
 /// The files of the operators' listener, PEM.
 #[derive(Debug, Clone)]
@@ -49,6 +50,10 @@ impl OperatorTls {
     pub(crate) fn alarms(&self, now: UnixMillis, alarms: &ExpiryAlarms) -> Vec<Alarm> {
         let loaded = self.0.read().unwrap_or_else(PoisonError::into_inner);
         loaded.validities.iter().filter_map(|validity| validity.alarm(now, alarms)).collect()
+    }
+
+    pub(crate) fn ends(&self) -> BTreeMap<Perishable, UnixMillis> {
+        first_ends(&self.0.read().unwrap_or_else(PoisonError::into_inner).validities)
     }
 }
 

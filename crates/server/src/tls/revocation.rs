@@ -4,9 +4,11 @@
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
-use farrier_protocol::{Sha256, Thumbprint};
+use farrier_protocol::Sha256;
 use tokio_util::sync::CancellationToken;
 use x509_parser::revocation_list::CertificateRevocationList;
+
+use crate::desk::PeerIdentity;
 
 /// Names a certificate as lists of revoked ones do: by its issuer and its serial number.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -49,7 +51,7 @@ struct Live {
 #[derive(Debug)]
 struct Peer {
     key: CertificateKey,
-    thumbprint: Thumbprint,
+    identity: PeerIdentity,
     cut: CancellationToken,
 }
 
@@ -63,25 +65,25 @@ pub(super) struct Presence {
 
 impl LivePeers {
     /// A connection begins; nothing if its certificate was revoked since its handshake began.
-    pub(super) fn enter(self: &Arc<Self>, key: CertificateKey, thumbprint: &Thumbprint) -> Option<Presence> {
+    pub(super) fn enter(self: &Arc<Self>, key: CertificateKey, identity: &PeerIdentity) -> Option<Presence> {
         let mut live = self.live();
         if live.revoked.contains(&key) {
             return None;
         }
         live.last_id += 1;
         let (id, cut) = (live.last_id, CancellationToken::new());
-        live.peers.insert(id, Peer { key, thumbprint: thumbprint.clone(), cut: cut.clone() });
+        live.peers.insert(id, Peer { key, identity: identity.clone(), cut: cut.clone() });
         Some(Presence { live: Arc::clone(self), id, cut })
     }
 
     /// Other lists are in force: ends the connections of those that are revoked now, and tells whose they were.
-    pub(super) fn revoke(&self, revoked: HashSet<CertificateKey>) -> Vec<Thumbprint> {
+    pub(super) fn revoke(&self, revoked: HashSet<CertificateKey>) -> Vec<PeerIdentity> {
         let mut live = self.live();
         live.revoked = revoked;
         let cut = live.peers.values().filter(|peer| live.revoked.contains(&peer.key));
         cut.map(|peer| {
             peer.cut.cancel();
-            peer.thumbprint.clone()
+            peer.identity.clone()
         })
         .collect()
     }
@@ -106,19 +108,24 @@ impl Drop for Presence {
 
 #[cfg(test)]
 mod tests {
+    use farrier_protocol::Thumbprint;
+
     use super::*;
 
     #[test]
     fn a_list_ends_what_it_names_and_nothing_else_and_lets_nothing_in_later() {
         let live = Arc::new(LivePeers::default());
         let key = |serial: &[u8]| CertificateKey::new(b"issuer", serial);
-        let thumbprint = |name: &[u8]| Thumbprint::of_certificate(name);
-        let one = live.enter(key(&[1]), &thumbprint(b"one")).unwrap();
-        let other = live.enter(key(&[2]), &thumbprint(b"other")).unwrap();
-        assert_eq!(live.revoke(HashSet::from([key(&[0, 1])])), [thumbprint(b"one")]);
+        let peer = |name: &str| PeerIdentity {
+            common_name: name.to_owned(),
+            thumbprint: Thumbprint::of_certificate(name.as_bytes()),
+        };
+        let one = live.enter(key(&[1]), &peer("one")).unwrap();
+        let other = live.enter(key(&[2]), &peer("other")).unwrap();
+        assert_eq!(live.revoke(HashSet::from([key(&[0, 1])])), [peer("one")]);
         assert!(one.cut.is_cancelled() && !other.cut.is_cancelled());
-        assert!(live.enter(key(&[1]), &thumbprint(b"one")).is_none());
-        assert!(live.enter(CertificateKey::new(b"another issuer", &[1]), &thumbprint(b"x")).is_some());
+        assert!(live.enter(key(&[1]), &peer("one")).is_none());
+        assert!(live.enter(CertificateKey::new(b"another issuer", &[1]), &peer("x")).is_some());
         drop((one, other));
         assert_eq!(live.live().peers.len(), 0);
     }

@@ -20,10 +20,18 @@ async fn readiness_is_told_to_everybody_and_ends_with_what_it_rests_on() {
     assert_eq!(status, StatusCode::OK, "{body}");
     assert_eq!(
         serde_json::from_str::<Value>(&body).unwrap(),
-        json!({"status": "ready", "checks": {"certificates": "ok", "listeners": "ok", "store": "ok"}})
+        json!({
+            "status": "ready", "checks": {"certificates": "ok", "listeners": "ok", "store": "ok"}, "alarms": [],
+        })
     );
-    // The test's certificates end then.
-    world.now = START.plus_seconds(100_000);
+    world.now = START.plus_seconds(60_000);
+    let (status, body) = plain(&Operator::of(&world).await, "/readyz", None).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    assert!(
+        body.contains(r#""alarms":["revocation_list"]"#),
+        "it ends soon, and lets vehicles in until then: {body}"
+    );
+    world.now = START.plus_seconds(100_001);
     let (status, body) = plain(&Operator::of(&world).await, "/readyz", None).await;
     assert_eq!(status, StatusCode::SERVICE_UNAVAILABLE);
     assert!(body.contains(r#""certificates":"failed""#) && body.contains(r#""store":"ok""#), "{body}");
@@ -53,6 +61,7 @@ async fn metrics_count_what_was_done_and_name_no_vehicle() {
         "farrier_outbox_commands ",
         "farrier_refusals_total{code=\"MALFORMED_JSON\"} ",
         "farrier_commit_seconds_bucket",
+        "farrier_tls_expires_seconds{of=\"revocation_list\"} 100000",
         "route=\"/api/v1/vehicles\"",
     ] {
         assert!(text.contains(expected), "expected {expected} in {text}");
