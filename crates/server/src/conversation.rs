@@ -54,34 +54,59 @@ pub(crate) enum Presence {
     Broker,
 }
 
+/// A message with all that can be made of it without the store: one transaction at a time is what messages share, so
+/// it is kept short.
+pub(crate) struct ReadMessage {
+    inbound: Inbound,
+    parsed: Result<Parsed, Refused>,
+}
+
+/// A message that can be parsed.
+struct Parsed {
+    received: ReceivedMessage,
+    content: Sha256,
+}
+
+impl ReadMessage {
+    pub(crate) fn of(inbound: Inbound) -> Self {
+        let parsed = ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding));
+        let parsed = parsed.map(|received| {
+            let content = Sha256::of(&received.message.to_json());
+            Parsed { received, content }
+        });
+        Self { inbound, parsed }
+    }
+
+    /// Also of one that cannot be parsed, where it can be read that far.
+    fn msg_id(&self) -> Option<&MsgId> {
+        match &self.parsed {
+            Ok(parsed) => Some(&parsed.received.message.msg_id),
+            Err(refused) => refused.msg_id.as_ref(),
+        }
+    }
+}
+
 /// Takes a message: checks it, does what follows from it, or stores why it is refused.
-pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> Result<Receipt, StoreError> {
+pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, message: &ReadMessage) -> Result<Receipt, StoreError> {
+    let ReadMessage { inbound, parsed } = message;
     let vehicle = vehicles::by_id(tx, &inbound.binding.vehicle_id)?;
-    let parsed = ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding));
-    let msg_id = match &parsed {
-        Ok(received) => Some(received.message.msg_id.clone()),
-        Err(refused) => refused.msg_id.clone(),
-    };
-    let taken = match admitted(tx, rules, inbound, vehicle.as_ref(), parsed)? {
-        Ok(received) => take(tx, rules, inbound, vehicle, &received)?,
+    let taken = match admitted(tx, rules, inbound, vehicle.as_ref(), parsed.as_ref())? {
+        Ok(parsed) => take(tx, rules, inbound, vehicle, parsed)?,
         Err(refusal) => Err(refusal),
     };
     match taken {
         Ok(()) => Ok(Receipt::Accepted),
         Err(refusal) => {
-            refuse(tx, inbound, &refusal, msg_id.as_ref())?;
+            refuse(tx, inbound, &refusal, message.msg_id())?;
             Ok(receipt(refusal.code))
         }
     }
 }
 
 /// Refuses a message for its sender's rate: nothing of it is taken, and only its own binding is told.
-pub(crate) fn refuse_for_rate(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> Result<(), StoreError> {
+pub(crate) fn refuse_for_rate(tx: &Tx<'_>, rules: &Rules, message: &ReadMessage) -> Result<(), StoreError> {
+    let inbound = &message.inbound;
     let vehicle = vehicles::by_id(tx, &inbound.binding.vehicle_id)?;
-    let msg_id = match ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding)) {
-        Ok(received) => Some(received.message.msg_id),
-        Err(refused) => refused.msg_id,
-    };
     let refusal = match known_binding(tx, rules, inbound, vehicle.as_ref())? {
         Ok(()) => {
             let expected = "no more messages a second than the server takes of one vehicle";
@@ -89,19 +114,19 @@ pub(crate) fn refuse_for_rate(tx: &Tx<'_>, rules: &Rules, inbound: &Inbound) -> 
         }
         Err(refusal) => refusal,
     };
-    refuse(tx, inbound, &refusal, msg_id.as_ref())
+    refuse(tx, inbound, &refusal, message.msg_id())
 }
 
 /// The checks up to the fields, in the order of protocol.md §7: whether the sender is the vehicle's current
 /// binding stands between identity and fields, both of which the parser judges.
-fn admitted(
+fn admitted<'m>(
     tx: &Tx<'_>,
     rules: &Rules,
     inbound: &Inbound,
     vehicle: Option<&Vehicle>,
-    parsed: Result<ReceivedMessage, Refused>,
-) -> Result<Result<ReceivedMessage, Refusal>, StoreError> {
-    if let Err(refused) = &parsed
+    parsed: Result<&'m Parsed, &Refused>,
+) -> Result<Result<&'m Parsed, Refusal>, StoreError> {
+    if let Err(refused) = parsed
         && comes_before_the_binding(refused.refusal.code)
     {
         return Ok(Err(refused.refusal.clone()));
@@ -109,15 +134,15 @@ fn admitted(
     if let Err(refusal) = known_binding(tx, rules, inbound, vehicle)? {
         return Ok(Err(refusal));
     }
-    Ok(parsed.map_err(Refused::into_refusal).and_then(|received| {
-        match &received.message.body {
+    Ok(parsed.map_err(|refused| refused.refusal.clone()).and_then(|parsed| {
+        match &parsed.received.message.body {
             VehicleBody::WakeUp(wake_up) => wake_up::check_thumbprint(wake_up, inbound, vehicle),
             VehicleBody::SendVci(_)
             | VehicleBody::ReadinessReport(_)
             | VehicleBody::UpdateSuccessResult(_)
             | VehicleBody::ErrorResponse(_) => Ok(()),
         }?;
-        Ok(received)
+        Ok(parsed)
     }))
 }
 
@@ -181,12 +206,12 @@ fn take(
     rules: &Rules,
     inbound: &Inbound,
     vehicle: Option<Vehicle>,
-    received: &ReceivedMessage,
+    parsed: &Parsed,
 ) -> Result<Result<(), Refusal>, StoreError> {
+    let Parsed { received, content } = parsed;
     let message = &received.message;
-    let content = Sha256::of(&message.to_json());
     match messages::content_of(tx, &inbound.binding, &message.msg_id)? {
-        Some(before) if before == content => return Ok(Ok(())),
+        Some(before) if before == *content => return Ok(Ok(())),
         Some(_) => {
             let expected = "the content that came under this msg_id before, or a new msg_id";
             let code = RefusalCode::DuplicateConflict;
@@ -227,7 +252,7 @@ fn take(
     let behind_ms = now.0.saturating_sub(message.ts.0);
     vehicles::seen(tx, &message.vehicle_id, now, behind_ms)?;
     let seen = messages::Seen { payload: &inbound.payload, now, behind_ms, note: note.as_deref() };
-    messages::record_accepted(tx, message, content, &seen)?;
+    messages::record_accepted(tx, message, *content, &seen)?;
     log_accepted(message, behind_ms);
     Ok(Ok(()))
 }

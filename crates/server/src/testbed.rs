@@ -12,7 +12,7 @@ use farrier_protocol::{
 use serde_json::{Value, json};
 
 use crate::config::Enroll;
-use crate::conversation::{Presence, Rules, receive, take_in};
+use crate::conversation::{Presence, ReadMessage, Rules, receive, take_in};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
@@ -247,7 +247,7 @@ impl Car {
             payload,
             received_at: world.now,
         };
-        world.write(move |tx, rules, _| receive(tx, rules, &inbound)).await
+        world.write(move |tx, rules, _| receive(tx, rules, &ReadMessage::of(inbound))).await
     }
 
     /// Sends a message that must be taken.

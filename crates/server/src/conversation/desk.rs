@@ -7,7 +7,7 @@ use farrier_protocol::{Binding, MsgId, PkgId, Sha256, UnixMillis};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
 
 use super::grants::{Grants, Known, Wanted};
-use super::{Rules, receive, refuse_for_rate};
+use super::{ReadMessage, Rules, receive, refuse_for_rate};
 use crate::artifacts::Artifacts;
 use crate::desk::{
     DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
@@ -39,7 +39,8 @@ impl MessageDesk for ServerDesk {
     async fn receive(&self, inbound: Inbound) -> Result<Receipt, DeskUnavailable> {
         let rules = Arc::clone(&self.rules);
         let (vehicle_id, topic) = (inbound.binding.vehicle_id.clone(), inbound.topic);
-        let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &inbound));
+        let message = ReadMessage::of(inbound);
+        let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &message));
         let receipt = taken.await.map_err(unavailable)?;
         measurements::message(topic, receipt);
         Ok(receipt)
@@ -48,7 +49,8 @@ impl MessageDesk for ServerDesk {
     async fn refuse_for_rate(&self, inbound: Inbound) -> Result<(), DeskUnavailable> {
         let rules = Arc::clone(&self.rules);
         let vehicle_id = inbound.binding.vehicle_id.clone();
-        let stored = self.store.write_about(&vehicle_id, move |tx| refuse_for_rate(tx, &rules, &inbound));
+        let message = ReadMessage::of(inbound);
+        let stored = self.store.write_about(&vehicle_id, move |tx| refuse_for_rate(tx, &rules, &message));
         stored.await.map_err(unavailable)
     }
 

@@ -12,7 +12,7 @@ use super::ecu::{Ecu, HARDWARE};
 use super::gateway::Gateway;
 use super::tape::Tape;
 use crate::config::Enroll;
-use crate::conversation::{Presence, Rules, advance, receive, take_in};
+use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, take_in};
 use crate::desk::{Inbound, Receipt};
 use crate::runner::run_due;
 use crate::store::campaigns::Campaign;
@@ -311,7 +311,7 @@ impl<'s> World<'s> {
             received_at: self.course.now,
         };
         let before = self.shown_states(vehicle);
-        let receipt = self.job(keep, |tx, rules, _| receive(tx, rules, &inbound));
+        let receipt = self.job(keep, |tx, rules, _| receive(tx, rules, &ReadMessage::of(inbound)));
         let after = self.shown_states(vehicle);
         self.course.note(|| {
             let shown = String::from_utf8_lossy(&message.payload);
