@@ -201,6 +201,29 @@ async fn a_store_of_this_version_opens_again_with_all_that_is_in_it() {
 }
 
 #[tokio::test]
+async fn inventories_of_an_older_store_are_brought_forward() {
+    let dir = tempfile::tempdir().unwrap();
+    let path = dir.path().join("farrier.db");
+    let old = rusqlite::Connection::open(&path).unwrap();
+    old.execute_batch(include_str!("../../migrations/0001_first_light.sql")).unwrap();
+    old.execute_batch(
+        "CREATE TABLE schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL);
+         INSERT INTO schema_step VALUES (1, 'first_light');
+         INSERT INTO vehicle (vehicle_id, gateway_id, client_id, enrolled_at, enrolled_by, recent_reboots, vci)
+         VALUES ('V1', 'G', 'V1_G', 1, 'wakeup', '[]', '{\"kept\":1}'), ('V2', 'G', 'V2_G', 1, 'wakeup', '[]', NULL);",
+    )
+    .unwrap();
+    drop(old);
+    let store = Store::open(&StoreAddress::Sqlite(path), Arc::new(|_| {})).unwrap();
+    let kept = store.read(|tx| {
+        tx.rows("SELECT vehicle_id, vci FROM vehicle_inventory", &[], |row| Ok((row.text(0)?, row.text(1)?)))
+    });
+    assert_eq!(kept.await.unwrap(), [("V1".to_owned(), "{\"kept\":1}".to_owned())]);
+    let vehicle = store.read(|tx| vehicles::by_id(tx, &"V2".parse().unwrap())).await.unwrap();
+    assert!(vehicle.is_some(), "the vehicles themselves are still there");
+}
+
+#[tokio::test]
 async fn servers_that_start_at_once_on_one_database_migrate_it_once() {
     let database = TestDatabase::postgres();
     std::thread::scope(|scope| {

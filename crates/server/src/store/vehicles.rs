@@ -290,14 +290,19 @@ pub(crate) fn set_vci(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     tx.exec(
-        "UPDATE vehicle SET vci = $2, vci_digest = $3, vci_received_at = $4 WHERE vehicle_id = $1",
-        &[vehicle_id.as_str().into(), (&stored_json(vci)?).into(), (&digest.to_string()).into(), now.into()],
+        "INSERT INTO vehicle_inventory (vehicle_id, vci) VALUES ($1, $2) \
+         ON CONFLICT (vehicle_id) DO UPDATE SET vci = $2",
+        &[vehicle_id.as_str().into(), (&stored_json(vci)?).into()],
+    )?;
+    tx.exec(
+        "UPDATE vehicle SET vci_digest = $2, vci_received_at = $3 WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into(), (&digest.to_string()).into(), now.into()],
     )?;
     Ok(())
 }
 
 /// The current VCI, where the vehicle has sent one.
 pub(crate) fn vci(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Option<SendVci>, StoreError> {
-    let sql = "SELECT vci FROM vehicle WHERE vehicle_id = $1 AND vci IS NOT NULL";
+    let sql = "SELECT vci FROM vehicle_inventory WHERE vehicle_id = $1";
     tx.row(sql, &[vehicle_id.as_str().into()], |row| row.json(0, "a VCI"))
 }
