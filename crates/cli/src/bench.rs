@@ -3,6 +3,7 @@
 
 mod download;
 mod downloader;
+mod idle;
 mod ingest;
 mod message;
 mod mqtt;
@@ -18,6 +19,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Messages over MQTT and mutual TLS, acknowledged after their commit, beside what SQLite can commit here.
     Ingest(ingest::Ingest),
+    /// The server's memory for vehicles that are connected and say nothing.
+    Idle(idle::Idle),
     /// Package files over HTTPS and mutual TLS, beside nginx with the same certificate where it is installed.
     Download(download::Download),
 }
@@ -26,6 +29,7 @@ impl Bench {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Ingest(ingest) => ingest.run().await,
+            Self::Idle(idle) => idle.run().await,
             Self::Download(download) => download.run().await,
         }
     }

@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use farrier_protocol::{Binding, LongText, UnixMillis};
+use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::net::TcpListener;
 use tokio::sync::Notify;
 use tokio::task::JoinHandle;
@@ -37,6 +38,9 @@ use crate::runner::Runner;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, VehicleTls};
+
+/// Files that the server opens for other things than vehicles' MQTT connections: downloads, operators, the store.
+const FILES_BESIDE_CONNECTIONS: u64 = 1_024;
 
 /// Why the server did not start. Then no socket is open.
 #[derive(Debug, thiserror::Error)]
@@ -151,6 +155,7 @@ impl Server {
         clock: WallClock,
     ) -> Result<RunningServer, StartError> {
         let topics = config.check()?;
+        open_as_many_files_as_allowed(&config);
         let lock = lock_data(&config.data)?;
         let listening = config.data.join("listening.json");
         remove_if_there(&listening)?;
@@ -352,6 +357,25 @@ fn log_panic(ended: Result<(), tokio::task::JoinError>) {
 fn wall_clock() -> UnixMillis {
     let since = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
     UnixMillis(i64::try_from(since.as_millis()).unwrap_or(i64::MAX))
+}
+
+/// Each connection is a file. What the system lets a program open at first is often far less than it allows it.
+fn open_as_many_files_as_allowed(config: &ServerConfig) {
+    let mut limit = getrlimit(Resource::Nofile);
+    limit.current = limit.maximum;
+    if let Err(error) = setrlimit(Resource::Nofile, limit) {
+        tracing::warn!(%error, "The limit of open files could not be raised.");
+    }
+    let allowed = getrlimit(Resource::Nofile).current.unwrap_or(u64::MAX);
+    let wanted = (config.mqtt.limits.connections as u64).saturating_add(FILES_BESIDE_CONNECTIONS);
+    if config.mqtt.mode == MqttMode::Endpoint && allowed < wanted {
+        tracing::warn!(
+            allowed,
+            wanted,
+            "Not as many vehicles can connect as mqtt.limits.connections says: the system lets this program open too few \
+             files. Raise its limit (LimitNOFILE= of its systemd unit, ulimit -n)."
+        );
+    }
 }
 
 /// Makes the data folder, for this user alone, and keeps other servers out of it.

@@ -130,6 +130,7 @@ impl Downloader {
                     other @ (Packet::Acknowledged { .. }
                     | Packet::Connected { .. }
                     | Packet::Subscribed { .. }
+                    | Packet::Alive
                     | Packet::Disconnected { .. }) => bail!("expected {expected}, found {other:?}"),
                 }
             }

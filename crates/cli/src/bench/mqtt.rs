@@ -29,6 +29,8 @@ pub(super) enum Packet {
         packet_id: u16,
         payload: Vec<u8>,
     },
+    /// The answer to a ping.
+    Alive,
     /// The server ends the connection.
     Disconnected {
         reason: u8,
@@ -103,6 +105,10 @@ impl MqttLink {
 
     pub(super) fn put_acknowledgement(&mut self, packet_id: u16) {
         self.put(0x40, &[&packet_id.to_be_bytes()]);
+    }
+
+    pub(super) fn put_ping(&mut self) {
+        self.put(0xC0, &[]);
     }
 
     /// Sends what is prepared.
@@ -201,6 +207,7 @@ fn packet(kind: u8, body: &[u8]) -> anyhow::Result<Packet> {
         }
         4 => Packet::Acknowledged { packet_id: number(0)?, reason: octet(2) },
         9 => Packet::Subscribed { reason: body.last().copied().unwrap_or_default() },
+        13 => Packet::Alive,
         14 => Packet::Disconnected { reason: octet(0) },
         other => bail!("the server sent a packet of type {other}, which is not expected here"),
     })

@@ -5,7 +5,7 @@ use std::path::Path;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail};
+use anyhow::{Context, bail, ensure};
 use farrier_protocol::{
     Binding, MessageType, MsgId, ReceivedMessage, ServerMessage, Sha256, Thumbprint, UpTopic, VehicleBody,
     vci_digest,
@@ -83,6 +83,15 @@ impl Vehicle {
         Ok(vehicle)
     }
 
+    /// As a vehicle does that has nothing else to say.
+    pub(super) async fn says_that_it_is_alive(&mut self) -> anyhow::Result<()> {
+        self.link.put_ping();
+        self.link.flush().await?;
+        let answer = self.link.next().await?;
+        ensure!(answer == Packet::Alive, "expected PINGRESP, found {answer:?}");
+        Ok(())
+    }
+
     /// Messages of this vehicle that the server has acknowledged with success.
     pub(super) fn acknowledged(&self) -> u64 {
         self.link.acknowledged()
@@ -139,6 +148,7 @@ impl Vehicle {
                 other @ (Packet::Acknowledged { .. }
                 | Packet::Connected { .. }
                 | Packet::Subscribed { .. }
+                | Packet::Alive
                 | Packet::Disconnected { .. }) => bail!("expected RequestVCI, found {other:?}"),
             }
         }
@@ -152,6 +162,7 @@ fn acknowledgement(packet: Packet) -> anyhow::Result<u16> {
         other @ (Packet::Acknowledged { .. }
         | Packet::Connected { .. }
         | Packet::Subscribed { .. }
+        | Packet::Alive
         | Packet::Disconnected { .. }) => bail!("expected an acknowledgement, found {other:?}"),
     }
 }
