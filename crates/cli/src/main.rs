@@ -18,6 +18,8 @@ mod release_key;
 mod security_events;
 mod server;
 mod simulate;
+#[cfg(feature = "otel")]
+mod spans;
 mod stop_signal;
 mod token;
 mod vehicle;
@@ -27,7 +29,9 @@ use std::process::ExitCode;
 
 use anyhow::Context;
 use clap::{Parser, Subcommand, ValueEnum};
-use tracing_subscriber::EnvFilter;
+use tracing_subscriber::layer::SubscriberExt;
+use tracing_subscriber::util::SubscriberInitExt;
+use tracing_subscriber::{EnvFilter, Layer};
 
 /// Updates the software of vehicles over the air: all ECUs of a vehicle, or none.
 #[derive(Parser)]
@@ -40,6 +44,10 @@ struct Cli {
     /// How the log looks.
     #[arg(long, global = true, env = "FARRIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
+
+    /// Send spans of messages, commands, requests and due work to this OpenTelemetry collector, by OTLP over HTTP.
+    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    otel: Option<String>,
 
     #[command(subcommand)]
     command: Command,
@@ -123,7 +131,7 @@ impl Command {
 
 fn main() -> ExitCode {
     let cli = Cli::parse();
-    match start_log(&cli).and_then(|()| run(cli.command)) {
+    match start_log(&cli).and_then(|_sending| run(cli.command)) {
         Ok(code) => code,
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
@@ -133,17 +141,41 @@ fn main() -> ExitCode {
     }
 }
 
-fn start_log(cli: &Cli) -> anyhow::Result<()> {
+#[cfg(feature = "otel")]
+type Sending = Option<spans::Sending>;
+#[cfg(not(feature = "otel"))]
+type Sending = ();
+
+/// Logs, and spans where they are asked for; these are sent for as long as what is given back lives.
+fn start_log(cli: &Cli) -> anyhow::Result<Sending> {
     let filter = cli.log.as_deref().unwrap_or_else(|| cli.command.default_log());
     let filter = EnvFilter::try_new(filter).with_context(|| {
         format!("expected a log filter such as info or farrier_server=debug, found {filter:?}; correct --log")
     })?;
-    let log = tracing_subscriber::fmt().with_env_filter(filter).with_writer(std::io::stderr);
-    match cli.log_format {
-        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).init(),
-        LogFormat::Json => log.json().flatten_event(true).init(),
+    let log = tracing_subscriber::fmt::layer().with_writer(std::io::stderr);
+    let log = match cli.log_format {
+        LogFormat::Text => log.with_ansi(std::io::stderr().is_terminal()).boxed(),
+        LogFormat::Json => log.json().flatten_event(true).boxed(),
+    };
+    let registry = tracing_subscriber::registry().with(log.with_filter(filter));
+    #[cfg(feature = "otel")]
+    {
+        let (layer, sending) = cli.otel.as_deref().map(spans::sent_to).transpose()?.unzip();
+        registry.with(layer).init();
+        Ok(sending)
     }
-    Ok(())
+    #[cfg(not(feature = "otel"))]
+    {
+        // The variable is the standard's, and may be there for other programs: only the option is refused.
+        let is_asked_for =
+            std::env::args().any(|argument| argument == "--otel" || argument.starts_with("--otel="));
+        anyhow::ensure!(
+            !is_asked_for,
+            "--otel: this program was built without OpenTelemetry; build it with `cargo build --release --features otel`"
+        );
+        registry.init();
+        Ok(())
+    }
 }
 
 fn run(command: Command) -> anyhow::Result<ExitCode> {

@@ -77,6 +77,11 @@ impl ReadMessage {
         Self { inbound, parsed }
     }
 
+    /// The command that it answers, if it answers one.
+    fn correlation_id(&self) -> Option<&MsgId> {
+        self.parsed.as_ref().ok().and_then(|parsed| parsed.received.message.correlation_id())
+    }
+
     /// Also of one that cannot be parsed, where it can be read that far.
     fn msg_id(&self) -> Option<&MsgId> {
         match &self.parsed {

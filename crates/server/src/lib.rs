@@ -36,6 +36,10 @@ mod store;
 mod testbed;
 pub mod tls;
 
+/// What spans are about that tell of every message, command, request and batch of due work: a target of its own, so that
+/// logs do not carry them and a collector can ask for them.
+pub const SPANS: &str = "farrier_server::spans";
+
 pub use config::{ConfigError, Enroll, OperatorTlsPaths, ServerConfig, TlsPaths};
 pub use release_signature::ReleaseKeyError;
 pub use start::{RunningServer, Server, StartError};

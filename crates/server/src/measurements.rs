@@ -17,8 +17,8 @@ use crate::tls::Perishable;
 /// What is read from the store is told for so long.
 const KEPT: Duration = Duration::from_secs(15);
 
-/// A message of a vehicle was judged, and that is durable.
-pub(crate) fn message(topic: UpTopic, receipt: Receipt) {
+/// A message of a vehicle was judged, and that is durable; gives the verdict's name.
+pub(crate) fn message(topic: UpTopic, receipt: Receipt) -> &'static str {
     let verdict = match receipt {
         Receipt::Accepted => "accepted",
         Receipt::RefusedUnparsable => "refused_unparsable",
@@ -27,6 +27,7 @@ pub(crate) fn message(topic: UpTopic, receipt: Receipt) {
         Receipt::Refused => "refused",
     };
     counter!("farrier_messages_total", "topic" => topic.name(), "verdict" => verdict).increment(1);
+    verdict
 }
 
 /// A message of a vehicle is refused.

@@ -9,7 +9,9 @@ use farrier_protocol::UnixMillis;
 use futures_util::future::try_join_all;
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
+use tracing::Instrument;
 
+use crate::SPANS;
 use crate::conversation::{Rules, advance, is_there, release_from_quarantine};
 use crate::desk::WallClock;
 use crate::store::audit::Actor;
@@ -99,7 +101,8 @@ impl Runner {
             let rules = Arc::clone(&self.rules);
             self.store.write(move |tx| run_due(tx, &rules, since, now))
         };
-        let ran = try_join_all((0..lanes).map(lane)).await?;
+        let span = tracing::debug_span!(target: SPANS, "due work", lanes);
+        let ran = try_join_all((0..lanes).map(lane)).instrument(span).await?;
         Ok(Ran {
             has_more: ran.iter().any(|ran| ran.has_more),
             next: ran.iter().filter_map(|ran| ran.next).min(),

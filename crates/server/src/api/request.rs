@@ -12,9 +12,12 @@ use axum::response::Response;
 use bytes::Bytes;
 use farrier_protocol::Sha256;
 use serde::de::DeserializeOwned;
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::Api;
 use super::problem::Problem;
+use crate::SPANS;
 use crate::access::{Permission, Scope};
 use crate::measurements;
 use crate::store::audit::Actor;
@@ -60,8 +63,11 @@ pub(super) async fn authenticated(
     let caller = Caller { token: token.name, scope: token.scope, client, request_id: request_id.clone() };
     request.extensions_mut().insert(caller);
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
-    let mut response = next.run(request).await;
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
+    let span =
+        tracing::debug_span!(target: SPANS, "operator request", %method, route, request_id, status = Empty);
+    let mut response = next.run(request).instrument(span.clone()).await;
+    span.record("status", response.status().as_u16());
     measurements::request(method.as_str(), route, response.status().as_u16());
     if let Ok(value) = HeaderValue::try_from(request_id) {
         response.headers_mut().insert(REQUEST_ID, value);

@@ -5,9 +5,12 @@ use std::sync::Arc;
 use bytes::Bytes;
 use farrier_protocol::{Binding, MsgId, PkgId, Sha256, UnixMillis};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
+use tracing::Instrument;
+use tracing::field::Empty;
 
 use super::grants::{Grants, Known, Wanted};
 use super::{ReadMessage, Rules, receive, refuse_for_rate};
+use crate::SPANS;
 use crate::artifacts::Artifacts;
 use crate::desk::{
     DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
@@ -40,9 +43,19 @@ impl MessageDesk for ServerDesk {
         let rules = Arc::clone(&self.rules);
         let (vehicle_id, topic) = (inbound.binding.vehicle_id.clone(), inbound.topic);
         let message = ReadMessage::of(inbound);
+        let span = tracing::debug_span!(
+            target: SPANS,
+            "message taken",
+            vehicle = %vehicle_id,
+            topic = topic.name(),
+            msg_id = message.msg_id().map(tracing::field::display),
+            correlation_id = message.correlation_id().map(tracing::field::display),
+            verdict = Empty,
+        );
         let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &message));
-        let receipt = taken.await.map_err(unavailable)?;
-        measurements::message(topic, receipt);
+        let receipt = taken.instrument(span.clone()).await.map_err(unavailable)?;
+        let verdict = measurements::message(topic, receipt);
+        span.record("verdict", verdict);
         Ok(receipt)
     }
 
@@ -80,9 +93,11 @@ impl MessageDesk for ServerDesk {
 
     async fn delivered(&self, binding: &Binding, msg_id: &MsgId) -> Result<(), DeskUnavailable> {
         let (own, msg_id, now) = (binding.clone(), msg_id.clone(), (self.clock)());
+        let vehicle = &binding.vehicle_id;
+        let span = tracing::debug_span!(target: SPANS, "command delivered", %vehicle, %msg_id);
         let job = move |tx: &Tx<'_>| commands::delivered(tx, &own, &msg_id, now);
-        let delivered = self.store.write_about(&binding.vehicle_id, job);
-        delivered.await.map_err(unavailable)
+        let delivered = self.store.write_about(vehicle, job);
+        delivered.instrument(span).await.map_err(unavailable)
     }
 }
 

@@ -5,6 +5,7 @@ use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
@@ -57,6 +58,7 @@ impl Sqlite {
             )
             .map_err(opened)?;
         migrations::run_on_sqlite(&mut connection, path)?;
+        keep_plans(&connection).map_err(opened)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let (sender, receiver) = mpsc::channel(QUEUE);
         let writer = std::thread::Builder::new()
@@ -128,12 +130,19 @@ impl Sqlite {
     }
 }
 
+/// Lets a prepared statement keep its plan whatever values are bound to it. Otherwise SQLite looks at them for each
+/// partial index that they might allow, and so prepares the statement again each time.
+fn keep_plans(connection: &Connection) -> rusqlite::Result<()> {
+    connection.set_db_config(DbConfig::SQLITE_DBCONFIG_ENABLE_QPSG, true).map(drop)
+}
+
 /// A connection that only reads, beside a server that may be writing.
 pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags)
         .map_err(|source| StoreError::Open { path: path.to_owned(), source })?;
     reader.busy_timeout(std::time::Duration::from_secs(10))?;
+    keep_plans(&reader)?;
     reader.set_prepared_statement_cache_capacity(STATEMENTS);
     Ok(reader)
 }
