@@ -7,7 +7,7 @@ use std::time::{Duration, Instant};
 use rusqlite::Connection;
 
 /// The most messages to a commit, as the server's own store has it.
-const MOST_TO_A_COMMIT: usize = 512;
+const MOST_TO_A_COMMIT: usize = 1024;
 
 /// What is stored for one exchange at the least.
 #[derive(Debug, Clone, Copy)]
@@ -31,7 +31,7 @@ pub(super) fn exchanges_per_second(
     let folder = tempfile::tempdir_in(folder).map_err(|_| rusqlite::Error::InvalidPath(folder.to_owned()))?;
     let connection = Connection::open(folder.path().join("limit.db"))?;
     connection.execute_batch(
-        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL;
+        "PRAGMA journal_mode=WAL; PRAGMA synchronous=FULL; PRAGMA cache_size=-65536; PRAGMA wal_autocheckpoint=16384;
          CREATE TABLE message (vehicle_id TEXT NOT NULL, gateway_id TEXT NOT NULL, msg_id TEXT NOT NULL,
            content_sha256 TEXT NOT NULL, message_type TEXT NOT NULL, received_at BIGINT NOT NULL,
            PRIMARY KEY (vehicle_id, gateway_id, msg_id));

@@ -72,15 +72,24 @@ impl Vehicle {
         vehicle_id: &str,
         ecus: usize,
     ) -> anyhow::Result<Self> {
+        let mut vehicle = Self::connect_silently(server, vehicle_id, ecus).await?;
+        vehicle.exchange_inventory().await?;
+        Ok(vehicle)
+    }
+
+    /// The same before it has said anything: it waits for commands.
+    pub(super) async fn connect_silently(
+        server: &ServerProcess,
+        vehicle_id: &str,
+        ecus: usize,
+    ) -> anyhow::Result<Self> {
         let binding = Binding { vehicle_id: vehicle_id.parse()?, gateway_id: GATEWAY_ID.parse()? };
         let certificates = server.folder().join("vehicles").join(binding.client_id());
         server.pki.issue_vehicle(&binding, &certificates, LEAF_VALIDITY, false, now())?;
         let (tls, thumbprint) = client_config(&certificates, vec![kx_group::X25519MLKEM768])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
         let link = MqttLink::connect(server.mqtt, &tls, &binding.client_id(), &commands).await?;
-        let mut vehicle = Self { link, messages: Messages::new(binding, &thumbprint, ecus)? };
-        vehicle.exchange_inventory().await?;
-        Ok(vehicle)
+        Ok(Self { link, messages: Messages::new(binding, &thumbprint, ecus)? })
     }
 
     /// As a vehicle does that has nothing else to say.

@@ -147,7 +147,7 @@ where
     let Some(opened) = Box::pin(opening::open(&mut stream, &peer, &shared)).await else { return };
     let Opened { session, connack, registration, meter, frames } = opened;
     tracing::info!(client_id = peer.common_name, version = ?session.version(), "A vehicle connected.");
-    let connection = Connection {
+    let mut connection = Connection {
         stream,
         shared,
         peer,
@@ -175,14 +175,16 @@ where
     S: AsyncRead + AsyncWrite + Unpin + Send,
     D: MessageDesk,
 {
-    async fn run(mut self) {
+    /// By reference, as all below it: a future keeps a place for everything that is moved into it.
+    async fn run(&mut self) {
         let end = loop {
             if let Err(end) = self.turn().await {
                 break end;
             }
         };
         self.log(&end);
-        self.finish(end).await;
+        // Boxed, so that an idle connection does not keep the room that its end needs.
+        Box::pin(self.finish(end)).await;
     }
 
     /// Handles what is there, sends what is due, waits for one thing to happen.
@@ -492,7 +494,7 @@ where
 
     /// Lets the desk finish what it has begun, acknowledges it where the vehicle is still there, and
     /// says why the connection ends.
-    async fn finish(mut self, end: End) {
+    async fn finish(&mut self, end: End) {
         let reason = match end {
             End::Gone | End::Stalled => None,
             End::Violated(violation) => Some(violation.reason),
