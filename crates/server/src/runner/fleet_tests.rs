@@ -21,10 +21,16 @@ async fn world_with_fleet(database: TestDatabase, vehicles: i64, due: i64, every
     world
         .write(move |tx, _, _| {
             tx.exec(
-                "INSERT INTO vehicle (vehicle_id, gateway_id, client_id, enrolled_at, enrolled_by, recent_reboots, vci) \
+                "INSERT INTO vehicle (vehicle_id, gateway_id, client_id, enrolled_at, enrolled_by, recent_reboots) \
                  WITH RECURSIVE number (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM number WHERE n < $1) \
                  SELECT 'V' || CAST(n AS TEXT), 'CCU', 'V' || CAST(n AS TEXT) || '_CCU', v.enrolled_at, v.enrolled_by, \
-                 v.recent_reboots, v.vci FROM number, vehicle v WHERE v.vehicle_id = 'V0'",
+                 v.recent_reboots FROM number, vehicle v WHERE v.vehicle_id = 'V0'",
+                &[vehicles.into()],
+            )?;
+            tx.exec(
+                "INSERT INTO vehicle_inventory (vehicle_id, vci) \
+                 WITH RECURSIVE number (n) AS (SELECT CAST(1 AS BIGINT) UNION ALL SELECT n + 1 FROM number WHERE n < $1) \
+                 SELECT 'V' || CAST(n AS TEXT), i.vci FROM number, vehicle_inventory i WHERE i.vehicle_id = 'V0'",
                 &[vehicles.into()],
             )?;
             tx.exec(

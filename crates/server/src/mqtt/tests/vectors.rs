@@ -117,6 +117,7 @@ async fn begin_anew(real: &RealServer, command: Option<ServerMessage>) {
             "DELETE FROM refused_message",
             "DELETE FROM security_event",
             "DELETE FROM command",
+            "DELETE FROM vehicle_inventory",
             "DELETE FROM vehicle",
         ] {
             tx.exec(sql, &[])?;
