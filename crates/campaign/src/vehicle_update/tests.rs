@@ -588,6 +588,21 @@ fn every_state() -> Vec<State> {
         State::RolledBack { plan: plan(), cause: cause() },
         State::Inconsistent { plan: plan(), cause: cause(), found: vec![] },
         State::Unknown { plan: plan(), cause: cause() },
+        State::Waiting { hold: Hold::VehicleSilent { ask_at: NOW } },
+        State::Waiting { hold: Hold::VehicleClock { ask_at: NOW } },
+        State::Waiting { hold: Hold::Blocked(Block::OtherUpdate { campaign: text("C") }) },
+        State::Waiting { hold: Hold::Blocked(Block::Quarantine) },
+        State::Cancelled { reason: text("why"), plan: Some(plan()) },
+        State::Succeeded { plan: plan(), late: true },
+        verifying(VerifyCause::CommitReported),
+        verifying(VerifyCause::DeadlinePassed),
+        verifying(VerifyCause::UpdateFailed { failed_ecus: vec!["e1".parse().unwrap()] }),
+        verifying(VerifyCause::ServiceRequired { failed_ecus: vec!["e1".parse().unwrap()] }),
+        verifying(VerifyCause::ErrorReported { code: ErrorCode::Busy }),
+        verifying(VerifyCause::RollbackReported),
+        verifying(VerifyCause::RollbackDeadlinePassed),
+        verifying(VerifyCause::RollbackRefused { code: ErrorCode::RollbackUnavailable }),
+        verifying(VerifyCause::FoundLater),
     ]
 }
 

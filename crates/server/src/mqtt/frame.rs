@@ -30,7 +30,7 @@ impl Announced {
 pub(super) enum FrameError {
     /// Announces more octets than the limit; found before any of them is stored.
     TooLarge,
-    /// The length does not end within four octets.
+    /// The length does not end within four octets, or takes more of them than it needs.
     Malformed,
 }
 
@@ -79,6 +79,10 @@ impl FrameBuffer {
         let mut remaining = 0;
         for (position, octet) in self.octets.iter().take(LONGEST_HEADER).skip(1).enumerate() {
             remaining |= usize::from(octet & 0x7f) << (7 * position);
+            // In as few octets as it needs (MQTT 5, 1.5.5).
+            if position > 0 && *octet == 0 {
+                return Err(FrameError::Malformed);
+            }
             if octet & 0x80 == 0 {
                 return Ok(Some((position + 2, remaining)));
             }
@@ -117,6 +121,15 @@ mod tests {
         assert_eq!(buffered(&[0x30, 0xff, 0xff, 0xff, 0x7f]).next(1000), Err(FrameError::TooLarge));
         assert_eq!(buffered(&[0x30, 0x08]).next(10), Ok(None));
         assert_eq!(buffered(&[0x30, 0x09]).next(10), Err(FrameError::TooLarge));
+    }
+
+    #[test]
+    fn a_length_in_more_octets_than_it_needs_is_malformed() {
+        for octets in [&[0xc0, 0x80, 0x00][..], &[0x30, 0x83, 0x00], &[0x30, 0xff, 0x80, 0x00]] {
+            assert_eq!(buffered(octets).next(100), Err(FrameError::Malformed), "{octets:?}");
+        }
+        assert_eq!(buffered(&[0xc0, 0x00]).next(100).unwrap().map(|frame| frame.body.len()), Some(0));
+        assert_eq!(buffered(&[0x30, 0x80, 0x01]).next(200), Ok(None));
     }
 
     #[test]
