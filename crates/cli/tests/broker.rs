@@ -109,6 +109,12 @@ async fn a_broker_that_is_killed_and_vehicles_that_find_no_server_wait_and_go_on
     nodes.start(1);
     nodes.api().knows_vehicles(usize::from(VEHICLES)).await;
 
+    nodes.says_of_the_broker("ok").await;
+    nodes.kill_broker();
+    nodes.says_of_the_broker("failed").await;
+    nodes.restart_broker();
+    nodes.says_of_the_broker("ok").await;
+
     let new = images(1, ECUS, 300_000);
     nodes.api().start_campaign("C1", "2.0.0", &new).await;
     for _ in 0..3 {

@@ -10,6 +10,7 @@ mod outbox;
 mod settings;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use farrier_protocol::Topics;
@@ -52,6 +53,8 @@ pub(crate) struct BrokerLink {
     settings: BrokerSettings,
     address: BrokerAddress,
     client_id: String,
+    /// Whether it is subscribed at this moment.
+    is_connected: Arc<AtomicBool>,
 }
 
 /// Why a connection to the broker ended.
@@ -89,9 +92,15 @@ impl BrokerLink {
     ) -> Result<Self, BrokerError> {
         let client_id = settings.client_id.clone().unwrap_or_else(|| format!("farrier-{node}"));
         let address = settings.address().map_err(BrokerError::from)?;
-        let link = Self { desk, topics, wakes, settings: settings.clone(), address, client_id };
+        let is_connected = Arc::default();
+        let link = Self { desk, topics, wakes, settings: settings.clone(), address, client_id, is_connected };
         link.transport()?;
         Ok(link)
+    }
+
+    /// Says at any time whether vehicles can be spoken to through it.
+    pub(crate) fn is_connected(&self) -> Arc<AtomicBool> {
+        Arc::clone(&self.is_connected)
     }
 
     /// Connects again and again until told to stop. What is not acknowledged by then the broker keeps for this
@@ -100,7 +109,9 @@ impl BrokerLink {
         let mut wait = FIRST_WAIT;
         loop {
             let began = tokio::time::Instant::now();
-            let Some(ended) = self.connect(&shutdown).await else { return };
+            let ended = self.connect(&shutdown).await;
+            self.is_connected.store(false, Ordering::Relaxed);
+            let Some(ended) = ended else { return };
             if began.elapsed() >= GOOD_CONNECTION {
                 wait = FIRST_WAIT;
             }
@@ -191,6 +202,7 @@ impl BrokerLink {
             Err(_) => return Ended::NoAnswer,
         }
         tracing::info!(broker = %self.address, client_id = self.client_id, filter, "The server is connected to the broker.");
+        self.is_connected.store(true, Ordering::Relaxed);
         outbox::publish_all(&self.desk, &self.topics, &self.wakes, client).await
     }
 }

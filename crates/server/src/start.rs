@@ -205,6 +205,13 @@ impl Server {
             node: node.clone(),
             wanted: delta_wanted,
         };
+        let broker = match config.mqtt.mode {
+            MqttMode::Endpoint => None,
+            MqttMode::Broker => {
+                let settings = &config.mqtt.broker;
+                Some(BrokerLink::new(settings, &node, topics.clone(), Arc::clone(&desk), wakes)?)
+            }
+        };
         let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
         let api = Api {
             store: store.clone(),
@@ -219,6 +226,7 @@ impl Server {
                     operators: operator_tls.clone(),
                     alarms: config.expiry_alarms.clone(),
                 },
+                broker.as_ref().map(BrokerLink::is_connected),
                 shutdown.clone(),
                 config.allow_metrics_without_token,
             ),
@@ -237,13 +245,6 @@ impl Server {
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
-        let broker = match config.mqtt.mode {
-            MqttMode::Endpoint => None,
-            MqttMode::Broker => {
-                let settings = &config.mqtt.broker;
-                Some(BrokerLink::new(settings, &node, topics.clone(), Arc::clone(&desk), wakes)?)
-            }
-        };
         let Listeners { mqtt, https, operator } = listeners;
         let mqtt_address = mqtt.as_ref().map(|(_, address)| *address);
         let scheme = if operator_tls.is_some() { "https" } else { "http" };

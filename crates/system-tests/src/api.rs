@@ -59,6 +59,12 @@ impl Api {
         response.text().await.unwrap()
     }
 
+    /// What the server says of its readiness, whether it is ready or not.
+    pub async fn readiness(&self) -> Value {
+        let root = self.base.trim_end_matches("/api/v1");
+        self.http.get(format!("{root}/readyz")).send().await.unwrap().json().await.unwrap()
+    }
+
     /// The answer, whatever it is.
     pub async fn ask(&self, method: Method, path: &str, body: Option<Value>) -> (StatusCode, Value) {
         let request = self.http.request(method, format!("{}/{path}", self.base)).bearer_auth(&self.token);

@@ -8,10 +8,10 @@ use std::time::{Duration, Instant};
 
 use farrier_protocol::Binding;
 use farrier_server::pki::{LEAF_VALIDITY, Pki};
-use farrier_system_tests::PATIENCE;
 use farrier_system_tests::api::Api;
 use farrier_system_tests::mosquitto::Mosquitto;
 use farrier_system_tests::testbed::{binding, now};
+use farrier_system_tests::{PATIENCE, until};
 use postgres::{Client, NoTls};
 
 /// The one that serves the files and that the operators of these tests speak to.
@@ -53,9 +53,21 @@ impl Nodes {
         self.broker.log().contains(text)
     }
 
+    pub(crate) fn kill_broker(&mut self) {
+        self.broker.kill();
+    }
+
     pub(crate) fn restart_broker(&mut self) {
         self.broker.kill();
         self.broker.restart();
+    }
+
+    /// Waits until the server says that it is at the broker, or not.
+    pub(crate) async fn says_of_the_broker(&self, expected: &str) {
+        until("what the server says of its broker", async || {
+            (self.api().readiness().await["checks"]["broker"] == expected).then_some(())
+        })
+        .await;
     }
 
     pub(crate) fn certificates(&self, binding: &Binding) -> PathBuf {

@@ -2,6 +2,7 @@
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Duration;
 
 use axum::Json;
@@ -58,6 +59,8 @@ pub(crate) struct Vitals {
     pub(crate) connections: Arc<Connections>,
     pub(crate) measurements: Measurements,
     pub(crate) trust: Trust,
+    /// Whether this server is at its broker; `None` where vehicles connect to it.
+    pub(crate) broker: Option<Arc<AtomicBool>>,
     /// Cancelled when the server stops.
     pub(crate) stopping: CancellationToken,
     pub(crate) metrics_without_token: bool,
@@ -68,11 +71,20 @@ impl Vitals {
     pub(crate) fn new(
         connections: Arc<Connections>,
         trust: Trust,
+        broker: Option<Arc<AtomicBool>>,
         stopping: CancellationToken,
         metrics_without_token: bool,
     ) -> Self {
         let measurements = Measurements::of_this_process();
-        Self { connections, measurements, trust, stopping, metrics_without_token, last: Arc::default() }
+        Self {
+            connections,
+            measurements,
+            trust,
+            broker,
+            stopping,
+            metrics_without_token,
+            last: Arc::default(),
+        }
     }
 }
 
@@ -111,18 +123,19 @@ pub(super) async fn readyz(State(api): State<Api>) -> Response {
 async fn look(api: &Api) -> Readiness {
     let (trust, now) = (&api.vitals.trust, api.now());
     let commits = timeout(STORE_TIME, api.write(|tx, _, _| Ok(audit::touch(tx)?))).await;
-    let checks = [
+    let mut checks = vec![
         ("store", matches!(commits, Ok(Ok(())))),
         ("certificates", trust.vehicles.lets_vehicles_in(now)),
         ("listeners", !api.vitals.stopping.is_cancelled()),
     ];
+    checks.extend(api.vitals.broker.iter().map(|broker| ("broker", broker.load(Ordering::Relaxed))));
     let failed: Vec<_> = checks.iter().filter(|(_, holds)| !holds).map(|(name, _)| *name).collect();
     if !failed.is_empty() {
         tracing::warn!(failed = failed.join(", "), "The server is not ready.");
     }
     Readiness {
         status: if failed.is_empty() { "ready" } else { "not_ready" },
-        checks: checks.map(|(name, holds)| (name, if holds { "ok" } else { "failed" })).into(),
+        checks: checks.iter().map(|&(name, holds)| (name, if holds { "ok" } else { "failed" })).collect(),
         alarms: trust.alarms(now),
     }
 }

@@ -68,7 +68,13 @@ impl Operator {
             artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
-            vitals: Vitals::new(Arc::default(), trust(), tokio_util::sync::CancellationToken::new(), false),
+            vitals: Vitals::new(
+                Arc::default(),
+                trust(),
+                None,
+                tokio_util::sync::CancellationToken::new(),
+                false,
+            ),
         });
         Self { router, _dir: dir }
     }
