@@ -206,6 +206,20 @@ pub enum Block {
     },
     /// The vehicle is quarantined for a boot loop.
     Quarantine,
+    /// An operator has paused the campaign.
+    CampaignPaused,
+    /// An operator has ended the campaign.
+    CampaignAborted,
+}
+
+impl Block {
+    /// Whether it is a matter of the campaign, which keeps no operator from rolling a vehicle back.
+    fn is_of_the_campaign(&self) -> bool {
+        match self {
+            Self::CampaignPaused | Self::CampaignAborted => true,
+            Self::OtherUpdate { .. } | Self::Quarantine => false,
+        }
+    }
 }
 
 /// Why the readiness question is put off.

@@ -39,6 +39,24 @@ enum Command {
         /// Name of the campaign.
         name: String,
     },
+    /// Pause a campaign: no further vehicle begins to download; those that have begun go on.
+    Pause {
+        /// Name of the campaign.
+        name: String,
+    },
+    /// Let a paused campaign go on.
+    Resume {
+        /// Name of the campaign.
+        name: String,
+    },
+    /// End a campaign for good: updates are cancelled where they can be, the others end by themselves.
+    Abort {
+        /// Name of the campaign.
+        name: String,
+        /// Why; vehicles and the audit log are told.
+        #[arg(long)]
+        reason: String,
+    },
     /// Show where a campaign and its vehicles are.
     Show {
         /// Name of the campaign.
@@ -62,12 +80,15 @@ pub(crate) struct CampaignAnswer {
     pub(crate) vehicles: u64,
     #[serde(default)]
     pub(crate) ended: u64,
+    #[serde(default)]
+    pub(crate) abort_reason: Option<String>,
 }
 
 impl CampaignAnswer {
     /// Nothing is under way. A campaign for every vehicle goes on all the same: there may be later ones.
     fn is_done(&self) -> bool {
         self.state == "finished"
+            || (self.state == "aborted" && self.ended == self.vehicles)
             || (self.state == "running" && self.vehicles > 0 && self.ended == self.vehicles)
     }
 }
@@ -92,6 +113,11 @@ impl Campaign {
         let answer = match &self.command {
             Command::Create { name, release, vehicles } => create(&operator, name, release, vehicles).await?,
             Command::Start { name } => start(&operator, name).await?,
+            Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,
+            Command::Resume { name } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
+            Command::Abort { name, reason } => {
+                operator.post(&["campaigns", name, "abort"], &json!({ "reason": reason })).await?
+            }
             Command::List => operator.list(&["campaigns"]).await?,
             Command::Show { name, watch: true } => return self.watch(&operator, name).await,
             Command::Show { name, watch: false } => {
@@ -112,6 +138,17 @@ impl Campaign {
             Command::Start { name } => {
                 print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
             }
+            Command::Pause { name } => print(&format!(
+                "Paused campaign {name}: {}. Let it go on: farrier campaign resume {name}",
+                under_way(&read(&answer)?)
+            )),
+            Command::Resume { name } => {
+                print(&format!("Campaign {name} goes on. Follow it: farrier campaign show {name} --watch"))
+            }
+            Command::Abort { name, .. } => print(&format!(
+                "Aborted campaign {name}: {}. See how each ended: farrier campaign show {name}",
+                under_way(&read(&answer)?)
+            )),
             Command::Show { .. } => Ok(()),
         }
     }
@@ -173,8 +210,12 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         thousands(campaign.vehicles),
         counts(&campaign.states)
     );
-    if campaign.state == "draft" {
-        text.push_str(&format!("\nNext: farrier campaign start {}", plain(&campaign.name)));
+    let name = plain(&campaign.name);
+    match (campaign.state.as_str(), &campaign.abort_reason) {
+        ("draft", _) => text.push_str(&format!("\nNext: farrier campaign start {name}")),
+        ("paused", _) => text.push_str(&format!("\nIt goes on with: farrier campaign resume {name}")),
+        (_, Some(reason)) => text.push_str(&format!("\nAborted: {}", plain(reason))),
+        (_, None) => {}
     }
     if !updates.is_empty() {
         let rows = updates.iter().map(|update| {
@@ -191,6 +232,12 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         text.push_str(&table(["VEHICLE", "STATE", "BYTES", "ECUS", "WHY"], rows.collect()));
     }
     text
+}
+
+/// How many vehicles are not done.
+fn under_way(campaign: &CampaignAnswer) -> String {
+    let open = campaign.vehicles.saturating_sub(campaign.ended);
+    format!("{} of {} vehicle(s) are not done", thousands(open), thousands(campaign.vehicles))
 }
 
 /// ": 2 succeeded, 1 rolled_back", or nothing.

@@ -12,11 +12,12 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::SPANS;
-use crate::conversation::{Rules, advance, is_there, release_from_quarantine};
+use crate::conversation::{Rules, advance, is_there, look_at_campaign, release_from_quarantine};
 use crate::desk::WallClock;
 use crate::store::audit::Actor;
 use crate::store::{
-    FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, commands, messages, security_events, updates, vehicles,
+    FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, campaigns, commands, messages, security_events, updates,
+    vehicles,
 };
 
 /// Vehicle updates that are worked on in one transaction.
@@ -103,8 +104,10 @@ impl Runner {
         };
         let span = tracing::debug_span!(target: SPANS, "due work", lanes);
         let ran = try_join_all((0..lanes).map(lane)).instrument(span).await?;
+        let rules = Arc::clone(&self.rules);
+        let has_more_to_look_at = self.store.write(move |tx| look_at_a_campaign(tx, &rules, now)).await?;
         Ok(Ran {
-            has_more: ran.iter().any(|ran| ran.has_more),
+            has_more: has_more_to_look_at || ran.iter().any(|ran| ran.has_more),
             next: ran.iter().filter_map(|ran| ran.next).min(),
         })
     }
@@ -153,6 +156,22 @@ pub(crate) fn run_due(
     let next =
         [updates::next_due(tx)?, vehicles::next_quarantine_due(tx)?, commands::next_scheduled(tx, now)?];
     Ok(Ran { has_more, next: next.into_iter().flatten().min() })
+}
+
+/// Lets some updates of a campaign that was paused, resumed or aborted find out; says whether there are more to do so. In a
+/// transaction of its own: it waits for vehicles in the order of their ids, and may hold none before.
+pub(crate) fn look_at_a_campaign(tx: &Tx<'_>, rules: &Rules, now: UnixMillis) -> Result<bool, StoreError> {
+    let Some((campaign, after)) = campaigns::claim_look(tx)? else { return Ok(false) };
+    let vehicle_ids = updates::vehicles_with_open(tx, &campaign.name, &after, BATCH)?;
+    for vehicle_id in &vehicle_ids {
+        vehicles::lock(tx, vehicle_id)?;
+        if let Some(vehicle) = vehicles::by_id(tx, vehicle_id)? {
+            look_at_campaign(tx, rules, &campaign, &vehicle, now)?;
+        }
+    }
+    let last = vehicle_ids.last().filter(|_| vehicle_ids.len() >= BATCH as usize);
+    campaigns::set_look(tx, &campaign.name, last.map(|vehicle_id| vehicle_id.as_str()))?;
+    Ok(last.is_some() || campaigns::is_look_due(tx)?)
 }
 
 /// Forgets what is older than has to be remembered, some of it at a time; says whether there is more.

@@ -14,7 +14,7 @@ use serde_json::{Value, json};
 use crate::config::Enroll;
 use crate::conversation::{Presence, ReadMessage, Rules, receive, take_in};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
-use crate::runner::run_due;
+use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::Campaign;
 use crate::store::messages::RefusedMessage;
 use crate::store::releases::StoredImage;
@@ -111,6 +111,7 @@ impl World {
     pub(crate) async fn run_due(&mut self) {
         let (rules, since, now) = (Arc::clone(&self.rules), self.last_run, self.now);
         self.store.write::<_, StoreError>(move |tx| run_due(tx, &rules, since, now)).await.unwrap();
+        while self.write(look_at_a_campaign).await {}
         self.last_run = now;
     }
 
@@ -153,6 +154,8 @@ impl World {
             update_deadline_s: Some(3_600),
             created_at: self.now,
             started_at: None,
+            paused_at: None,
+            aborted: None,
         };
         self.write(move |tx, rules, now| {
             campaigns::create(tx, &campaign, &named)?;

@@ -592,6 +592,8 @@ fn every_state() -> Vec<State> {
         State::Waiting { hold: Hold::VehicleClock { ask_at: NOW } },
         State::Waiting { hold: Hold::Blocked(Block::OtherUpdate { campaign: text("C") }) },
         State::Waiting { hold: Hold::Blocked(Block::Quarantine) },
+        State::Waiting { hold: Hold::Blocked(Block::CampaignPaused) },
+        State::Waiting { hold: Hold::Blocked(Block::CampaignAborted) },
         State::Cancelled { reason: text("why"), plan: Some(plan()) },
         State::Succeeded { plan: plan(), late: true },
         verifying(VerifyCause::CommitReported),

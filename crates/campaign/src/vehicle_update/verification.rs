@@ -181,7 +181,7 @@ pub(super) fn ended(ended: State, event: Event<'_>, context: &Context<'_>) -> Tr
             verified_again(ended, context)
         }
         (State::Succeeded { plan, .. }, Event::RollbackAsked)
-            if context.block.is_none() && context.is_latest =>
+            if context.block.as_ref().is_none_or(Block::is_of_the_campaign) && context.is_latest =>
         {
             let deadline = context.now.plus_seconds(context.settings.rollback_deadline_s);
             let command = Command::StartRollback { expires_at: deadline };

@@ -32,6 +32,10 @@ pub enum WaitingOn {
     },
     /// The end of the quarantine.
     Quarantine,
+    /// An operator to resume the campaign.
+    CampaignPaused,
+    /// The server, which is about to end this update with its campaign.
+    CampaignAborted,
     /// An answer that the vehicle owes.
     Answer(Answer),
     /// The time at which the VCI is asked for again.
@@ -95,6 +99,10 @@ impl WaitingOn {
             Self::Quarantine => "The vehicle is quarantined for a boot loop; it goes on when it stays up, \
                  or when an operator releases it."
                 .to_owned(),
+            Self::CampaignPaused => {
+                "The campaign is paused; the update goes on when an operator resumes it.".to_owned()
+            }
+            Self::CampaignAborted => "The campaign was aborted; the update ends in a moment.".to_owned(),
             Self::Answer(answer) => format!(
                 "{} was sent; the answer is waited for until its deadline {}.",
                 answer.to.name(),
@@ -151,6 +159,8 @@ impl State {
                     WaitingOn::OtherUpdate { campaign: campaign.to_string() }
                 }
                 Hold::Blocked(Block::Quarantine) => WaitingOn::Quarantine,
+                Hold::Blocked(Block::CampaignPaused) => WaitingOn::CampaignPaused,
+                Hold::Blocked(Block::CampaignAborted) => WaitingOn::CampaignAborted,
             }),
             Self::CollectingVci { pursuit, .. } => Some(pursued(pursuit, None)),
             Self::CheckingReadiness { asked_until, .. } => Some(WaitingOn::Answer(Answer {

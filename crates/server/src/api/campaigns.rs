@@ -17,9 +17,9 @@ use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, name, vehicle_id};
 use crate::conversation::{self, Rules, advance, take_in};
 use crate::store::audit::{self, Change};
-use crate::store::campaigns::{self, Campaign};
+use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
-use crate::store::{Tx, packages, releases, vehicles as stored_vehicles};
+use crate::store::{StoreError, Tx, packages, releases, vehicles as stored_vehicles};
 
 /// The body of a new campaign.
 #[derive(Deserialize, JsonSchema)]
@@ -46,7 +46,7 @@ const LONGEST_DEADLINE_S: u64 = 31_536_000;
 pub(super) struct CampaignAnswer {
     name: Text,
     release: Text,
-    /// `draft`, `running` or `finished`.
+    /// `draft`, `running`, `paused`, `aborted` or `finished`.
     state: &'static str,
     /// How many vehicle updates are in which state.
     states: BTreeMap<String, u64>,
@@ -56,6 +56,11 @@ pub(super) struct CampaignAnswer {
     update_deadline_s: Option<u64>,
     created_at_ms: UnixMillis,
     started_at_ms: Option<UnixMillis>,
+    /// Since when it is paused.
+    paused_at_ms: Option<UnixMillis>,
+    aborted_at_ms: Option<UnixMillis>,
+    /// The operator's words.
+    abort_reason: Option<Text>,
 }
 
 /// A vehicle update as operators see it.
@@ -118,6 +123,8 @@ pub(super) async fn create(
             update_deadline_s: new.update_deadline_s,
             created_at: now,
             started_at: None,
+            paused_at: None,
+            aborted: None,
         };
         campaigns::create(tx, &campaign, &named)?;
         let whom = match named.len() {
@@ -144,9 +151,11 @@ fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {
 fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
     let state = match campaign.started_at {
+        _ if campaign.aborted.is_some() => "aborted",
         None => "draft",
         // A campaign for every vehicle goes on: there may be later ones.
         Some(_) if !campaign.every_vehicle && counts.ended == counts.total => "finished",
+        Some(_) if campaign.paused_at.is_some() => "paused",
         Some(_) => "running",
     };
     let vehicles = match campaign.started_at {
@@ -164,6 +173,9 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         update_deadline_s: campaign.update_deadline_s,
         created_at_ms: campaign.created_at,
         started_at_ms: campaign.started_at,
+        paused_at_ms: campaign.paused_at,
+        aborted_at_ms: campaign.aborted.as_ref().map(|aborted| aborted.at),
+        abort_reason: campaign.aborted.as_ref().map(|aborted| aborted.reason.clone()),
     })
 }
 
@@ -198,6 +210,9 @@ pub(super) async fn start(
     let (name, actor) = (name(&text, "campaign")?, caller.actor());
     let started = api.write(move |tx, rules, now| {
         let campaign = found(tx, &name)?;
+        if campaign.aborted.is_some() {
+            return Err(is_aborted(&name));
+        }
         if campaigns::start(tx, &name, now)? {
             let vehicles = campaigns::vehicles(tx, &campaign)?;
             for vehicle_id in &vehicles {
@@ -218,6 +233,86 @@ pub(super) async fn start(
         shown(tx, &found(tx, &name)?)
     });
     Ok(Json(started.await?))
+}
+
+fn is_aborted(name: &Text) -> Problem {
+    let detail =
+        format!("Campaign {name} was aborted, which is for good; plan another one with the same release.");
+    Problem::conflict("CAMPAIGN_ABORTED", detail)
+}
+
+/// `POST /campaigns/{name}/pause`: pausing a paused campaign changes nothing.
+pub(super) async fn pause(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let control = |tx: &Tx<'_>, campaign: &Campaign, now| match campaign.paused_at {
+        Some(_) => Ok(false),
+        None => campaigns::set_paused(tx, &campaign.name, Some(now)).map(|()| true),
+    };
+    controlled(&api, &caller, &text, "campaign.paused", control).await
+}
+
+/// `POST /campaigns/{name}/resume`: resuming a campaign that is not paused changes nothing.
+pub(super) async fn resume(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let control = |tx: &Tx<'_>, campaign: &Campaign, _| match campaign.paused_at {
+        Some(_) => campaigns::set_paused(tx, &campaign.name, None).map(|()| true),
+        None => Ok(false),
+    };
+    controlled(&api, &caller, &text, "campaign.resumed", control).await
+}
+
+/// `POST /campaigns/{name}/abort`
+pub(super) async fn abort(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+    Document(CancelReason { reason }): Document<CancelReason>,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let control = move |tx: &Tx<'_>, campaign: &Campaign, at| {
+        campaigns::abort(tx, &campaign.name, &Aborted { at, reason }).map(|()| true)
+    };
+    controlled(&api, &caller, &text, "campaign.aborted", control).await
+}
+
+/// Changes how a campaign goes on; `control` says whether it changed anything.
+async fn controlled(
+    api: &Api,
+    caller: &Caller,
+    text: &str,
+    action: &'static str,
+    control: impl FnOnce(&Tx<'_>, &Campaign, UnixMillis) -> Result<bool, StoreError> + Send + 'static,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let (name, actor) = (name(text, "campaign")?, caller.actor());
+    let controlled = api.write(move |tx, _, now| {
+        let before = found(tx, &name)?;
+        if before.aborted.is_some() {
+            return Err(is_aborted(&name));
+        }
+        if before.started_at.is_none() {
+            let detail = format!("Campaign {name} has not started; start it first.");
+            return Err(Problem::conflict("CAMPAIGN_NOT_STARTED", detail));
+        }
+        let changed = control(tx, &before, now)?;
+        let after = found(tx, &name)?;
+        if changed {
+            let change = Change {
+                action,
+                object: format!("campaign/{name}"),
+                detail: after.aborted.as_ref().map(|aborted| aborted.reason.to_string()),
+                before: Some(before.audited()),
+                after: Some(after.audited()),
+            };
+            audit::record(tx, &actor, change, now)?;
+        }
+        shown(tx, &after)
+    });
+    Ok(Json(controlled.await?))
 }
 
 /// `GET /campaigns/{name}/vehicles`

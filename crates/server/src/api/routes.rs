@@ -89,7 +89,21 @@ fn of_campaigns() -> Vec<Operation> {
             .answers::<CampaignAnswer>(200, "The campaign."),
         Operation::post("/campaigns/{name}/start", campaigns::start)
             .needs(Operate, "Start a campaign; one that runs goes on.")
-            .answers::<CampaignAnswer>(200, "It runs."),
+            .answers::<CampaignAnswer>(200, "It runs.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/pause", campaigns::pause)
+            .needs(Operate, "Pause a campaign: no vehicle is sent a StartDownload; those that have one go on.")
+            .answers::<CampaignAnswer>(200, "It is paused.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/resume", campaigns::resume)
+            .needs(Operate, "Let a paused campaign go on.")
+            .answers::<CampaignAnswer>(200, "It runs.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/abort", campaigns::abort)
+            .needs(Operate, "End a campaign for good: updates are cancelled where they can be, the others end by themselves.")
+            .takes::<CancelReason>()
+            .answers::<CampaignAnswer>(200, "It is aborted; its updates end one after the other.")
+            .can_conflict(),
         Operation::get("/campaigns/{name}/vehicles", campaigns::vehicles)
             .needs(View, "List the updates of a campaign, by vehicle.")
             .lists::<UpdateAnswer>(),

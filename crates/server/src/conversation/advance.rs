@@ -5,7 +5,7 @@ use farrier_campaign::{Block, Context, Deltas, Event, State};
 use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
-use crate::store::campaigns::Campaign;
+use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, releases, updates, vehicles};
@@ -49,11 +49,20 @@ pub(crate) fn advance(
         release: &release.release,
         deltas: Deltas { ready: &ready, settings: &rules.deltas },
         vehicle_there,
-        block: block(tx, &vehicle, &update)?,
+        block: block(tx, &vehicle, &campaign, &update)?,
         is_latest: is_latest(tx, &update)?,
     };
     let before = update.state.clone();
-    let transition = before.clone().handle(event, &context);
+    let mut transition = before.clone().handle(event, &context);
+    if let Some(Aborted { reason, .. }) = &campaign.aborted
+        && matches!(transition.state, State::Waiting { .. })
+    {
+        // What comes back from the vehicle after the abort does not wait for anything.
+        let event = Event::CancelAsked { reason: reason.clone() };
+        let ended = transition.state.handle(event, &context);
+        transition.state = ended.state;
+        transition.commands.extend(ended.commands);
+    }
     if transition.state == before && transition.commands.is_empty() {
         return Ok(());
     }
@@ -99,7 +108,18 @@ fn surroundings(
 }
 
 /// What the server itself puts before an update.
-fn block(tx: &Tx<'_>, vehicle: &Vehicle, update: &VehicleUpdate) -> Result<Option<Block>, StoreError> {
+fn block(
+    tx: &Tx<'_>,
+    vehicle: &Vehicle,
+    campaign: &Campaign,
+    update: &VehicleUpdate,
+) -> Result<Option<Block>, StoreError> {
+    if campaign.aborted.is_some() {
+        return Ok(Some(Block::CampaignAborted));
+    }
+    if campaign.paused_at.is_some() {
+        return Ok(Some(Block::CampaignPaused));
+    }
     if let Some(campaign) = updates::other_active(tx, &update.vehicle_id, &update.id)? {
         return Ok(Some(Block::OtherUpdate { campaign }));
     }
@@ -159,6 +179,24 @@ pub(crate) fn look_at_waiting(
         advance(tx, rules, update, Event::LookedAt, None, there, now)?;
     }
     Ok(())
+}
+
+/// Lets the update of a vehicle find out what became of its campaign.
+pub(crate) fn look_at_campaign(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+    vehicle: &Vehicle,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let update = updates::of_vehicle_in(tx, &campaign.name, &vehicle.binding.vehicle_id)?;
+    let Some(update) = update.filter(|update| !update.state.is_final()) else { return Ok(()) };
+    let event = match &campaign.aborted {
+        Some(Aborted { reason, .. }) => Event::CancelAsked { reason: reason.clone() },
+        None => Event::LookedAt,
+    };
+    let there = is_there(tx, rules, &vehicle.binding, now)?;
+    advance(tx, rules, update, event, None, there, now)
 }
 
 /// A campaign takes in a vehicle, unless it has it already.

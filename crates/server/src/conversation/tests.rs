@@ -8,6 +8,7 @@ use crate::store::{messages, vehicles};
 use crate::testbed::{Car, START, World};
 
 mod broker;
+mod control;
 mod outcomes;
 mod refusals;
 

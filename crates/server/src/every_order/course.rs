@@ -64,6 +64,9 @@ pub(super) enum Order {
         vehicle: usize,
         version: u8,
     },
+    Abort {
+        version: u8,
+    },
 }
 
 pub(super) struct Course {

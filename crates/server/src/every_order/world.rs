@@ -14,8 +14,8 @@ use super::tape::Tape;
 use crate::config::Enroll;
 use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, take_in};
 use crate::desk::{Inbound, Receipt};
-use crate::runner::run_due;
-use crate::store::campaigns::Campaign;
+use crate::runner::{look_at_a_campaign, run_due};
+use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::in_memory::InMemory;
 use crate::store::packages::Grant;
 use crate::store::releases::StoredImage;
@@ -118,7 +118,8 @@ impl<'s> World<'s> {
                 140..180 => Order::Cancel { vehicle, version },
                 180..215 => Order::RollBack { vehicle, version },
                 215..240 => Order::Start { version: 3 },
-                240.. => Order::Start { version: AGAIN },
+                240..248 => Order::Start { version: AGAIN },
+                248.. => Order::Abort { version },
             };
             self.course.after(at_ms, Happening::OperatorActs(order));
         }
@@ -287,10 +288,11 @@ impl<'s> World<'s> {
     fn run_due(&mut self) {
         let since = self.server.last_run;
         let ran = self.job(true, |tx, rules, now| run_due(tx, rules, since, now));
+        let has_more_to_look_at = self.job(true, look_at_a_campaign);
         let now = self.course.now;
         self.server.last_run = now;
         let next_ms = ran.next.map(|next| (next.0 - now.0).max(0));
-        if let Some(next_ms) = if ran.has_more { Some(0) } else { next_ms } {
+        if let Some(next_ms) = if ran.has_more || has_more_to_look_at { Some(0) } else { next_ms } {
             self.wake_runner(next_ms);
         }
     }
@@ -429,6 +431,13 @@ impl<'s> World<'s> {
                 self.order(vehicle, version, event);
             }
             Order::RollBack { vehicle, version } => self.order(vehicle, version, Event::RollbackAsked),
+            Order::Abort { version } => self.job(true, |tx, _, at| {
+                let name = campaign_name(version);
+                match campaigns::by_name(tx, &name)? {
+                    Some(_) => campaigns::abort(tx, &name, &Aborted { at, reason: text("enough") }),
+                    None => Ok(()),
+                }
+            }),
         }
     }
 
@@ -584,6 +593,8 @@ fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> R
         update_deadline_s: Some(UPDATE_DEADLINE_S),
         created_at: now,
         started_at: None,
+        paused_at: None,
+        aborted: None,
     };
     if campaigns::by_name(tx, &campaign.name)?.is_some() {
         return Ok(());

@@ -15,6 +15,15 @@ pub(crate) struct Campaign {
     pub(crate) update_deadline_s: Option<u64>,
     pub(crate) created_at: UnixMillis,
     pub(crate) started_at: Option<UnixMillis>,
+    pub(crate) paused_at: Option<UnixMillis>,
+    pub(crate) aborted: Option<Aborted>,
+}
+
+/// An operator has ended a campaign.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Aborted {
+    pub(crate) at: UnixMillis,
+    pub(crate) reason: Text,
 }
 
 impl Campaign {
@@ -23,6 +32,8 @@ impl Campaign {
         serde_json::json!({
             "name": self.name, "release": self.release, "every_vehicle": self.every_vehicle,
             "update_deadline_s": self.update_deadline_s, "started_at": self.started_at,
+            "paused_at": self.paused_at, "aborted_at": self.aborted.as_ref().map(|aborted| aborted.at),
+            "abort_reason": self.aborted.as_ref().map(|aborted| &aborted.reason),
         })
     }
 }
@@ -30,13 +41,15 @@ impl Campaign {
 macro_rules! select_campaign {
     ($rest:literal) => {
         concat!(
-            "SELECT name, release_name, every_vehicle, update_deadline_s, created_at, started_at FROM campaign ",
+            "SELECT name, release_name, every_vehicle, update_deadline_s, created_at, started_at, paused_at, aborted_at, \
+             abort_reason FROM campaign ",
             $rest
         )
     };
 }
 
 fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
+    let aborted = row.optional_time(7)?.zip(row.optional_parsed(8, "why a campaign was aborted")?);
     Ok(Campaign {
         name: row.parsed(0, "a campaign name")?,
         release: row.parsed(1, "a release name")?,
@@ -44,6 +57,8 @@ fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
         update_deadline_s: row.optional_integer(3)?.and_then(|seconds| u64::try_from(seconds).ok()),
         created_at: row.time(4)?,
         started_at: row.optional_time(5)?,
+        paused_at: row.optional_time(6)?,
+        aborted: aborted.map(|(at, reason)| Aborted { at, reason }),
     })
 }
 
@@ -88,7 +103,7 @@ pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Campaign>
 /// Running campaigns that take in every vehicle, oldest first.
 pub(crate) fn open_to_all(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
     tx.rows(
-        select_campaign!("WHERE every_vehicle = 1 AND started_at IS NOT NULL ORDER BY started_at, name"),
+        select_campaign!("WHERE every_vehicle = 1 AND started_at IS NOT NULL AND aborted_at IS NULL ORDER BY started_at, name"),
         &[],
         read,
     )
@@ -103,6 +118,46 @@ pub(crate) fn start(tx: &Tx<'_>, name: &Text, now: UnixMillis) -> Result<bool, S
         &[name.as_str().into(), now.into()],
     )?;
     Ok(started > 0)
+}
+
+/// Pauses a campaign or lets it go on; its updates are looked at soon.
+pub(crate) fn set_paused(tx: &Tx<'_>, name: &Text, since: Option<UnixMillis>) -> Result<(), StoreError> {
+    let sql = "UPDATE campaign SET paused_at = $2, look_after = '' WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), since.into()])?;
+    tx.due_changed();
+    Ok(())
+}
+
+/// Ends a campaign; its updates are looked at soon.
+pub(crate) fn abort(tx: &Tx<'_>, name: &Text, aborted: &Aborted) -> Result<(), StoreError> {
+    let sql = "UPDATE campaign SET aborted_at = $2, abort_reason = $3, look_after = '' WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), aborted.at.into(), aborted.reason.as_str().into()])?;
+    tx.due_changed();
+    Ok(())
+}
+
+/// A campaign whose updates are to be looked at, and after which vehicle; claimed, none that another transaction is at.
+pub(crate) fn claim_look(tx: &Tx<'_>) -> Result<Option<(Campaign, String)>, StoreError> {
+    let sql = tx.one_of(
+        "SELECT name, look_after FROM campaign WHERE look_after IS NOT NULL ORDER BY name LIMIT 1",
+        "SELECT name, look_after FROM campaign WHERE look_after IS NOT NULL ORDER BY name LIMIT 1 FOR UPDATE SKIP LOCKED",
+    );
+    let found = tx.row(sql, &[], |row| Ok((row.parsed(0, "a campaign name")?, row.text(1)?)))?;
+    let Some((name, after)) = found else { return Ok(None) };
+    Ok(by_name(tx, &name)?.map(|campaign| (campaign, after)))
+}
+
+/// Whether the updates of any campaign are to be looked at.
+pub(crate) fn is_look_due(tx: &Tx<'_>) -> Result<bool, StoreError> {
+    let sql = "SELECT 1 FROM campaign WHERE look_after IS NOT NULL LIMIT 1";
+    Ok(tx.row(sql, &[], |_| Ok(()))?.is_some())
+}
+
+/// How far the look at a campaign has got; `None` is its end.
+pub(crate) fn set_look(tx: &Tx<'_>, name: &Text, after: Option<&str>) -> Result<(), StoreError> {
+    let sql = "UPDATE campaign SET look_after = $2 WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), after.into()])?;
+    Ok(())
 }
 
 /// The vehicles that a campaign takes in when it starts.

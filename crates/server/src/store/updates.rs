@@ -179,6 +179,21 @@ pub(crate) fn page_of_campaign(
     )
 }
 
+/// Vehicles after one whose updates in a campaign are not over, by id.
+pub(crate) fn vehicles_with_open(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<VehicleId>, StoreError> {
+    tx.rows(
+        "SELECT vehicle_id FROM vehicle_update WHERE campaign_name = $1 AND vehicle_id > $2 \
+         AND phase IN ('waiting', 'active') ORDER BY vehicle_id LIMIT $3",
+        &[campaign.as_str().into(), after.into(), i64::from(limit).into()],
+        |row| row.parsed(0, "a vehicle id"),
+    )
+}
+
 /// Writes a changed update, and the step where its state has another name than before.
 pub(crate) fn save(
     tx: &Tx<'_>,

@@ -40,6 +40,31 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         operator.post("/campaigns/C3/vehicles/V2/cancel", json!({"reason": "wrong image"})).await;
     assert_eq!(status, StatusCode::OK);
     log("POST /campaigns/{name}/vehicles/{vehicle_id}/cancel");
+    operator.post("/campaigns", json!({"name": "C4", "release": "R2"})).await;
+    let (status, body) = operator.post("/campaigns/C4/pause", json!({})).await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("CAMPAIGN_NOT_STARTED")));
+    operator.post("/campaigns/C4/start", json!({})).await;
+    // Twice changes nothing, and is not in the log twice.
+    for _ in 0..2 {
+        let (status, body) = operator.post("/campaigns/C4/pause", json!({})).await;
+        assert_eq!((status, &body["state"]), (StatusCode::OK, &json!("paused")));
+    }
+    log("POST /campaigns/{name}/pause");
+    for _ in 0..2 {
+        let (status, body) = operator.post("/campaigns/C4/resume", json!({})).await;
+        assert_eq!((status, &body["state"]), (StatusCode::OK, &json!("running")));
+    }
+    log("POST /campaigns/{name}/resume");
+    let (status, body) = operator.post("/campaigns/C4/abort", json!({"reason": "a bad release"})).await;
+    assert_eq!(
+        (status, &body["state"], &body["abort_reason"]),
+        (StatusCode::OK, &json!("aborted"), &json!("a bad release"))
+    );
+    log("POST /campaigns/{name}/abort");
+    for action in ["start", "pause", "resume"] {
+        let (status, body) = operator.post(&format!("/campaigns/C4/{action}"), json!({})).await;
+        assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("CAMPAIGN_ABORTED")), "{action}");
+    }
     for _ in 0..5 {
         car.reboot(&world, 1_000).await;
     }
@@ -67,6 +92,11 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("campaign.created", "campaign/C3"),
         ("campaign.started", "campaign/C3"),
         ("update.cancel_asked", "campaign/C3/vehicle/V2"),
+        ("campaign.created", "campaign/C4"),
+        ("campaign.started", "campaign/C4"),
+        ("campaign.paused", "campaign/C4"),
+        ("campaign.resumed", "campaign/C4"),
+        ("campaign.aborted", "campaign/C4"),
         ("vehicle.released", "vehicle/V1"),
         ("token.created", "token/ci"),
         ("token.revoked", "token/ci"),
@@ -74,7 +104,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
     expected.insert(0, ("server", "vehicle.enrolled", "vehicle/V1"));
-    expected.insert(10, ("server", "vehicle.quarantined", "vehicle/V1"));
+    expected.insert(15, ("server", "vehicle.quarantined", "vehicle/V1"));
     assert_eq!(actions, expected);
 
     let changing: Vec<_> = routes::operations()
