@@ -16,8 +16,8 @@ pub(crate) struct BrokerRules {
     #[command(flatten)]
     operator: OperatorArgs,
     /// What the broker calls a server of Farrier: the common name of its certificate; can be given several times.
-    #[arg(long = "server", required = true)]
-    servers: Vec<String>,
+    #[arg(long = "node", required = true, value_name = "COMMON_NAME")]
+    nodes: Vec<String>,
     /// What all topics begin with.
     #[arg(long, default_value = "ota")]
     topic_prefix: String,
@@ -32,11 +32,11 @@ struct VehicleAnswer {
 impl BrokerRules {
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let topics = Topics::new(&self.topic_prefix)?;
-        for server in &self.servers {
+        for node in &self.nodes {
             // A line of its own would be a rule of its own.
             anyhow::ensure!(
-                !server.is_empty() && !server.chars().any(char::is_control),
-                "--server: expected the common name of a certificate, found {server:?}"
+                !node.is_empty() && !node.chars().any(char::is_control),
+                "--node: expected the common name of a certificate, found {node:?}"
             );
         }
         let vehicles: Vec<VehicleAnswer> = read(&Operator::new(&self.operator)?.list(&["vehicles"]).await?)?;
@@ -47,7 +47,7 @@ impl BrokerRules {
         if self.operator.json {
             return print_json(&as_json(&topics, &bindings));
         }
-        print(mosquitto(&topics, &self.servers, &bindings).trim_end())
+        print(mosquitto(&topics, &self.nodes, &bindings).trim_end())
     }
 }
 
@@ -63,13 +63,13 @@ fn as_json(topics: &Topics, bindings: &[Binding]) -> serde_json::Value {
 }
 
 /// As mosquitto's `acl_file` has it.
-fn mosquitto(topics: &Topics, servers: &[String], bindings: &[Binding]) -> String {
+fn mosquitto(topics: &Topics, nodes: &[String], bindings: &[Binding]) -> String {
     let mut rules =
         String::from("# Made by farrier broker-rules; after a change mosquitto has to get SIGHUP.\n");
-    for server in servers {
+    for node in nodes {
         let (up, down) = (topics.all_up(), topics.all_down());
         // Writing to a String cannot fail.
-        _ = write!(rules, "\nuser {server}\ntopic read {up}\ntopic write {down}\n");
+        _ = write!(rules, "\nuser {node}\ntopic read {up}\ntopic write {down}\n");
     }
     for binding in bindings {
         let (up, down) = (topics.all_up_of(binding), topics.down(binding));

@@ -237,3 +237,15 @@ fn report(error: &anyhow::Error) {
     // Where stderr is closed, nobody can be told.
     let _ = std::io::stderr().write_all(text.as_bytes());
 }
+
+#[cfg(test)]
+mod tests {
+    use clap::CommandFactory;
+
+    use super::*;
+
+    #[test]
+    fn the_options_of_every_command_fit_together() {
+        Cli::command().debug_assert();
+    }
+}
