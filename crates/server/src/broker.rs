@@ -153,9 +153,11 @@ impl BrokerLink {
         }
         // What comes from now on is another server's; what has come is taken and acknowledged, as far as time goes.
         client.unsubscribe(self.filter()).await.ok();
-        tokio::time::timeout(GOODBYE_TIMEOUT, &mut link).await.ok();
-        client.disconnect_now().await.ok();
-        tokio::time::timeout(GOODBYE_TIMEOUT, &mut link).await.ok();
+        let is_still_connected = tokio::time::timeout(GOODBYE_TIMEOUT, &mut link).await.is_err();
+        if is_still_connected {
+            client.disconnect_now().await.ok();
+            tokio::time::timeout(GOODBYE_TIMEOUT, link).await.ok();
+        }
         None
     }
 
