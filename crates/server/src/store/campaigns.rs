@@ -137,10 +137,13 @@ pub(crate) fn abort(tx: &Tx<'_>, name: &Text, aborted: &Aborted) -> Result<(), S
 }
 
 /// A campaign whose updates are to be looked at, and after which vehicle; claimed, none that another transaction is at.
+/// The claim leaves others free to refer to the campaign: a vehicle that it takes in meanwhile would wait for it, and it for
+/// the vehicle.
 pub(crate) fn claim_look(tx: &Tx<'_>) -> Result<Option<(Campaign, String)>, StoreError> {
     let sql = tx.one_of(
         "SELECT name, look_after FROM campaign WHERE look_after IS NOT NULL ORDER BY name LIMIT 1",
-        "SELECT name, look_after FROM campaign WHERE look_after IS NOT NULL ORDER BY name LIMIT 1 FOR UPDATE SKIP LOCKED",
+        "SELECT name, look_after FROM campaign WHERE look_after IS NOT NULL ORDER BY name LIMIT 1 \
+         FOR NO KEY UPDATE SKIP LOCKED",
     );
     let found = tx.row(sql, &[], |row| Ok((row.parsed(0, "a campaign name")?, row.text(1)?)))?;
     let Some((name, after)) = found else { return Ok(None) };
