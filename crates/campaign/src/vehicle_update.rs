@@ -264,7 +264,7 @@ pub enum Cancel {
 }
 
 /// What led to asking what the vehicle runs.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case", tag = "cause")]
 pub enum VerifyCause {
     /// The vehicle reported commit.

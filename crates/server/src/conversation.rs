@@ -20,6 +20,7 @@ use farrier_protocol::{
 use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::measurements;
+use crate::store::releases::KnownReleases;
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
@@ -36,6 +37,8 @@ pub(crate) struct Rules {
     pub(crate) deltas: DeltaSettings,
     /// Who enrols vehicles.
     pub(crate) enroll: Enroll,
+    /// The releases that were used; none changes once it is there.
+    pub(crate) releases: KnownReleases,
     /// What the paths of packages stand below.
     pub(crate) base_url: LongText,
     /// Largest range, in KiB, that one GET asks for.

@@ -139,9 +139,7 @@ pub(crate) fn run_due(
     for id in due {
         // The end of one update may have moved another of the same vehicle.
         let Some(update) = updates::by_id(tx, &id)? else { continue };
-        let Some(vehicle) = vehicles::by_id(tx, &update.vehicle_id)? else { continue };
-        let there = is_there(tx, rules, &vehicle.binding, now)?;
-        advance(tx, rules, update, Event::TimePassed, None, there, now)?;
+        advance(tx, rules, update, Event::TimePassed, None, now)?;
     }
     for vehicle in vehicles::claim_quarantine_due(tx, now, BATCH)? {
         if is_there(tx, rules, &vehicle.binding, now)? {

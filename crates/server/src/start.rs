@@ -35,6 +35,7 @@ use crate::pki::PkiError;
 use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
+use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, VehicleTls};
@@ -572,6 +573,7 @@ fn rules(
         settings: config.deadlines.clone(),
         deltas: config.deltas.clone(),
         enroll: config.enroll,
+        releases: KnownReleases::default(),
         base_url,
         max_kb_per_msg: config.max_kb_per_msg,
         failure_report: config.failure_report,

@@ -17,7 +17,7 @@ use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::Campaign;
 use crate::store::messages::RefusedMessage;
-use crate::store::releases::StoredImage;
+use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::security_events::{self, SecurityEvent};
 use crate::store::test_database::TestDatabase;
 use crate::store::updates::VehicleUpdate;
@@ -81,6 +81,7 @@ impl World {
             settings,
             deltas: DeltaSettings::default(),
             enroll,
+            releases: KnownReleases::default(),
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report: true,

@@ -66,6 +66,11 @@ pub enum WaitingOn {
         /// When the server gives up.
         until: UnixMillis,
     },
+    /// The next WakeUp: the server has given up asking what the vehicle runs, and asks anew when it hears it.
+    VehicleToTell {
+        /// What led to asking.
+        because: VerifyCause,
+    },
 }
 
 /// An answer that a vehicle owes.
@@ -143,12 +148,16 @@ impl WaitingOn {
                 "What the vehicle runs must be verified; it has to connect, the server gives up {}.",
                 told(*until, now)
             ),
+            Self::VehicleToTell { because } => format!(
+                "{}; the vehicle did not say in time what it runs, it is asked again at its next WakeUp.",
+                caused(because)
+            ),
         }
     }
 }
 
 impl State {
-    /// What this state waits for; `None` for final states.
+    /// What this state waits for; `None` where nothing more is to happen.
     pub fn waiting_on(&self) -> Option<WaitingOn> {
         match self {
             Self::Waiting { hold } => Some(match hold {
@@ -177,13 +186,13 @@ impl State {
             Self::RollingBack { deadline, .. } => {
                 Some(WaitingOn::Step { step: Operation::Rollback, until: *deadline, cancel_asked: false })
             }
+            Self::Unknown { cause, .. } => Some(WaitingOn::VehicleToTell { because: cause.clone() }),
             Self::Cancelled { .. }
             | Self::UpToDate
             | Self::Ineligible { .. }
             | Self::Succeeded { .. }
             | Self::RolledBack { .. }
-            | Self::Inconsistent { .. }
-            | Self::Unknown { .. } => None,
+            | Self::Inconsistent { .. } => None,
         }
     }
 
@@ -219,10 +228,6 @@ impl State {
                     found.join(", ")
                 )
             }
-            Self::Unknown { cause, .. } => format!(
-                "{}; the vehicle did not say in time what it runs, it is asked again at its next WakeUp.",
-                caused(cause)
-            ),
             // The states that wait have answered above.
             Self::Waiting { .. }
             | Self::CollectingVci { .. }
@@ -232,7 +237,8 @@ impl State {
             | Self::Installing(_)
             | Self::Committing(_)
             | Self::Verifying { .. }
-            | Self::RollingBack { .. } => String::new(),
+            | Self::RollingBack { .. }
+            | Self::Unknown { .. } => String::new(),
         }
     }
 }

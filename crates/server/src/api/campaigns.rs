@@ -15,7 +15,7 @@ use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, name, vehicle_id};
-use crate::conversation::{self, Rules, advance, take_in};
+use crate::conversation::{advance, take_in};
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
@@ -415,8 +415,7 @@ async fn give(
         stored_vehicles::lock(tx, &vehicle_id)?;
         let before = selected(tx, &campaign, &vehicle_id)?;
         let state_before = before.state.clone();
-        let there = is_there(tx, rules, &vehicle_id, now)?;
-        advance(tx, rules, before, order.event, None, there, now)?;
+        advance(tx, rules, before, order.event, None, now)?;
         let after = selected(tx, &campaign, &vehicle_id)?;
         if after.state == state_before {
             return Err(Problem::conflict("ORDER_REFUSED", order.refused));
@@ -439,11 +438,4 @@ fn selected(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId) -> Result<Vehi
     update.ok_or_else(|| {
         Problem::not_found("update", &format!("of vehicle {vehicle_id} in campaign {campaign}"))
     })
-}
-
-fn is_there(tx: &Tx<'_>, rules: &Rules, vehicle_id: &VehicleId, now: UnixMillis) -> Result<bool, Problem> {
-    match stored_vehicles::by_id(tx, vehicle_id)? {
-        Some(vehicle) => Ok(conversation::is_there(tx, rules, &vehicle.binding, now)?),
-        None => Ok(false),
-    }
 }

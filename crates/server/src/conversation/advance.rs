@@ -1,26 +1,31 @@
 //! Carries out what the campaign decides about vehicle updates: state, commands, what may be downloaded, and
 //! which update of a vehicle is next.
 
+use std::sync::Arc;
+
 use farrier_campaign::{Block, Context, Deltas, Event, State};
 use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
 use crate::store::campaigns::{Aborted, Campaign};
+use crate::store::releases::NamedRelease;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, releases, updates, vehicles};
+use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, updates, vehicles};
 
-/// Tells a vehicle update what happened, and carries out what follows. `cause` is the vehicle's message.
+/// Tells a vehicle update what happened, and carries out what follows. `cause` is the vehicle's message, where it is one:
+/// who has just spoken is there.
 pub(crate) fn advance(
     tx: &Tx<'_>,
     rules: &Rules,
     mut update: VehicleUpdate,
     event: Event<'_>,
     cause: Option<&MsgId>,
-    vehicle_there: bool,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let (vehicle, campaign, release) = surroundings(tx, &update)?;
+    let (vehicle, campaign, release) = surroundings(tx, rules, &update)?;
+    let vehicle_there =
+        cause.is_some() || matches!(event, Event::WokenUp) || is_there(tx, rules, &vehicle.binding, now)?;
     let mut settings = rules.settings.clone();
     settings.update_deadline_s = campaign.update_deadline_s.unwrap_or(settings.update_deadline_s);
     // Only a VCI is planned by.
@@ -98,12 +103,13 @@ pub(crate) fn advance(
 
 fn surroundings(
     tx: &Tx<'_>,
+    rules: &Rules,
     update: &VehicleUpdate,
-) -> Result<(Vehicle, Campaign, releases::NamedRelease), StoreError> {
+) -> Result<(Vehicle, Campaign, Arc<NamedRelease>), StoreError> {
     let absent = |expected| StoreError::Damaged { expected, found: format!("none for update {}", update.id) };
     let vehicle = vehicles::by_id(tx, &update.vehicle_id)?.ok_or_else(|| absent("a vehicle"))?;
     let campaign = campaigns::by_name(tx, &update.campaign)?.ok_or_else(|| absent("a campaign"))?;
-    let release = releases::by_name(tx, &campaign.release)?.ok_or_else(|| absent("a release"))?;
+    let release = rules.releases.get(tx, &campaign.release)?.ok_or_else(|| absent("a release"))?;
     Ok((vehicle, campaign, release))
 }
 
@@ -174,9 +180,8 @@ pub(crate) fn look_at_waiting(
     binding: &Binding,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    let there = is_there(tx, rules, binding, now)?;
     for update in updates::waiting_of_vehicle(tx, &binding.vehicle_id)? {
-        advance(tx, rules, update, Event::LookedAt, None, there, now)?;
+        advance(tx, rules, update, Event::LookedAt, None, now)?;
     }
     Ok(())
 }
@@ -195,8 +200,7 @@ pub(crate) fn look_at_campaign(
         Some(Aborted { reason, .. }) => Event::CancelAsked { reason: reason.clone() },
         None => Event::LookedAt,
     };
-    let there = is_there(tx, rules, &vehicle.binding, now)?;
-    advance(tx, rules, update, event, None, there, now)
+    advance(tx, rules, update, event, None, now)
 }
 
 /// A campaign takes in a vehicle, unless it has it already.
@@ -208,10 +212,7 @@ pub(crate) fn take_in(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     match updates::select(tx, campaign, &vehicle.binding.vehicle_id, now)? {
-        Some(update) => {
-            let there = is_there(tx, rules, &vehicle.binding, now)?;
-            advance(tx, rules, update, Event::LookedAt, None, there, now)
-        }
+        Some(update) => advance(tx, rules, update, Event::LookedAt, None, now),
         None => Ok(()),
     }
 }

@@ -110,7 +110,7 @@ fn told_late(
     };
     let Some(update_id) = command.update_id.as_ref().filter(|_| changes_ecus) else { return Ok(()) };
     match updates::by_id(tx, update_id)? {
-        Some(update) => advance(tx, rules, update, Event::ToldLate(word), Some(&message.msg_id), true, now),
+        Some(update) => advance(tx, rules, update, Event::ToldLate(word), Some(&message.msg_id), now),
         None => Ok(()),
     }
 }
@@ -143,7 +143,7 @@ impl Answer<'_> {
 
     fn advance_own(&self, event: Event<'_>) -> Result<(), StoreError> {
         match self.own_update()? {
-            Some(update) => advance(self.tx, self.rules, update, event, Some(self.msg_id), true, self.now),
+            Some(update) => advance(self.tx, self.rules, update, event, Some(self.msg_id), self.now),
             None => Ok(()),
         }
     }
@@ -153,15 +153,8 @@ impl Answer<'_> {
         let vehicle_id = &self.vehicle.binding.vehicle_id;
         vehicles::set_vci(self.tx, vehicle_id, vci, vci_digest(vci), self.now)?;
         for update in self.updates_that_learn()? {
-            advance(
-                self.tx,
-                self.rules,
-                update,
-                Event::OtherVciSeen(vci),
-                Some(self.msg_id),
-                true,
-                self.now,
-            )?;
+            let event = Event::OtherVciSeen(vci);
+            advance(self.tx, self.rules, update, event, Some(self.msg_id), self.now)?;
         }
         self.advance_own(Event::VciReceived(vci))?;
         let absent: Vec<_> =

@@ -92,7 +92,7 @@ pub(super) fn woken_up(
     let note = note_boot(tx, rules, vehicle, wake_up, now)?;
     take_into_open_campaigns(tx, vehicle, now)?;
     for update in updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)? {
-        advance(tx, rules, update, Event::WokenUp, None, true, now)?;
+        advance(tx, rules, update, Event::WokenUp, None, now)?;
     }
     ask_for_inventory(tx, vehicle, wake_up, rules, now)?;
     Ok(note)

@@ -18,7 +18,7 @@ use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::in_memory::InMemory;
 use crate::store::packages::Grant;
-use crate::store::releases::StoredImage;
+use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::updates::VehicleUpdate;
 use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, updates, vehicles};
 use crate::testbed::{START, text};
@@ -78,6 +78,7 @@ impl<'s> World<'s> {
             settings: Settings::default(),
             deltas: DeltaSettings { at_most_percent: 0, ..DeltaSettings::default() },
             enroll: Enroll::Auto,
+            releases: KnownReleases::default(),
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report,
@@ -443,10 +444,9 @@ impl<'s> World<'s> {
 
     fn order(&mut self, vehicle: usize, version: u8, event: Event<'_>) {
         let vehicle_id = self.gateways[vehicle].binding.vehicle_id.clone();
-        let there = self.server.lines[vehicle].is_some();
         self.job(true, |tx, rules, now| {
             match updates::of_vehicle_in(tx, &campaign_name(version), &vehicle_id)? {
-                Some(update) => advance(tx, rules, update, event, None, there, now),
+                Some(update) => advance(tx, rules, update, event, None, now),
                 None => Ok(()),
             }
         });

@@ -1,10 +1,13 @@
 //! Images and the releases that they belong to.
 
+use std::collections::BTreeMap;
+use std::sync::{Arc, Mutex};
+
 use data_encoding::HEXLOWER;
 use farrier_campaign::{Image, Release};
 use farrier_protocol::{Sha256, Text, UnixMillis};
 
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, locked};
 
 /// An image whose bytes are in the artifacts' folder.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -86,6 +89,28 @@ pub(crate) fn by_name(tx: &Tx<'_>, name: &Text) -> Result<Option<NamedRelease>, 
     let release = Release::new(images)
         .map_err(|error| StoreError::Damaged { expected: "a release", found: error.to_string() })?;
     Ok(Some(NamedRelease { name: name.clone(), created_at, release }))
+}
+
+/// Releases that were read once: none changes, and each step of each vehicle update asks for one.
+#[derive(Default)]
+pub(crate) struct KnownReleases(Mutex<BTreeMap<Text, Arc<NamedRelease>>>);
+
+impl KnownReleases {
+    /// More are forgotten all at once.
+    const MOST: usize = 64;
+
+    pub(crate) fn get(&self, tx: &Tx<'_>, name: &Text) -> Result<Option<Arc<NamedRelease>>, StoreError> {
+        if let Some(known) = locked(&self.0).get(name) {
+            return Ok(Some(Arc::clone(known)));
+        }
+        let Some(release) = by_name(tx, name)?.map(Arc::new) else { return Ok(None) };
+        let mut known = locked(&self.0);
+        if known.len() >= Self::MOST {
+            known.clear();
+        }
+        known.insert(name.clone(), Arc::clone(&release));
+        Ok(Some(release))
+    }
 }
 
 fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {

@@ -72,7 +72,7 @@ async fn a_vehicle_can_be_rolled_back_while_its_campaign_is_paused() {
     let update = car.update(&world, "C2").await;
     let event = farrier_campaign::Event::RollbackAsked;
     world
-        .write(move |tx, rules, now| crate::conversation::advance(tx, rules, update, event, None, true, now))
+        .write(move |tx, rules, now| crate::conversation::advance(tx, rules, update, event, None, now))
         .await;
     assert_eq!(car.state(&world).await, "rolling_back");
 }

@@ -194,7 +194,7 @@ async fn a_cancelled_update_is_cancelled_when_the_vehicle_says_so() {
     let (car, command) = downloading(&world).await;
     let cancel = |reason: &str| Event::CancelAsked { reason: reason.parse().unwrap() };
     let (update, event) = (car.update(&world, "C2").await, cancel("wrong image"));
-    world.write(move |tx, rules, now| advance(tx, rules, update, event, None, true, now)).await;
+    world.write(move |tx, rules, now| advance(tx, rules, update, event, None, now)).await;
     let asked = car.command(&world, MessageType::CancelUpdate).await;
     let ServerBody::CancelUpdate(body) = &asked.body else { panic!("{asked:?}") };
     assert_eq!(body.reason.as_str(), "wrong image");
@@ -301,9 +301,7 @@ async fn only_the_update_that_was_installed_last_can_be_undone() {
     car.answer_vci(&world).await;
     for (campaign, expected) in [("C2", "succeeded"), ("C3", "rolling_back")] {
         let update = car.update(&world, campaign).await;
-        world
-            .write(move |tx, rules, now| advance(tx, rules, update, Event::RollbackAsked, None, true, now))
-            .await;
+        world.write(move |tx, rules, now| advance(tx, rules, update, Event::RollbackAsked, None, now)).await;
         assert_eq!(car.update(&world, campaign).await.state.name(), expected);
     }
 }
@@ -316,9 +314,7 @@ async fn a_succeeded_update_can_be_undone() {
     car.versions = vec!["2", "2"];
     car.answer_vci(&world).await;
     let update = car.update(&world, "C2").await;
-    world
-        .write(move |tx, rules, now| advance(tx, rules, update, Event::RollbackAsked, None, true, now))
-        .await;
+    world.write(move |tx, rules, now| advance(tx, rules, update, Event::RollbackAsked, None, now)).await;
     let undo = car.command(&world, MessageType::StartRollback).await;
     assert_eq!(car.state(&world).await, "rolling_back");
     assert_eq!(car.report(&world, undo.msg_id.as_str(), "rollback").await, Receipt::Accepted);
