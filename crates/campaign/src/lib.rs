@@ -1,16 +1,21 @@
-//! Who gets what and when: releases, the plan of one vehicle, the vehicle update of protocol.md §8, boot loops.
+//! Who gets what and when: releases, the plan of one vehicle, the vehicle update of protocol.md §8, boot loops,
+//! selections of vehicles.
 //! Pure: values and `now` come in, decisions go out; sending, storing and waiting are the server's.
 
 mod boot_loop;
 mod delta;
 mod plan;
 mod release;
+mod selection;
 mod settings;
 mod vehicle_update;
+mod version_key;
 
 pub use boot_loop::*;
 pub use delta::*;
 pub use plan::*;
 pub use release::*;
+pub use selection::*;
 pub use settings::*;
 pub use vehicle_update::*;
+pub use version_key::*;
