@@ -12,8 +12,7 @@ fn text(value: &str) -> Text {
 }
 
 fn release() -> Release {
-    let image =
-        Image { hw_part_no: text("HW"), version: text("2"), sha256: Sha256::of(b"image"), size_bytes: 5 };
+    let image = Image::new(text("HW"), text("2"), Sha256::of(b"image"), 5);
     Release::new(vec![image]).unwrap()
 }
 
