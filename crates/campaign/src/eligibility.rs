@@ -268,3 +268,6 @@ impl<'a> Judge<'a> {
         places.map(|(found, named)| found.cmp(&named))
     }
 }
+
+#[cfg(test)]
+mod tests;

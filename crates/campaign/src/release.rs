@@ -258,3 +258,6 @@ impl Release {
         self.install_levels.get(hw_part_no).copied().unwrap_or(0)
     }
 }
+
+#[cfg(test)]
+mod tests;
