@@ -4,18 +4,25 @@
 
 mod boot_loop;
 mod delta;
+mod eligibility;
+mod ineligible_reason;
 mod plan;
 mod release;
+mod rules;
 mod selection;
 mod settings;
 mod vehicle_update;
+mod version;
 mod version_key;
 
 pub use boot_loop::*;
 pub use delta::*;
+pub use ineligible_reason::*;
 pub use plan::*;
 pub use release::*;
+pub use rules::*;
 pub use selection::*;
 pub use settings::*;
 pub use vehicle_update::*;
+pub use version::*;
 pub use version_key::*;

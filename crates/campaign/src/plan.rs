@@ -2,10 +2,12 @@
 
 use std::collections::BTreeSet;
 
-use farrier_protocol::{Condition, EcuEntry, EcuId, MessageType, PkgId, SendVci, Sha256, Text, VciField};
+use farrier_protocol::{Condition, EcuEntry, EcuId, PkgId, SendVci, Sha256, Text, VciField};
 use serde::{Deserialize, Serialize};
 
 use crate::delta::Deltas;
+use crate::eligibility::{self, Outlook};
+use crate::ineligible_reason::IneligibleReason;
 use crate::release::{Image, Release};
 
 /// The software update packages of one vehicle, one per ECU that needs one.
@@ -91,55 +93,6 @@ pub enum Evaluation {
     Ineligible(Vec<IneligibleReason>),
 }
 
-/// Why a vehicle cannot get a release.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
-#[serde(rename_all = "snake_case", tag = "reason")]
-pub enum IneligibleReason {
-    /// None of its ECUs has hardware of the release.
-    NoMatchingHardware,
-    /// An ECU does not say what hardware it is.
-    HardwareUnknown {
-        /// The ECU.
-        ecu_id: EcuId,
-    },
-    /// An ECU with hardware of the release does not say what it runs.
-    VersionUnknown {
-        /// The ECU.
-        ecu_id: EcuId,
-    },
-    /// The gateway could not collect a whole inventory, however often it was asked.
-    InventoryIncomplete {
-        /// The ECUs that did not answer.
-        failed_ecus: Vec<EcuId>,
-    },
-    /// The gateway does not know a command.
-    CommandUnsupported {
-        /// The `type` of the command.
-        command: MessageType,
-    },
-    /// The gateway rejects packages of the plan as deltas although they are none.
-    PlanRejected,
-}
-
-impl IneligibleReason {
-    /// The reason as part of a sentence for people.
-    pub fn phrase(&self) -> String {
-        match self {
-            Self::NoMatchingHardware => "no ECU has hardware of this release".to_owned(),
-            Self::HardwareUnknown { ecu_id } => format!("ECU {ecu_id} does not report its hw_part_no"),
-            Self::VersionUnknown { ecu_id } => format!("ECU {ecu_id} does not report its sw_version"),
-            Self::InventoryIncomplete { failed_ecus } if failed_ecus.is_empty() => {
-                "the gateway could not collect its inventory".to_owned()
-            }
-            Self::InventoryIncomplete { failed_ecus } => {
-                format!("the gateway could not collect the inventory of {}", listed(failed_ecus))
-            }
-            Self::CommandUnsupported { command } => format!("the gateway does not know {}", command.name()),
-            Self::PlanRejected => "the gateway rejects the planned packages".to_owned(),
-        }
-    }
-}
-
 /// Joins names for people.
 pub(crate) fn listed(names: &[EcuId]) -> String {
     names.iter().map(EcuId::as_str).collect::<Vec<_>>().join(", ")
@@ -173,37 +126,26 @@ pub const READINESS_CONDITIONS: [Condition; 9] = [
 ];
 
 /// Decides what a vehicle needs from a release: each ECU with hardware of the release that runs another version,
-/// as a delta where one from that version is clearly smaller.
+/// as a delta where one from that version is clearly smaller; or every reason why it cannot get the release.
 pub fn evaluate(vci: &SendVci, release: &Release, deltas: Deltas<'_>) -> Evaluation {
-    let mut reasons = Vec::new();
-    let mut matching = false;
-    let mut outdated: Vec<(&EcuEntry, &Image, &Text)> = Vec::new();
-    for ecu in &vci.ecu_inventory {
-        let Some(hw_part_no) = &ecu.hw_part_no else {
-            reasons.push(IneligibleReason::HardwareUnknown { ecu_id: ecu.ecu_id.clone() });
-            continue;
-        };
-        let Some(image) = release.image_for(hw_part_no) else { continue };
-        matching = true;
-        match &ecu.sw_version {
-            None => reasons.push(IneligibleReason::VersionUnknown { ecu_id: ecu.ecu_id.clone() }),
-            Some(version) if *version != image.version => outdated.push((ecu, image, version)),
-            Some(_) => {}
-        }
-    }
-    if !matching {
-        reasons.push(IneligibleReason::NoMatchingHardware);
-    }
-    match (reasons.is_empty(), outdated.is_empty()) {
+    let outlooks: Vec<_> = vci.ecu_inventory.iter().map(|ecu| Outlook::of(ecu, vci, release)).collect();
+    let updates: Vec<_> = outlooks
+        .iter()
+        .filter_map(|outlook| outlook.update().map(|(image, running)| (outlook.ecu, image, running)))
+        .collect();
+    let reasons = eligibility::reasons(outlooks, vci, release);
+    match (reasons.is_empty(), updates.is_empty()) {
         (false, _) => Evaluation::Ineligible(reasons),
         (true, true) => Evaluation::UpToDate,
-        (true, false) => Evaluation::Eligible(plan(&outdated, deltas)),
+        (true, false) => Evaluation::Eligible(plan(&updates, release, deltas)),
     }
 }
 
-fn plan(outdated: &[(&EcuEntry, &Image, &Text)], deltas: Deltas<'_>) -> Plan {
+fn plan(outdated: &[(&EcuEntry, &Image, &Text)], release: &Release, deltas: Deltas<'_>) -> Plan {
     let assigned = |ecu: &EcuEntry| ecu.functional_group.index.filter(|index| *index > 0).map(u64::from);
     let last = outdated.iter().filter_map(|(ecu, _, _)| assigned(ecu)).max().unwrap_or(0).saturating_add(1);
+    // A whole round of indices for each level, so that within it every controller works its ECUs in sequence.
+    let before = |image: &Image| release.install_level(&image.hw_part_no).saturating_mul(last);
     let mut names = BTreeSet::new();
     let packages = outdated
         .iter()
@@ -219,7 +161,7 @@ fn plan(outdated: &[(&EcuEntry, &Image, &Text)], deltas: Deltas<'_>) -> Plan {
             size_bytes: delta.map_or(image.size_bytes, |delta| delta.size_bytes),
             image_sha256: image.sha256,
             image_size_bytes: image.size_bytes,
-            install_order: assigned(ecu).unwrap_or(last),
+            install_order: before(image).saturating_add(assigned(ecu).unwrap_or(last)),
         })
         .collect();
     Plan { packages }

@@ -107,7 +107,7 @@ pub enum EcuTest {
         /// On which side it must be.
         order: VersionOrder,
         /// Of which version.
-        than: Version,
+        than: SortableVersion,
     },
 }
 
@@ -147,12 +147,12 @@ impl VersionOrder {
 
 /// A text that is a version, so that others can be compared with it.
 #[derive(Debug, Clone, PartialEq, Eq)]
-pub struct Version {
+pub struct SortableVersion {
     text: Text,
     key: String,
 }
 
-impl Version {
+impl SortableVersion {
     /// The version that this text is, if it is one.
     pub fn new(text: Text) -> Option<Self> {
         version_key(text.as_str()).map(|key| Self { text, key })

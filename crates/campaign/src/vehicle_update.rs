@@ -51,7 +51,8 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::delta::Deltas;
-use crate::plan::{Evaluation, FoundVersion, IneligibleReason, Plan, Verdict, evaluate, running, verdict};
+use crate::ineligible_reason::IneligibleReason;
+use crate::plan::{Evaluation, FoundVersion, Plan, Verdict, evaluate, running, verdict};
 use crate::release::Release;
 use crate::settings::Settings;
 

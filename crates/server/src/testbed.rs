@@ -138,7 +138,7 @@ impl World {
             let sha256 = Sha256::of(version.as_str().as_bytes());
             let image = StoredImage { sha256, size_bytes: 1_000, signature: vec![0x30, 1] };
             releases::put_image(tx, &image, now)?;
-            let image = Image { hw_part_no: text("HW-1"), version, sha256, size_bytes: 1_000 };
+            let image = Image::new(text("HW-1"), version, sha256, 1_000);
             releases::create(tx, &name, &Release::new(vec![image]).unwrap(), now)
         })
         .await;

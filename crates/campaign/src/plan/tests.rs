@@ -35,11 +35,8 @@ fn vci(ecus: Vec<EcuEntry>) -> SendVci {
 }
 
 fn release(images: &[(&str, &str)]) -> Release {
-    let image = |(hardware, version): &(&str, &str)| Image {
-        hw_part_no: text(hardware),
-        version: text(version),
-        sha256: Sha256::of(hardware.as_bytes()),
-        size_bytes: 1_000,
+    let image = |(hardware, version): &(&str, &str)| {
+        Image::new(text(hardware), text(version), Sha256::of(hardware.as_bytes()), 1_000)
     };
     Release::new(images.iter().map(image).collect()).unwrap()
 }

@@ -5,8 +5,8 @@ use farrier_protocol::Text;
 use super::fields::{TAG, names, nearest};
 use super::lexer::{Lexer, Token, shortened};
 use super::{
-    EcuField, EcuTest, QueryError, Selection, TextTest, VehicleField, VehicleTest, Version, VersionField,
-    VersionOrder,
+    EcuField, EcuTest, QueryError, Selection, SortableVersion, TextTest, VehicleField, VehicleTest,
+    VersionField, VersionOrder,
 };
 
 /// Bytes of a query, as it was written and in its canonical form.
@@ -261,11 +261,11 @@ impl<'q> Parser<'q> {
         Ok(text)
     }
 
-    fn version(&mut self) -> Result<Version, QueryError> {
+    fn version(&mut self) -> Result<SortableVersion, QueryError> {
         let position = self.position;
         let text = self.text()?;
         let found = format!("\"{}\"", shortened(text.as_str()));
-        Version::new(text).ok_or_else(|| {
+        SortableVersion::new(text).ok_or_else(|| {
             let expected = "a version of dotted numbers, such as \"3.2.6\" or \"3.2.6-rc.1\"";
             QueryError::new(self.query, position, expected, found)
         })

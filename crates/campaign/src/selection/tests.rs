@@ -24,7 +24,11 @@ fn ecu(field: EcuField, value: &str) -> EcuTest {
 }
 
 fn version(order: VersionOrder, than: &str) -> EcuTest {
-    EcuTest::Version { field: VersionField::SwVersion, order, than: Version::new(text(than)).unwrap() }
+    EcuTest::Version {
+        field: VersionField::SwVersion,
+        order,
+        than: SortableVersion::new(text(than)).unwrap(),
+    }
 }
 
 const EXAMPLE: &str = r#"region = "KR" and ecu.hw_part_no = "HW-PT-0001" and ecu.sw_version < "3.2.6" and not tag = "prototype""#;
@@ -401,7 +405,7 @@ fn ecu_tests() -> impl Strategy<Value = EcuTest> {
     prop_oneof![
         of_texts.prop_map(|(field, test)| EcuTest::Text { field, test }),
         of_versions.prop_map(|(field, order, than)| {
-            EcuTest::Version { field, order, than: Version::new(text(&than)).unwrap() }
+            EcuTest::Version { field, order, than: SortableVersion::new(text(&than)).unwrap() }
         }),
     ]
 }

@@ -4,6 +4,7 @@ use proptest::prelude::*;
 use super::*;
 use crate::delta::DeltaSettings;
 use crate::release::Image;
+use crate::version::VersionScheme;
 
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
@@ -12,8 +13,7 @@ fn text(value: &str) -> Text {
 }
 
 fn release() -> Release {
-    let image =
-        Image { hw_part_no: text("HW"), version: text("2"), sha256: Sha256::of(b"image"), size_bytes: 5 };
+    let image = Image::new(text("HW"), text("2"), Sha256::of(b"image"), 5);
     Release::new(vec![image]).unwrap()
 }
 
@@ -625,7 +625,52 @@ fn every_state() -> Vec<State> {
             retry_at: NOW,
             replans: 1,
         },
+        State::Ineligible { reasons: reasons_of_rules() },
     ]
+}
+
+fn reasons_of_rules() -> Vec<IneligibleReason> {
+    let ecu_id: EcuId = "e1".parse().unwrap();
+    let found = FoundVersion { ecu_id: ecu_id.clone(), version: Some(text("1")) };
+    vec![
+        IneligibleReason::NoFittingImage { ecu_id: ecu_id.clone(), supplier: Some(text("S")), region: None },
+        IneligibleReason::Downgrade { ecu_id: ecu_id.clone(), running: text("3"), offered: text("2") },
+        IneligibleReason::VersionNotInScheme {
+            ecu_id: ecu_id.clone(),
+            found: text("x"),
+            scheme: VersionScheme::Semver,
+        },
+        IneligibleReason::NeedNotMet { hw_part_no: text("HW"), at_least: text("2"), found: vec![found] },
+        IneligibleReason::Conflict {
+            ecu_id: ecu_id.clone(),
+            hw_part_no: text("HW"),
+            version: Some(text("1")),
+            from: None,
+            to: Some(text("1")),
+        },
+        IneligibleReason::BootloaderTooOld { ecu_id: ecu_id.clone(), found: None, at_least: text("2") },
+        IneligibleReason::EarlierVersionNotAllowed { ecu_id, running: text("1"), allowed: vec![text("0")] },
+        IneligibleReason::TogetherIncomplete {
+            hw_part_nos: vec![text("HW"), text("HW-2")],
+            missing: vec![text("HW-2")],
+        },
+    ]
+}
+
+#[test]
+fn the_code_of_a_reason_is_its_stored_name() {
+    let others = [
+        IneligibleReason::NoMatchingHardware,
+        IneligibleReason::HardwareUnknown { ecu_id: "e1".parse().unwrap() },
+        IneligibleReason::VersionUnknown { ecu_id: "e1".parse().unwrap() },
+        IneligibleReason::InventoryIncomplete { failed_ecus: vec![] },
+        IneligibleReason::CommandUnsupported { command: MessageType::RequestVci },
+        IneligibleReason::PlanRejected,
+    ];
+    for reason in reasons_of_rules().into_iter().chain(others) {
+        let stored = serde_json::to_value(&reason).unwrap();
+        assert_eq!(stored["reason"].as_str().unwrap().to_uppercase(), reason.code());
+    }
 }
 
 #[test]

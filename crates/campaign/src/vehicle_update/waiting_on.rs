@@ -7,7 +7,8 @@ use serde::{Deserialize, Serialize};
 use super::{
     Block, Cancel, DeferredBy, Execution, Hold, PauseReason, PursuitStep, State, VciPursuit, VerifyCause,
 };
-use crate::plan::{FoundVersion, IneligibleReason, listed};
+use crate::ineligible_reason::IneligibleReason;
+use crate::plan::{FoundVersion, listed};
 
 /// What a vehicle update waits for.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]

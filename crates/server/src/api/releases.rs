@@ -142,7 +142,7 @@ fn release(tx: &Tx<'_>, images: Vec<NewImage>) -> Result<Release, Problem> {
                 format!("Image {sha256} is not there; upload it first (PUT /api/v1/images/{sha256})."),
             )
         })?;
-        known.push(Image { hw_part_no, version, sha256, size_bytes: stored.size_bytes });
+        known.push(Image::new(hw_part_no, version, sha256, stored.size_bytes));
     }
     Release::new(known).map_err(|error| Problem::invalid(format!("images: {error}.")))
 }

@@ -79,7 +79,7 @@ impl Workshop {
         self.world
             .write(move |tx, rules, now| {
                 releases::put_image(tx, &StoredImage { sha256, size_bytes, signature: vec![0x30, 1] }, now)?;
-                let image = Image { hw_part_no: text("HW-1"), version, sha256, size_bytes };
+                let image = Image::new(text("HW-1"), version, sha256, size_bytes);
                 let release = Release::new(vec![image]).unwrap();
                 releases::create(tx, &name, &release, now)?;
                 deltas::want_from_newest(tx, &release, rules.deltas.bases_per_image, now)

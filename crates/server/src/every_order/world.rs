@@ -579,7 +579,7 @@ fn release(tx: &Tx<'_>, version: u8, now: UnixMillis) -> Result<(), StoreError> 
     let sha256 = Sha256::of(&[version]);
     releases::put_image(tx, &StoredImage { sha256, size_bytes: 1_000, signature: vec![0x30, 1] }, now)?;
     let version = text(&version.to_string());
-    let image = Image { hw_part_no: text(HARDWARE), version: version.clone(), sha256, size_bytes: 1_000 };
+    let image = Image::new(text(HARDWARE), version.clone(), sha256, 1_000);
     releases::create(tx, &version, &Release::new(vec![image]).unwrap(), now)
 }
 

@@ -114,12 +114,12 @@ impl KnownReleases {
 }
 
 fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {
-    Ok(Image {
-        hw_part_no: row.parsed(0, "a hardware part number")?,
-        version: row.parsed(1, "a version")?,
-        sha256: row.parsed(2, "a digest")?,
-        size_bytes: row.count(3)?,
-    })
+    Ok(Image::new(
+        row.parsed(0, "a hardware part number")?,
+        row.parsed(1, "a version")?,
+        row.parsed(2, "a digest")?,
+        row.count(3)?,
+    ))
 }
 
 /// The names of releases after a name.
