@@ -1,5 +1,5 @@
 //! Who gets what and when: releases, the plan of one vehicle, the vehicle update of protocol.md §8, boot loops,
-//! selections of vehicles.
+//! selections of vehicles, the rollout of a campaign.
 //! Pure: values and `now` come in, decisions go out; sending, storing and waiting are the server's.
 
 mod boot_loop;
@@ -8,6 +8,7 @@ mod eligibility;
 mod ineligible_reason;
 mod plan;
 mod release;
+mod rollout;
 mod rules;
 mod selection;
 mod settings;
@@ -20,6 +21,7 @@ pub use delta::*;
 pub use ineligible_reason::*;
 pub use plan::*;
 pub use release::*;
+pub use rollout::*;
 pub use rules::*;
 pub use selection::*;
 pub use settings::*;

@@ -59,10 +59,12 @@ use crate::settings::Settings;
 mod before_download;
 mod execution;
 mod pursuit;
+mod standing;
 mod verification;
 mod waiting_on;
 
 pub use pursuit::{PauseReason, PursuitStep, VciPursuit};
+pub use standing::Standing;
 pub use verification::{Alarm, LateWord};
 pub use waiting_on::{Answer, WaitingOn};
 
@@ -211,14 +213,50 @@ pub enum Block {
     CampaignPaused,
     /// An operator has ended the campaign.
     CampaignAborted,
+    /// The campaign has stopped by its rule.
+    CampaignStopped,
+    /// The vehicle's wave is not open.
+    WaveNotOpen {
+        /// The wave, from 1.
+        wave: u32,
+    },
+    /// As many vehicles of the campaign are under way as may be at once.
+    NoPlace {
+        /// How many may.
+        vehicles_at_once: u64,
+    },
+    /// As many updates of the campaign have begun as may in a minute.
+    NoStart {
+        /// How many may.
+        starts_per_minute: u64,
+        /// When others may.
+        until: UnixMillis,
+    },
 }
 
 impl Block {
     /// Whether it is a matter of the campaign, which keeps no operator from rolling a vehicle back.
     fn is_of_the_campaign(&self) -> bool {
         match self {
-            Self::CampaignPaused | Self::CampaignAborted => true,
+            Self::CampaignPaused
+            | Self::CampaignAborted
+            | Self::CampaignStopped
+            | Self::WaveNotOpen { .. }
+            | Self::NoPlace { .. }
+            | Self::NoStart { .. } => true,
             Self::OtherUpdate { .. } | Self::Quarantine => false,
+        }
+    }
+
+    /// Whether it is the campaign's gate, at which vehicles wait for each other.
+    fn is_gate(&self) -> bool {
+        match self {
+            Self::WaveNotOpen { .. } | Self::NoPlace { .. } | Self::NoStart { .. } => true,
+            Self::OtherUpdate { .. }
+            | Self::Quarantine
+            | Self::CampaignPaused
+            | Self::CampaignAborted
+            | Self::CampaignStopped => false,
         }
     }
 }
@@ -492,6 +530,11 @@ impl State {
     /// Whether the update has begun and is not over: a vehicle is in one such update at most.
     pub fn is_active(&self) -> bool {
         !self.is_final() && !matches!(self, Self::Waiting { .. })
+    }
+
+    /// Whether the vehicle waits at its campaign's gate.
+    pub fn waits_at_gate(&self) -> bool {
+        matches!(self, Self::Waiting { hold: Hold::Blocked(block) } if block.is_gate())
     }
 
     /// Whether the vehicle may fetch the plan's packages.

@@ -626,6 +626,10 @@ fn every_state() -> Vec<State> {
             replans: 1,
         },
         State::Ineligible { reasons: reasons_of_rules() },
+        State::Waiting { hold: Hold::Blocked(Block::CampaignStopped) },
+        State::Waiting { hold: Hold::Blocked(Block::WaveNotOpen { wave: 2 }) },
+        State::Waiting { hold: Hold::Blocked(Block::NoPlace { vehicles_at_once: 10 }) },
+        State::Waiting { hold: Hold::Blocked(Block::NoStart { starts_per_minute: 4, until: NOW }) },
     ]
 }
 

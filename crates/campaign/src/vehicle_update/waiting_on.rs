@@ -37,6 +37,25 @@ pub enum WaitingOn {
     CampaignPaused,
     /// The server, which is about to end this update with its campaign.
     CampaignAborted,
+    /// An operator to look at a campaign that has stopped by its rule, and to resume it.
+    CampaignStopped,
+    /// The opening of the vehicle's wave.
+    WaveToOpen {
+        /// The wave, from 1.
+        wave: u32,
+    },
+    /// Another vehicle of the campaign to end.
+    Place {
+        /// How many may be under way at once.
+        vehicles_at_once: u64,
+    },
+    /// The next minute.
+    StartsPerMinute {
+        /// How many updates may begin in one.
+        starts_per_minute: u64,
+        /// When it begins.
+        until: UnixMillis,
+    },
     /// An answer that the vehicle owes.
     Answer(Answer),
     /// The time at which the VCI is asked for again.
@@ -109,6 +128,22 @@ impl WaitingOn {
                 "The campaign is paused; the update goes on when an operator resumes it.".to_owned()
             }
             Self::CampaignAborted => "The campaign was aborted; the update ends in a moment.".to_owned(),
+            Self::CampaignStopped => {
+                "The campaign has stopped by its rule; the update goes on when an operator has looked \
+                 at it and resumes it."
+                    .to_owned()
+            }
+            Self::WaveToOpen { wave } => {
+                format!("The vehicle is in wave {wave}, which is not open yet.")
+            }
+            Self::Place { vehicles_at_once } => format!(
+                "As many vehicles are being updated as the campaign lets at once ({vehicles_at_once}); it goes on when \
+                 one of them ends."
+            ),
+            Self::StartsPerMinute { starts_per_minute, until } => format!(
+                "As many updates have begun as the campaign lets in a minute ({starts_per_minute}); it goes on {}.",
+                told(*until, now)
+            ),
             Self::Answer(answer) => format!(
                 "{} was sent; the answer is waited for until its deadline {}.",
                 answer.to.name(),
@@ -171,6 +206,14 @@ impl State {
                 Hold::Blocked(Block::Quarantine) => WaitingOn::Quarantine,
                 Hold::Blocked(Block::CampaignPaused) => WaitingOn::CampaignPaused,
                 Hold::Blocked(Block::CampaignAborted) => WaitingOn::CampaignAborted,
+                Hold::Blocked(Block::CampaignStopped) => WaitingOn::CampaignStopped,
+                Hold::Blocked(Block::WaveNotOpen { wave }) => WaitingOn::WaveToOpen { wave: *wave },
+                Hold::Blocked(Block::NoPlace { vehicles_at_once }) => {
+                    WaitingOn::Place { vehicles_at_once: *vehicles_at_once }
+                }
+                Hold::Blocked(Block::NoStart { starts_per_minute, until }) => {
+                    WaitingOn::StartsPerMinute { starts_per_minute: *starts_per_minute, until: *until }
+                }
             }),
             Self::CollectingVci { pursuit, .. } => Some(pursued(pursuit, None)),
             Self::CheckingReadiness { asked_until, .. } => Some(WaitingOn::Answer(Answer {
