@@ -7,8 +7,11 @@ use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+mod rollout;
+
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{plain, print, print_json, table, thousands};
+use rollout::RolloutArgs;
 
 /// How often a watched campaign is asked for.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -33,6 +36,13 @@ enum Command {
         /// A vehicle that it takes in; can be given several times. Without it: every enrolled vehicle, later ones too.
         #[arg(long = "vehicle", value_name = "VEHICLE")]
         vehicles: Vec<String>,
+        #[command(flatten)]
+        rollout: RolloutArgs,
+    },
+    /// Open the next wave of a campaign, whatever else it waits for.
+    OpenWave {
+        /// Name of the campaign.
+        name: String,
     },
     /// Start a campaign.
     Start {
@@ -44,7 +54,7 @@ enum Command {
         /// Name of the campaign.
         name: String,
     },
-    /// Let a paused campaign go on.
+    /// Let a campaign go on that is paused, or that has stopped by its rule: the failures so far stop it no more.
     Resume {
         /// Name of the campaign.
         name: String,
@@ -82,6 +92,21 @@ pub(crate) struct CampaignAnswer {
     pub(crate) ended: u64,
     #[serde(default)]
     pub(crate) abort_reason: Option<String>,
+    #[serde(default)]
+    stop_sentence: Option<String>,
+    #[serde(default)]
+    waves: Vec<Wave>,
+}
+
+#[derive(Deserialize)]
+struct Wave {
+    wave: u32,
+    is_open: bool,
+    vehicles: u64,
+    under_way: u64,
+    at_release: u64,
+    failed: u64,
+    left_out: u64,
 }
 
 impl CampaignAnswer {
@@ -111,7 +136,12 @@ impl Campaign {
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::Create { name, release, vehicles } => create(&operator, name, release, vehicles).await?,
+            Command::Create { name, release, vehicles, rollout } => {
+                create(&operator, name, release, vehicles, rollout.body()?).await?
+            }
+            Command::OpenWave { name } => {
+                operator.post(&["campaigns", name, "open-wave"], &json!({})).await?
+            }
             Command::Start { name } => start(&operator, name).await?,
             Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,
             Command::Resume { name } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
@@ -135,6 +165,9 @@ impl Campaign {
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
+            Command::OpenWave { name } => print(&format!(
+                "The next wave of campaign {name} opens in a moment. Follow it: farrier campaign show {name} --watch"
+            )),
             Command::Start { name } => {
                 print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
             }
@@ -182,10 +215,14 @@ pub(crate) async fn create(
     name: &str,
     release: &str,
     vehicles: &[String],
+    rollout: Option<Value>,
 ) -> anyhow::Result<Value> {
     let mut body = json!({ "name": name, "release": release });
     if let (false, Some(fields)) = (vehicles.is_empty(), body.as_object_mut()) {
         fields.insert("vehicles".to_owned(), json!(vehicles));
+    }
+    if let (Some(rollout), Some(fields)) = (rollout, body.as_object_mut()) {
+        fields.insert("rollout".to_owned(), rollout);
     }
     Ok(operator.post(&["campaigns"], &body).await?)
 }
@@ -213,9 +250,24 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
     let name = plain(&campaign.name);
     match (campaign.state.as_str(), &campaign.abort_reason) {
         ("draft", _) => text.push_str(&format!("\nNext: farrier campaign start {name}")),
+        ("stopped", _) => text.push_str(&format!(
+            "\nStopped by its rule: {}\nLook at what failed; it goes on with: farrier campaign resume {name}",
+            plain(campaign.stop_sentence.as_deref().unwrap_or_default())
+        )),
         ("paused", _) => text.push_str(&format!("\nIt goes on with: farrier campaign resume {name}")),
         (_, Some(reason)) => text.push_str(&format!("\nAborted: {}", plain(reason))),
         (_, None) => {}
+    }
+    if campaign.waves.len() > 1 {
+        let rows = campaign.waves.iter().map(|wave| {
+            let state = if wave.is_open { "open" } else { "not open" };
+            let counts = [wave.vehicles, wave.under_way, wave.at_release, wave.failed, wave.left_out];
+            let [vehicles, under_way, at_release, failed, left_out] = counts.map(thousands);
+            [wave.wave.to_string(), state.to_owned(), vehicles, under_way, at_release, failed, left_out]
+        });
+        let heads = ["WAVE", "STATE", "VEHICLES", "UNDER WAY", "AT RELEASE", "FAILED", "LEFT OUT"];
+        text.push_str("\n\n");
+        text.push_str(&table(heads, rows.collect()));
     }
     if !updates.is_empty() {
         let rows = updates.iter().map(|update| {

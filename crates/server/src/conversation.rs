@@ -24,7 +24,7 @@ use crate::store::releases::KnownReleases;
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
-pub(crate) use advance::{advance, look_at_campaign, look_at_waiting, take_in, take_into_open_campaigns};
+pub(crate) use advance::{advance, look_at_campaign, look_at_waiting, start, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
 pub(crate) use wake_up::release_from_quarantine;

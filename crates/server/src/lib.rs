@@ -18,6 +18,7 @@ pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub mod fuzzing;
+mod gatekeeper;
 mod lingering;
 mod measurements;
 pub mod mqtt;

@@ -26,6 +26,7 @@ use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
 use crate::files::{self, HttpsLimits};
+use crate::gatekeeper::{ChangedGates, Gatekeeper};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttMode};
 use crate::new_token::{FirstTokenError, ensure_an_admin};
 use crate::nodes::{Node, Untold};
@@ -178,10 +179,11 @@ impl Server {
         let due_changed = Arc::new(Notify::new());
         let delta_wanted = Arc::new(Notify::new());
         let grants = Grants::default();
+        let changed_gates = Arc::new(ChangedGates::default());
         let untold = Arc::new(Untold::default());
         let wakes = Arc::new(Wakes::default());
         let wake = whom_to_wake(&config, &connections, &untold, &wakes);
-        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants)?;
+        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -244,6 +246,12 @@ impl Server {
             store: store.clone(),
             clock: Arc::clone(&clock),
         };
+        let gatekeeper = Gatekeeper {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            clock: Arc::clone(&clock),
+            changed: changed_gates,
+        };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
         let Listeners { mqtt, https, operator } = listeners;
@@ -275,6 +283,7 @@ impl Server {
             )),
             tokio::spawn(watch.run(shutdown.clone())),
             tokio::spawn(delta_maker.run(shutdown.clone())),
+            tokio::spawn(gatekeeper.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
         ];
         if let Some((socket, _)) = mqtt {
@@ -499,7 +508,9 @@ fn open_store(
     due_changed: &Arc<Notify>,
     delta_wanted: &Arc<Notify>,
     grants: &Grants,
+    changed_gates: &Arc<ChangedGates>,
 ) -> Result<Store, StoreError> {
+    let changed_gates = Arc::clone(changed_gates);
     let (due_changed, delta_wanted) = (Arc::clone(due_changed), Arc::clone(delta_wanted));
     let grants = grants.clone();
     let on_commit = move |committed: Committed| {
@@ -513,6 +524,7 @@ fn open_store(
         if committed.delta_wanted {
             delta_wanted.notify_one();
         }
+        changed_gates.add(committed.gates);
     };
     let address = match &config.store {
         Some(address) => StoreAddress::Postgres(Box::new(address.clone())),

@@ -30,7 +30,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
-use farrier_protocol::{Binding, Sha256, VehicleId};
+use farrier_protocol::{Binding, Sha256, Text, VehicleId};
 use tokio_util::sync::CancellationToken;
 
 pub use error::StoreError;
@@ -63,6 +63,8 @@ pub(crate) struct Committed {
     pub(crate) grants_taken_away: bool,
     /// Whether another delta is wanted.
     pub(crate) delta_wanted: bool,
+    /// Campaigns whose counters are not what they were.
+    pub(crate) gates: BTreeSet<Text>,
 }
 
 /// Told of every commit, on the thread that made it; must not block.
@@ -227,7 +229,7 @@ pub(crate) fn new_id() -> String {
 }
 
 /// A panic while such a lock was held leaves nothing half changed, so poisoning is ignored.
-fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
+pub(crate) fn locked<T>(mutex: &Mutex<T>) -> std::sync::MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 

@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farrier_campaign::{DeltaSettings, Image, Release, Settings};
+use farrier_campaign::{DeltaSettings, GateRecord, Image, Release, Rollout, Settings};
 use farrier_protocol::{
     Binding, MessageType, ServerBody, ServerMessage, Sha256, StartDownload, Text, Thumbprint, UnixMillis,
     UpTopic,
@@ -12,8 +12,9 @@ use farrier_protocol::{
 use serde_json::{Value, json};
 
 use crate::config::Enroll;
-use crate::conversation::{Presence, ReadMessage, Rules, receive, take_in};
+use crate::conversation::{Presence, ReadMessage, Rules, receive, start};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
+use crate::gatekeeper::look_at_gate;
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::Campaign;
 use crate::store::messages::RefusedMessage;
@@ -113,7 +114,22 @@ impl World {
         let (rules, since, now) = (Arc::clone(&self.rules), self.last_run, self.now);
         self.store.write::<_, StoreError>(move |tx| run_due(tx, &rules, since, now)).await.unwrap();
         while self.write(look_at_a_campaign).await {}
+        self.look_at_gates().await;
+        while self.write(look_at_a_campaign).await {}
         self.last_run = now;
+    }
+
+    /// Looks at the gates of all campaigns under way until there is nothing more to do.
+    pub(crate) async fn look_at_gates(&self) {
+        for name in self.read(campaigns::under_way).await {
+            loop {
+                let name = name.clone();
+                let looked = self.write(move |tx, rules, now| look_at_gate(tx, rules, &name, now)).await;
+                if !looked.has_more {
+                    break;
+                }
+            }
+        }
     }
 
     pub(crate) async fn write<T: Send + 'static>(
@@ -146,6 +162,17 @@ impl World {
 
     /// A running campaign for these cars, or for every vehicle.
     pub(crate) async fn campaign(&self, name: &str, release: &str, cars: Option<&[&Car]>) {
+        self.campaign_by_waves(name, release, cars, Rollout::default()).await;
+    }
+
+    /// The same that goes out in its own manner.
+    pub(crate) async fn campaign_by_waves(
+        &self,
+        name: &str,
+        release: &str,
+        cars: Option<&[&Car]>,
+        rollout: Rollout,
+    ) {
         let named: Vec<_> =
             cars.unwrap_or_default().iter().map(|car| car.binding.vehicle_id.clone()).collect();
         let campaign = Campaign {
@@ -157,15 +184,13 @@ impl World {
             started_at: None,
             paused_at: None,
             aborted: None,
+            rollout,
+            gate: GateRecord::default(),
+            stopped: None,
         };
         self.write(move |tx, rules, now| {
             campaigns::create(tx, &campaign, &named)?;
-            campaigns::start(tx, &campaign.name, now)?;
-            for vehicle_id in campaigns::vehicles(tx, &campaign)? {
-                let vehicle = vehicles::by_id(tx, &vehicle_id)?.unwrap();
-                take_in(tx, rules, &campaign.name, &vehicle, now)?;
-            }
-            Ok(())
+            start(tx, rules, &campaign, now).map(drop)
         })
         .await;
     }
@@ -347,6 +372,16 @@ impl Car {
         let request = self.command(world, MessageType::RequestDownloadReadiness).await;
         let body = json!({
             "correlation_id": request.msg_id, "ready": true, "requested_fields": {"power.battery_12v_v": 12.4},
+        });
+        self.tell(world, UpTopic::Readiness, "ReadinessReportForDownload", body).await;
+    }
+
+    /// Says that it is not ready, and when to ask again.
+    pub(crate) async fn answer_not_ready(&self, world: &World, retry_after_s: u64) {
+        let request = self.command(world, MessageType::RequestDownloadReadiness).await;
+        let body = json!({
+            "correlation_id": request.msg_id, "ready": false, "not_ready_reasons": ["POWER_LOW"],
+            "retry_after_s": retry_after_s, "requested_fields": {"power.battery_12v_v": 11.4},
         });
         self.tell(world, UpTopic::Readiness, "ReadinessReportForDownload", body).await;
     }

@@ -151,7 +151,7 @@ impl Download {
         let image = ImageArg { hw_part_no: HARDWARE.parse()?, version: "2.0.0".parse()?, file: file.clone() };
         release::create(&operator, "bench", &[image], Some(&key)).await?;
         std::fs::remove_file(&file)?;
-        campaign::create(&operator, "bench", "bench", &[]).await?;
+        campaign::create(&operator, "bench", "bench", &[], None).await?;
         campaign::start(&operator, "bench").await?;
         let (mut configs, mut paths) = (Vec::new(), Vec::new());
         for vehicle in &mut vehicles {

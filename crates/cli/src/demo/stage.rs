@@ -72,7 +72,7 @@ impl Stage {
         let key = ReleaseKey::load(&pki.release_key())?;
         release::create(&operator, RELEASE, &images, Some(&key)).await?;
         tell(&format!("release {RELEASE} is signed and on the server"))?;
-        campaign::create(&operator, CAMPAIGN, RELEASE, &[]).await?;
+        campaign::create(&operator, CAMPAIGN, RELEASE, &[], None).await?;
         campaign::start(&operator, CAMPAIGN).await?;
         tell(&format!("campaign {CAMPAIGN} has started"))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{Event, Plan, WaitingOn};
+use farrier_campaign::{Event, GateRecord, Plan, Rollout, StopReason, WaitingOn, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -15,7 +15,7 @@ use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, name, vehicle_id};
-use crate::conversation::{advance, take_in};
+use crate::conversation::{self, advance};
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
@@ -36,6 +36,10 @@ pub(super) struct NewCampaign {
     /// In place of the server's setting.
     #[schemars(range(min = 1, max = 31_536_000))]
     update_deadline_s: Option<u64>,
+    /// Waves, the rule that stops the campaign, how many vehicles at once. Without it: all at once, until the first vehicle
+    /// with a mix of software.
+    #[serde(default)]
+    rollout: Rollout,
 }
 
 /// The longest deadline of an update: a year, in seconds.
@@ -46,7 +50,7 @@ const LONGEST_DEADLINE_S: u64 = 31_536_000;
 pub(super) struct CampaignAnswer {
     name: Text,
     release: Text,
-    /// `draft`, `running`, `paused`, `aborted` or `finished`.
+    /// `draft`, `running`, `paused`, `stopped`, `aborted` or `finished`.
     state: &'static str,
     /// How many vehicle updates are in which state.
     states: BTreeMap<String, u64>,
@@ -61,6 +65,24 @@ pub(super) struct CampaignAnswer {
     aborted_at_ms: Option<UnixMillis>,
     /// The operator's words.
     abort_reason: Option<Text>,
+    rollout: Rollout,
+    /// From the first.
+    waves: Vec<WaveAnswer>,
+    /// Since when it has stopped by its rule.
+    stopped_at_ms: Option<UnixMillis>,
+    stop_reason: Option<StopReason>,
+    /// The same for people.
+    stop_sentence: Option<String>,
+}
+
+/// A wave as operators see it.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct WaveAnswer {
+    /// From 1.
+    wave: u32,
+    is_open: bool,
+    #[serde(flatten)]
+    counts: WaveCounts,
 }
 
 /// A vehicle update as operators see it.
@@ -102,6 +124,9 @@ pub(super) async fn create(
         let detail = format!("update_deadline_s: expected 1 to {LONGEST_DEADLINE_S}, found {found}.");
         return Err(Problem::invalid(detail));
     }
+    if let Err(error) = new.rollout.check() {
+        return Err(Problem::invalid(format!("/rollout{error}.")));
+    }
     let created = api.write(move |tx, _, now| {
         if releases::by_name(tx, &release)?.is_none() {
             return Err(Problem::not_found("release", release.as_str()));
@@ -125,6 +150,9 @@ pub(super) async fn create(
             started_at: None,
             paused_at: None,
             aborted: None,
+            rollout: new.rollout,
+            gate: GateRecord::default(),
+            stopped: None,
         };
         campaigns::create(tx, &campaign, &named)?;
         let whom = match named.len() {
@@ -155,6 +183,7 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         None => "draft",
         // A campaign for every vehicle goes on: there may be later ones.
         Some(_) if !campaign.every_vehicle && counts.ended == counts.total => "finished",
+        Some(_) if campaign.stopped.is_some() => "stopped",
         Some(_) if campaign.paused_at.is_some() => "paused",
         Some(_) => "running",
     };
@@ -176,7 +205,23 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         paused_at_ms: campaign.paused_at,
         aborted_at_ms: campaign.aborted.as_ref().map(|aborted| aborted.at),
         abort_reason: campaign.aborted.as_ref().map(|aborted| aborted.reason.clone()),
+        waves: waves(tx, campaign)?,
+        rollout: campaign.rollout.clone(),
+        stopped_at_ms: campaign.stopped.as_ref().map(|stopped| stopped.at),
+        stop_reason: campaign.stopped.as_ref().map(|stopped| stopped.reason.clone()),
+        stop_sentence: campaign.stopped.as_ref().map(|stopped| stopped.reason.sentence()),
     })
+}
+
+fn waves(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<WaveAnswer>, StoreError> {
+    // Without a gate its one wave is open from the start.
+    let open = if campaign.rollout.has_gate() {
+        campaign.gate.open
+    } else {
+        u32::from(campaign.started_at.is_some())
+    };
+    let waves = (1..).zip(campaigns::wave_counts(tx, campaign)?);
+    Ok(waves.map(|(wave, counts)| WaveAnswer { wave, is_open: wave <= open, counts }).collect())
 }
 
 /// `GET /campaigns`
@@ -213,18 +258,11 @@ pub(super) async fn start(
         if campaign.aborted.is_some() {
             return Err(is_aborted(&name));
         }
-        if campaigns::start(tx, &name, now)? {
-            let vehicles = campaigns::vehicles(tx, &campaign)?;
-            for vehicle_id in &vehicles {
-                stored_vehicles::lock(tx, vehicle_id)?;
-                if let Some(vehicle) = stored_vehicles::by_id(tx, vehicle_id)? {
-                    take_in(tx, rules, &name, &vehicle, now)?;
-                }
-            }
+        if let Some(vehicles) = conversation::start(tx, rules, &campaign, now)? {
             let change = Change {
                 action: "campaign.started",
                 object: format!("campaign/{name}"),
-                detail: Some(format!("release {}, {} vehicle(s)", campaign.release, vehicles.len())),
+                detail: Some(format!("release {}, {vehicles} vehicle(s)", campaign.release)),
                 before: Some(campaign.audited()),
                 after: Some(found(tx, &name)?.audited()),
             };
@@ -249,22 +287,40 @@ pub(super) async fn pause(
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let control = |tx: &Tx<'_>, campaign: &Campaign, now| match campaign.paused_at {
         Some(_) => Ok(false),
-        None => campaigns::set_paused(tx, &campaign.name, Some(now)).map(|()| true),
+        None => campaigns::pause(tx, &campaign.name, now).map(|()| true),
     };
     controlled(&api, &caller, &text, "campaign.paused", control).await
 }
 
-/// `POST /campaigns/{name}/resume`: resuming a campaign that is not paused changes nothing.
+/// `POST /campaigns/{name}/resume`: a campaign that is paused or has stopped by its rule goes on; the failures that there are
+/// now stop it no more. Resuming one that goes on changes nothing.
 pub(super) async fn resume(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
-    let control = |tx: &Tx<'_>, campaign: &Campaign, _| match campaign.paused_at {
-        Some(_) => campaigns::set_paused(tx, &campaign.name, None).map(|()| true),
-        None => Ok(false),
+    let control = |tx: &Tx<'_>, campaign: &Campaign, _| match campaign.goes_on() {
+        true => Ok(false),
+        false => campaigns::resume(tx, campaign).map(|()| true),
     };
     controlled(&api, &caller, &text, "campaign.resumed", control).await
+}
+
+/// `POST /campaigns/{name}/open-wave`: opens the next wave, whatever else it waits for; where all are open, it changes nothing.
+pub(super) async fn open_wave(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+) -> Result<Json<CampaignAnswer>, Problem> {
+    let control = |tx: &Tx<'_>, campaign: &Campaign, _| {
+        let is_last = campaign.gate.open >= campaign.rollout.wave_count() || !campaign.rollout.has_gate();
+        if is_last || campaign.gate.open_next {
+            return Ok(false);
+        }
+        let record = GateRecord { open_next: true, ..campaign.gate.clone() };
+        campaigns::set_gate(tx, &campaign.name, &record).map(|()| true)
+    };
+    controlled(&api, &caller, &text, "campaign.wave_asked_for", control).await
 }
 
 /// `POST /campaigns/{name}/abort`

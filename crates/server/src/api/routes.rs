@@ -96,8 +96,12 @@ fn of_campaigns() -> Vec<Operation> {
             .answers::<CampaignAnswer>(200, "It is paused.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/resume", campaigns::resume)
-            .needs(Operate, "Let a paused campaign go on.")
+            .needs(Operate, "Let a campaign go on that is paused, or that has stopped by its rule.")
             .answers::<CampaignAnswer>(200, "It runs.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/open-wave", campaigns::open_wave)
+            .needs(Operate, "Open the next wave of a campaign, whatever else it waits for.")
+            .answers::<CampaignAnswer>(200, "The wave opens in a moment.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/abort", campaigns::abort)
             .needs(Operate, "End a campaign for good: updates are cancelled where they can be, the others end by themselves.")

@@ -1,10 +1,11 @@
 //! Carries out what the campaign decides about vehicle updates: state, commands, what may be downloaded, and
 //! which update of a vehicle is next.
 
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farrier_campaign::{Block, Context, Deltas, Event, State};
-use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
+use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, State};
+use farrier_protocol::{Binding, MsgId, Sha256, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
 use crate::store::campaigns::{Aborted, Campaign};
@@ -48,13 +49,14 @@ pub(crate) fn advance(
     } else {
         Vec::new()
     };
+    let (block, gate) = block(tx, &vehicle, &campaign, &update, now)?;
     let context = Context {
         now,
         settings: &settings,
         release: &release.release,
         deltas: Deltas { ready: &ready, settings: &rules.deltas },
         vehicle_there,
-        block: block(tx, &vehicle, &campaign, &update)?,
+        block,
         is_latest: is_latest(tx, &update)?,
     };
     let before = update.state.clone();
@@ -83,6 +85,13 @@ pub(crate) fn advance(
         (true, false) => Some(now),
         (false, _) => None,
     };
+    if let Some(mut gate) = gate
+        && !before.standing().takes_a_place()
+        && update.state.standing().takes_a_place()
+    {
+        gate.note_start(now);
+        campaigns::set_gate(tx, &campaign.name, &gate)?;
+    }
     close_superseded(tx, &update, &before, now)?;
     for command in transition.commands {
         outgoing::queue_command(tx, rules, &vehicle.binding, &mut update, command, cause, now)?;
@@ -113,23 +122,61 @@ fn surroundings(
     Ok((vehicle, campaign, release))
 }
 
-/// What the server itself puts before an update.
+/// What the server itself puts before an update; else the record of a gate that counts who begins.
 fn block(
     tx: &Tx<'_>,
     vehicle: &Vehicle,
     campaign: &Campaign,
     update: &VehicleUpdate,
-) -> Result<Option<Block>, StoreError> {
+    now: UnixMillis,
+) -> Result<(Option<Block>, Option<GateRecord>), StoreError> {
+    let blocked = |block| Ok((Some(block), None));
     if campaign.aborted.is_some() {
-        return Ok(Some(Block::CampaignAborted));
+        return blocked(Block::CampaignAborted);
     }
     if campaign.paused_at.is_some() {
-        return Ok(Some(Block::CampaignPaused));
+        return blocked(Block::CampaignPaused);
+    }
+    if campaign.stopped.is_some() {
+        return blocked(Block::CampaignStopped);
     }
     if let Some(campaign) = updates::other_active(tx, &update.vehicle_id, &update.id)? {
-        return Ok(Some(Block::OtherUpdate { campaign }));
+        return blocked(Block::OtherUpdate { campaign });
     }
-    Ok(vehicle.quarantined_at.map(|_| Block::Quarantine))
+    if vehicle.quarantined_at.is_some() {
+        return blocked(Block::Quarantine);
+    }
+    at_gate(tx, campaign, update, now)
+}
+
+/// Whether the campaign's gate lets a vehicle begin that has not begun, or would begin again.
+fn at_gate(
+    tx: &Tx<'_>,
+    campaign: &Campaign,
+    update: &VehicleUpdate,
+    now: UnixMillis,
+) -> Result<(Option<Block>, Option<GateRecord>), StoreError> {
+    let rollout = &campaign.rollout;
+    if !rollout.has_gate() || !matches!(update.state, State::Waiting { .. } | State::Deferred { .. }) {
+        return Ok((None, None));
+    }
+    if update.wave > campaign.gate.open {
+        return Ok((Some(Block::WaveNotOpen { wave: update.wave }), None));
+    }
+    let record =
+        if rollout.has_limit() { campaigns::hold_gate(tx, &campaign.name)? } else { campaign.gate.clone() };
+    let waves = campaigns::wave_counts(tx, campaign)?;
+    // The gatekeeper is about to stop it.
+    if rollout.stop_reason(&waves, &record).is_some() {
+        return Ok((Some(Block::CampaignStopped), None));
+    }
+    Ok(match rollout.room(&waves, &record, now) {
+        Ok(_) => (None, rollout.starts_per_minute.map(|_| record)),
+        Err(NoRoom::AtOnce(vehicles_at_once)) => (Some(Block::NoPlace { vehicles_at_once }), None),
+        Err(NoRoom::Minute(starts_per_minute, until)) => {
+            (Some(Block::NoStart { starts_per_minute, until }), None)
+        }
+    })
 }
 
 /// Whether no other update has sent the vehicle a StartDownload since; only ended updates want to know.
@@ -203,15 +250,48 @@ pub(crate) fn look_at_campaign(
     advance(tx, rules, update, event, None, now)
 }
 
+/// Starts a campaign with all its vehicles, shared out among its waves; says how many there are, or `None` where it runs
+/// already. Vehicles are shared out by chance, the same one each time: the first wave shall tell something of the last.
+pub(crate) fn start(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+    now: UnixMillis,
+) -> Result<Option<usize>, StoreError> {
+    if !campaigns::start(tx, &campaign.name, now)? {
+        return Ok(None);
+    }
+    let vehicles = campaigns::vehicles(tx, campaign)?;
+    let mut shuffled: Vec<_> = vehicles.iter().collect();
+    shuffled.sort_by_cached_key(|vehicle_id| {
+        Sha256::of(format!("{}/{vehicle_id}", campaign.name).as_bytes()).to_string()
+    });
+    let ends = campaign.rollout.wave_ends(vehicles.len() as u64);
+    let mut waves = BTreeMap::new();
+    for (place, vehicle_id) in (1_u64..).zip(shuffled) {
+        let before = ends.iter().filter(|end| **end < place).count();
+        waves.insert(vehicle_id, u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1));
+    }
+    for (vehicle_id, wave) in waves {
+        vehicles::lock(tx, vehicle_id)?;
+        if let Some(vehicle) = vehicles::by_id(tx, vehicle_id)? {
+            take_in(tx, rules, &campaign.name, wave, &vehicle, now)?;
+        }
+    }
+    tx.gate_changed(&campaign.name);
+    Ok(Some(vehicles.len()))
+}
+
 /// A campaign takes in a vehicle, unless it has it already.
-pub(crate) fn take_in(
+fn take_in(
     tx: &Tx<'_>,
     rules: &Rules,
     campaign: &Text,
+    wave: u32,
     vehicle: &Vehicle,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    match updates::select(tx, campaign, &vehicle.binding.vehicle_id, now)? {
+    match updates::select(tx, campaign, &vehicle.binding.vehicle_id, wave, now)? {
         Some(update) => advance(tx, rules, update, Event::LookedAt, None, now),
         None => Ok(()),
     }
@@ -224,7 +304,8 @@ pub(crate) fn take_into_open_campaigns(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for campaign in campaigns::open_to_all(tx)? {
-        updates::select(tx, &campaign.name, &vehicle.binding.vehicle_id, now)?;
+        let last_wave = campaign.rollout.wave_count();
+        updates::select(tx, &campaign.name, &vehicle.binding.vehicle_id, last_wave, now)?;
     }
     Ok(())
 }

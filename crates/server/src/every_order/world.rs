@@ -4,7 +4,9 @@
 use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
-use farrier_campaign::{DeltaSettings, Event, Image, PlannedPackage, Release, Settings, State};
+use farrier_campaign::{
+    DeltaSettings, Event, GateRecord, Image, PlannedPackage, Release, Rollout, Settings, State,
+};
 use farrier_protocol::{Binding, MsgId, ServerMessage, Sha256, Text, UnixMillis};
 
 use super::course::{Connection, Course, Happening, MINUTE, Order, Published, SECOND};
@@ -12,7 +14,7 @@ use super::ecu::{Ecu, HARDWARE};
 use super::gateway::Gateway;
 use super::tape::Tape;
 use crate::config::Enroll;
-use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, take_in};
+use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, start};
 use crate::desk::{Inbound, Receipt};
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::{Aborted, Campaign};
@@ -20,7 +22,7 @@ use crate::store::in_memory::InMemory;
 use crate::store::packages::Grant;
 use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::updates::VehicleUpdate;
-use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, updates, vehicles};
+use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, updates};
 use crate::testbed::{START, text};
 
 /// Commands that are on their way at the same time.
@@ -595,16 +597,13 @@ fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> R
         started_at: None,
         paused_at: None,
         aborted: None,
+        rollout: Rollout::default(),
+        gate: GateRecord::default(),
+        stopped: None,
     };
     if campaigns::by_name(tx, &campaign.name)?.is_some() {
         return Ok(());
     }
     campaigns::create(tx, &campaign, &[])?;
-    campaigns::start(tx, &campaign.name, now)?;
-    for vehicle_id in campaigns::vehicles(tx, &campaign)? {
-        if let Some(vehicle) = vehicles::by_id(tx, &vehicle_id)? {
-            take_in(tx, rules, &campaign.name, &vehicle, now)?;
-        }
-    }
-    Ok(())
+    start(tx, rules, &campaign, now).map(drop)
 }

@@ -1,7 +1,11 @@
 //! Campaigns: which release goes to which vehicles.
 
+use std::collections::BTreeMap;
+
+use farrier_campaign::{GateRecord, Rollout, Standing, State, StopReason, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
+use super::tx::{Counter, stored_json};
 use super::{Row, StoreError, Tx};
 
 /// A release on its way to vehicles.
@@ -17,6 +21,17 @@ pub(crate) struct Campaign {
     pub(crate) started_at: Option<UnixMillis>,
     pub(crate) paused_at: Option<UnixMillis>,
     pub(crate) aborted: Option<Aborted>,
+    pub(crate) rollout: Rollout,
+    /// How far it has gone out.
+    pub(crate) gate: GateRecord,
+    pub(crate) stopped: Option<Stopped>,
+}
+
+/// A campaign has stopped by its rule.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Stopped {
+    pub(crate) at: UnixMillis,
+    pub(crate) reason: StopReason,
 }
 
 /// An operator has ended a campaign.
@@ -27,6 +42,11 @@ pub(crate) struct Aborted {
 }
 
 impl Campaign {
+    /// Whether vehicles may begin, as far as it depends on the campaign as a whole.
+    pub(crate) fn goes_on(&self) -> bool {
+        self.paused_at.is_none() && self.aborted.is_none() && self.stopped.is_none()
+    }
+
     /// What the audit log takes the digest of.
     pub(crate) fn audited(&self) -> serde_json::Value {
         serde_json::json!({
@@ -34,6 +54,8 @@ impl Campaign {
             "update_deadline_s": self.update_deadline_s, "started_at": self.started_at,
             "paused_at": self.paused_at, "aborted_at": self.aborted.as_ref().map(|aborted| aborted.at),
             "abort_reason": self.aborted.as_ref().map(|aborted| &aborted.reason),
+            "rollout": self.rollout, "open_waves": self.gate.open,
+            "stopped_at": self.stopped.as_ref().map(|stopped| stopped.at),
         })
     }
 }
@@ -42,7 +64,7 @@ macro_rules! select_campaign {
     ($rest:literal) => {
         concat!(
             "SELECT name, release_name, every_vehicle, update_deadline_s, created_at, started_at, paused_at, aborted_at, \
-             abort_reason FROM campaign ",
+             abort_reason, rollout, gate, stopped_at, stop_reason FROM campaign ",
             $rest
         )
     };
@@ -50,6 +72,7 @@ macro_rules! select_campaign {
 
 fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
     let aborted = row.optional_time(7)?.zip(row.optional_parsed(8, "why a campaign was aborted")?);
+    let stopped = row.optional_time(11)?.zip(row.optional_json(12, "why a campaign has stopped")?);
     Ok(Campaign {
         name: row.parsed(0, "a campaign name")?,
         release: row.parsed(1, "a release name")?,
@@ -59,6 +82,9 @@ fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
         started_at: row.optional_time(5)?,
         paused_at: row.optional_time(6)?,
         aborted: aborted.map(|(at, reason)| Aborted { at, reason }),
+        rollout: row.optional_json(9, "a rollout")?.unwrap_or_default(),
+        gate: row.optional_json(10, "the record of a gate")?.unwrap_or_default(),
+        stopped: stopped.map(|(at, reason)| Stopped { at, reason }),
     })
 }
 
@@ -66,15 +92,18 @@ fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
 pub(crate) fn create(tx: &Tx<'_>, campaign: &Campaign, vehicles: &[VehicleId]) -> Result<(), StoreError> {
     let update_deadline_s =
         campaign.update_deadline_s.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
+    let rollout =
+        (campaign.rollout != Rollout::default()).then(|| stored_json(&campaign.rollout)).transpose()?;
     tx.exec(
-        "INSERT INTO campaign (name, release_name, every_vehicle, update_deadline_s, created_at) \
-         VALUES ($1, $2, $3, $4, $5)",
+        "INSERT INTO campaign (name, release_name, every_vehicle, update_deadline_s, created_at, rollout) \
+         VALUES ($1, $2, $3, $4, $5, $6)",
         &[
             campaign.name.as_str().into(),
             campaign.release.as_str().into(),
             i64::from(campaign.every_vehicle).into(),
             update_deadline_s.into(),
             campaign.created_at.into(),
+            rollout.as_ref().into(),
         ],
     )?;
     for vehicle_id in vehicles {
@@ -120,12 +149,74 @@ pub(crate) fn start(tx: &Tx<'_>, name: &Text, now: UnixMillis) -> Result<bool, S
     Ok(started > 0)
 }
 
-/// Pauses a campaign or lets it go on; its updates are looked at soon.
-pub(crate) fn set_paused(tx: &Tx<'_>, name: &Text, since: Option<UnixMillis>) -> Result<(), StoreError> {
+/// Pauses a campaign; its updates are looked at soon.
+pub(crate) fn pause(tx: &Tx<'_>, name: &Text, since: UnixMillis) -> Result<(), StoreError> {
     let sql = "UPDATE campaign SET paused_at = $2, look_after = '' WHERE name = $1";
     tx.exec(sql, &[name.as_str().into(), since.into()])?;
     tx.due_changed();
     Ok(())
+}
+
+/// Stops a campaign by its rule; its updates are looked at soon, so that each says why it waits.
+pub(crate) fn stop(tx: &Tx<'_>, name: &Text, stopped: &Stopped) -> Result<(), StoreError> {
+    let sql = "UPDATE campaign SET stopped_at = $2, stop_reason = $3, look_after = '' WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), stopped.at.into(), (&stored_json(&stopped.reason)?).into()])?;
+    tx.due_changed();
+    Ok(())
+}
+
+/// Lets a campaign that was paused or has stopped go on; its updates are looked at soon. The failures that there are now stop
+/// it no more.
+pub(crate) fn resume(tx: &Tx<'_>, campaign: &Campaign) -> Result<(), StoreError> {
+    if campaign.stopped.is_some() {
+        let forgiven = wave_counts(tx, campaign)?;
+        set_gate(tx, &campaign.name, &GateRecord { forgiven, ..campaign.gate.clone() })?;
+    }
+    let sql = "UPDATE campaign SET paused_at = NULL, stopped_at = NULL, stop_reason = NULL, look_after = '' \
+               WHERE name = $1";
+    tx.exec(sql, &[campaign.name.as_str().into()])?;
+    tx.due_changed();
+    tx.gate_changed(&campaign.name);
+    Ok(())
+}
+
+/// Notes how far a campaign has gone out.
+pub(crate) fn set_gate(tx: &Tx<'_>, name: &Text, record: &GateRecord) -> Result<(), StoreError> {
+    let sql = "UPDATE campaign SET gate = $2 WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), (&stored_json(record)?).into()])?;
+    tx.gate_changed(name);
+    Ok(())
+}
+
+/// A campaign that nobody else looks at meanwhile; `None` where another transaction has it.
+pub(crate) fn claim(tx: &Tx<'_>, name: &Text) -> Result<Option<Campaign>, StoreError> {
+    let sql = tx.one_of(
+        select_campaign!("WHERE name = $1"),
+        select_campaign!("WHERE name = $1 FOR NO KEY UPDATE SKIP LOCKED"),
+    );
+    tx.row(sql, &[name.as_str().into()], read)
+}
+
+/// How far a campaign has gone out, held until this transaction ends: of two vehicles that ask for the last place, the second
+/// waits until the first has it.
+pub(crate) fn hold_gate(tx: &Tx<'_>, name: &Text) -> Result<GateRecord, StoreError> {
+    let sql = tx.one_of(
+        "SELECT gate FROM campaign WHERE name = $1",
+        "SELECT gate FROM campaign WHERE name = $1 FOR NO KEY UPDATE",
+    );
+    let record = tx.row(sql, &[name.as_str().into()], |row| row.optional_json(0, "the record of a gate"))?;
+    Ok(record.flatten().unwrap_or_default())
+}
+
+/// The campaigns with updates that are not over.
+pub(crate) fn under_way(tx: &Tx<'_>) -> Result<Vec<Text>, StoreError> {
+    tx.rows(
+        "SELECT campaign_name FROM campaign_counter WHERE standing IN ('waiting', 'collecting_vci', \
+         'checking_readiness', 'deferred', 'downloading', 'installing', 'committing', 'verifying', 'overdue', \
+         'rolling_back') GROUP BY campaign_name HAVING SUM(vehicles) > 0 ORDER BY campaign_name",
+        &[],
+        |row| row.parsed(0, "a campaign name"),
+    )
 }
 
 /// Ends a campaign; its updates are looked at soon.
@@ -181,24 +272,103 @@ pub(crate) fn vehicles(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<VehicleId
 /// How many vehicle updates of a campaign are in which state, and how many of them are over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StateCounts {
-    pub(crate) by_state: std::collections::BTreeMap<String, u64>,
+    pub(crate) by_state: BTreeMap<String, u64>,
     pub(crate) total: u64,
     pub(crate) ended: u64,
 }
 
+/// From the counters that are kept.
 pub(crate) fn counts(tx: &Tx<'_>, name: &Text) -> Result<StateCounts, StoreError> {
-    let rows = tx.rows(
-        "SELECT state, phase, COUNT(*) FROM vehicle_update WHERE campaign_name = $1 GROUP BY state, phase",
-        &[name.as_str().into()],
-        |row| Ok((row.text(0)?, row.text(1)?, row.count(2)?)),
-    )?;
     let mut counts = StateCounts::default();
-    for (state, phase, number) in rows {
-        counts.total = counts.total.saturating_add(number);
-        if phase == "ended" {
-            counts.ended = counts.ended.saturating_add(number);
+    for (_, standing, vehicles) in counters(tx, name)? {
+        counts.total = counts.total.saturating_add(vehicles);
+        if standing.is_final() {
+            counts.ended = counts.ended.saturating_add(vehicles);
         }
-        counts.by_state.insert(state, number);
+        let of_state = counts.by_state.entry(standing.state_name().to_owned()).or_default();
+        *of_state = of_state.saturating_add(vehicles);
     }
     Ok(counts)
+}
+
+/// How many vehicles of each wave of a campaign are where, from the counters that are kept.
+pub(crate) fn wave_counts(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<WaveCounts>, StoreError> {
+    let waves = usize::try_from(campaign.rollout.wave_count()).unwrap_or(usize::MAX);
+    let mut counts = vec![WaveCounts::default(); waves];
+    for (wave, standing, vehicles) in counters(tx, &campaign.name)? {
+        let index = usize::try_from(wave).unwrap_or(usize::MAX).saturating_sub(1);
+        if let Some(counts) = counts.get_mut(index) {
+            counts.add(standing, vehicles);
+        }
+    }
+    Ok(counts)
+}
+
+/// How many vehicles of each wave have which standing; none of which there is none.
+fn counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<(u32, Standing, u64)>, StoreError> {
+    let stored = tx.rows(
+        "SELECT wave, standing, CAST(SUM(vehicles) AS BIGINT) FROM campaign_counter WHERE campaign_name = $1 \
+         GROUP BY wave, standing",
+        &[name.as_str().into()],
+        |row| {
+            let wave = u32::try_from(row.integer(0)?).unwrap_or(u32::MAX);
+            Ok(((wave, row.parsed(1, "the standing of a vehicle update")?), row.integer(2)?))
+        },
+    )?;
+    let mut counters: BTreeMap<(u32, Standing), i64> = stored.into_iter().collect();
+    for (counter, vehicles) in tx.counted_in(name) {
+        let number = counters.entry((counter.wave, counter.standing)).or_default();
+        *number = number.saturating_add(vehicles);
+    }
+    let some = counters.into_iter().filter(|(_, vehicles)| *vehicles > 0);
+    Ok(some.map(|((wave, standing), vehicles)| (wave, standing, vehicles.unsigned_abs())).collect())
+}
+
+pub(super) fn add_to_counter(tx: &Tx<'_>, counter: &Counter, vehicles: i64) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO campaign_counter (campaign_name, wave, standing, shard, vehicles) VALUES ($1, $2, $3, $4, $5) \
+         ON CONFLICT (campaign_name, wave, standing, shard) \
+         DO UPDATE SET vehicles = campaign_counter.vehicles + excluded.vehicles",
+        &[
+            counter.campaign.as_str().into(),
+            i64::from(counter.wave).into(),
+            counter.standing.name().into(),
+            counter.shard.into(),
+            vehicles.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// Counters that are not what a count finds, each in a sentence; looks at every vehicle update.
+pub(crate) fn wrong_counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<String>, StoreError> {
+    let mut counted: BTreeMap<(u32, Standing), u64> = BTreeMap::new();
+    let standings = tx.rows(
+        "SELECT wave, data FROM vehicle_update WHERE campaign_name = $1",
+        &[name.as_str().into()],
+        |row| {
+            let state: State = row.json(1, "the state of a vehicle update")?;
+            Ok((u32::try_from(row.integer(0)?).unwrap_or(u32::MAX), state.standing()))
+        },
+    )?;
+    for key in standings {
+        let number = counted.entry(key).or_default();
+        *number = number.saturating_add(1);
+    }
+    let kept: BTreeMap<_, _> = counters(tx, name)?
+        .into_iter()
+        .map(|(wave, standing, vehicles)| ((wave, standing), vehicles))
+        .collect();
+    let keys: std::collections::BTreeSet<_> = counted.keys().chain(kept.keys()).collect();
+    let number = |of: &BTreeMap<_, u64>, key| of.get(key).copied().unwrap_or(0);
+    let wrong = keys.into_iter().filter(|key| number(&counted, *key) != number(&kept, *key)).map(|key| {
+        let (wave, standing) = key;
+        format!(
+            "campaign {name}, wave {wave}, {}: {} counted, {} kept",
+            standing.name(),
+            number(&counted, key),
+            number(&kept, key)
+        )
+    });
+    Ok(wrong.collect())
 }

@@ -33,6 +33,7 @@ impl InMemory {
         self.connection.execute_batch("SAVEPOINT job").unwrap();
         let tx = Tx::on_sqlite(&self.connection);
         let value = job(&tx).unwrap();
+        tx.write_counters().unwrap();
         let end = if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
         self.connection.execute_batch(end).unwrap();
         (value, tx.into_committed())

@@ -243,7 +243,7 @@ fn in_savepoint<T, E: From<StoreError>>(
         return failed(error);
     }
     let tx = Tx::on_sqlite(connection);
-    let result = job(&tx);
+    let result = job(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
     let end = if result.is_ok() { &["RELEASE job"][..] } else { &["ROLLBACK TO job", "RELEASE job"] };
     if let Err(error) = run_cached(connection, end) {
         return failed(error);

@@ -1,9 +1,11 @@
 //! Statements and rows, as small as any SQL database can offer them.
 
 use std::cell::{Cell, RefCell};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
-use farrier_protocol::{Binding, UnixMillis};
+use farrier_campaign::Standing;
+use farrier_protocol::{Binding, Text, UnixMillis};
 use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
@@ -62,6 +64,9 @@ impl rusqlite::ToSql for Value<'_> {
 pub(crate) struct Tx<'c> {
     database: Database<'c>,
     committed: RefCell<Committed>,
+    /// By how much the counters of campaigns have changed; written in one order at the end, so that transactions do not wait
+    /// for each other in a circle.
+    counted: RefCell<BTreeMap<Counter, i64>>,
     /// A statement found the disk or the file at fault.
     is_fatal: Cell<bool>,
     /// A statement failed.
@@ -69,6 +74,16 @@ pub(crate) struct Tx<'c> {
     /// How the database finds the rows of each statement, where a test wants to know.
     #[cfg(test)]
     plans: RefCell<Option<Vec<String>>>,
+}
+
+/// Vehicles of one wave of a campaign with the same standing.
+#[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct Counter {
+    pub(crate) campaign: Text,
+    pub(crate) wave: u32,
+    pub(crate) standing: Standing,
+    /// Which of the rows that add up to it.
+    pub(crate) shard: i64,
 }
 
 enum Database<'c> {
@@ -89,6 +104,7 @@ impl<'c> Tx<'c> {
         Self {
             database,
             committed: RefCell::default(),
+            counted: RefCell::default(),
             is_fatal: Cell::default(),
             has_failed: Cell::default(),
             #[cfg(test)]
@@ -128,6 +144,36 @@ impl<'c> Tx<'c> {
     /// Once this is durable, the maker of deltas looks what is wanted.
     pub(crate) fn delta_wanted(&self) {
         self.committed.borrow_mut().delta_wanted = true;
+    }
+
+    /// Counts so many vehicles more, or fewer.
+    pub(super) fn count(&self, counter: Counter, vehicles: i64) {
+        self.gate_changed(&counter.campaign);
+        let mut counted = self.counted.borrow_mut();
+        let number = counted.entry(counter).or_default();
+        *number = number.saturating_add(vehicles);
+    }
+
+    /// Once this is durable, the campaign's gate is looked at.
+    pub(crate) fn gate_changed(&self, campaign: &Text) {
+        self.committed.borrow_mut().gates.insert(campaign.clone());
+    }
+
+    /// What this transaction has counted in a campaign and not yet written.
+    pub(super) fn counted_in(&self, campaign: &Text) -> Vec<(Counter, i64)> {
+        let counted = self.counted.borrow();
+        let own = counted.iter().filter(|(counter, _)| counter.campaign == *campaign);
+        own.map(|(counter, vehicles)| (counter.clone(), *vehicles)).collect()
+    }
+
+    /// Writes what was counted: the last thing that a job does.
+    pub(super) fn write_counters(&self) -> Result<(), StoreError> {
+        for (counter, vehicles) in self.counted.take() {
+            if vehicles != 0 {
+                super::campaigns::add_to_counter(self, &counter, vehicles)?;
+            }
+        }
+        Ok(())
     }
 
     /// Whether other servers may work on the same store at the same time.
@@ -334,8 +380,16 @@ impl Row<'_> {
         column: usize,
         expected: &'static str,
     ) -> Result<T, StoreError> {
-        let text = self.text(column)?;
-        serde_json::from_str(&text).map_err(|_| StoreError::Damaged { expected, found: text })
+        self.optional_json(column, expected)?.ok_or_else(|| no_value(expected))
+    }
+
+    pub(crate) fn optional_json<T: serde::de::DeserializeOwned>(
+        &self,
+        column: usize,
+        expected: &'static str,
+    ) -> Result<Option<T>, StoreError> {
+        let Some(text) = self.optional_text(column)? else { return Ok(None) };
+        serde_json::from_str(&text).map(Some).map_err(|_| StoreError::Damaged { expected, found: text })
     }
 }
 

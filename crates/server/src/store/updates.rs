@@ -1,9 +1,9 @@
 //! Vehicle updates: where each stands, what is due, and the steps it took.
 
-use farrier_campaign::State;
+use farrier_campaign::{Standing, State};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
-use super::tx::stored_json;
+use super::tx::{Counter, stored_json};
 use super::{Row, StoreError, Tx};
 
 /// One vehicle in one campaign.
@@ -12,6 +12,8 @@ pub(crate) struct VehicleUpdate {
     pub(crate) id: String,
     pub(crate) campaign: Text,
     pub(crate) vehicle_id: VehicleId,
+    /// Of its campaign's waves, from 1.
+    pub(crate) wave: u32,
     /// Names the StartDownload under way, or the last one: the wire's `update_id`.
     pub(crate) attempt_id: Option<Text>,
     pub(crate) state: State,
@@ -46,7 +48,7 @@ impl TryFrom<&State> for StoredState {
 macro_rules! select_update {
     ($rest:literal) => {
         concat!(
-            "SELECT id, campaign_name, vehicle_id, attempt_id, data, created_at, started_at, updated_at, ended_at \
+            "SELECT id, campaign_name, vehicle_id, attempt_id, data, created_at, started_at, updated_at, ended_at, wave \
              FROM vehicle_update ",
             $rest
         )
@@ -64,6 +66,7 @@ fn read(row: &Row<'_>) -> Result<VehicleUpdate, StoreError> {
         started_at: row.optional_time(6)?,
         updated_at: row.time(7)?,
         ended_at: row.optional_time(8)?,
+        wave: u32::try_from(row.integer(9)?).unwrap_or(u32::MAX),
     })
 }
 
@@ -72,13 +75,14 @@ pub(crate) fn select(
     tx: &Tx<'_>,
     campaign: &Text,
     vehicle_id: &VehicleId,
+    wave: u32,
     now: UnixMillis,
 ) -> Result<Option<VehicleUpdate>, StoreError> {
     let (id, state) = (super::new_id(), State::selected());
     let stored = StoredState::try_from(&state)?;
     let inserted = tx.exec(
-        "INSERT INTO vehicle_update (id, campaign_name, vehicle_id, state, data, phase, created_at, updated_at) \
-         VALUES ($1, $2, $3, $4, $5, $6, $7, $7) ON CONFLICT (campaign_name, vehicle_id) DO NOTHING",
+        "INSERT INTO vehicle_update (id, campaign_name, vehicle_id, state, data, phase, created_at, updated_at, wave) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $7, $8) ON CONFLICT (campaign_name, vehicle_id) DO NOTHING",
         &[
             (&id).into(),
             campaign.as_str().into(),
@@ -87,12 +91,24 @@ pub(crate) fn select(
             (&stored.data).into(),
             stored.phase.into(),
             now.into(),
+            i64::from(wave).into(),
         ],
     )?;
     if inserted == 0 {
         return Ok(None);
     }
+    tx.count(counter(tx, campaign, vehicle_id, wave, state.standing()), 1);
     by_id(tx, &id)
+}
+
+/// Rows among which the vehicles of one counter are spread, where several servers write.
+const SHARDS: u64 = 16;
+
+fn counter(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId, wave: u32, standing: Standing) -> Counter {
+    let sum =
+        vehicle_id.as_str().bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
+    let shard = if tx.is_shared() { i64::try_from(sum % SHARDS).unwrap_or(0) } else { 0 };
+    Counter { campaign: campaign.clone(), wave, standing, shard }
 }
 
 pub(crate) fn by_id(tx: &Tx<'_>, id: &str) -> Result<Option<VehicleUpdate>, StoreError> {
@@ -204,7 +220,7 @@ pub(crate) fn save(
     let stored = StoredState::try_from(&update.state)?;
     tx.exec(
         "UPDATE vehicle_update SET attempt_id = $2, state = $3, data = $4, phase = $5, due_at = $6, \
-         started_at = $7, updated_at = $8, ended_at = $9 WHERE id = $1",
+         started_at = $7, updated_at = $8, ended_at = $9, at_gate = $10 WHERE id = $1",
         &[
             (&update.id).into(),
             update.attempt_id.as_ref().map(Text::as_str).into(),
@@ -215,8 +231,15 @@ pub(crate) fn save(
             update.started_at.into(),
             now.into(),
             update.ended_at.into(),
+            update.state.waits_at_gate().then_some(1_i64).into(),
         ],
     )?;
+    if before.standing() != update.state.standing() {
+        let counter =
+            |state: &State| counter(tx, &update.campaign, &update.vehicle_id, update.wave, state.standing());
+        tx.count(counter(before), -1);
+        tx.count(counter(&update.state), 1);
+    }
     if before.name() != stored.name {
         tx.exec(
             "INSERT INTO vehicle_update_step (id, vehicle_update_id, from_state, to_state, at) \
@@ -254,6 +277,25 @@ pub(crate) fn claim_due(tx: &Tx<'_>, now: UnixMillis, limit: u32) -> Result<Vec<
          WHERE u.due_at <= $1 ORDER BY u.due_at, u.id LIMIT $2 FOR NO KEY UPDATE OF v SKIP LOCKED",
     );
     tx.rows(sql, &[now.into(), i64::from(limit).into()], |row| row.text(0))
+}
+
+/// The ids of updates of open waves that wait at their campaign's gate, those of earlier waves first, claimed with their
+/// vehicles as those that are due are.
+pub(crate) fn claim_at_gate(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    open_waves: u32,
+    limit: u64,
+) -> Result<Vec<String>, StoreError> {
+    let sql = tx.one_of(
+        "SELECT id FROM vehicle_update WHERE campaign_name = $1 AND wave <= $2 AND at_gate IS NOT NULL \
+         ORDER BY wave, id LIMIT $3",
+        "SELECT u.id FROM vehicle_update u JOIN vehicle v ON v.vehicle_id = u.vehicle_id \
+         WHERE u.campaign_name = $1 AND u.wave <= $2 AND u.at_gate IS NOT NULL \
+         ORDER BY u.wave, u.id LIMIT $3 FOR NO KEY UPDATE OF v SKIP LOCKED",
+    );
+    let limit = i64::try_from(limit).unwrap_or(i64::MAX);
+    tx.rows(sql, &[campaign.as_str().into(), i64::from(open_waves).into(), limit.into()], |row| row.text(0))
 }
 
 pub(crate) fn next_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, StoreError> {

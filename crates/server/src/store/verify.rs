@@ -154,6 +154,10 @@ fn every_campaign(tx: &Tx<'_>) -> Result<Check, StoreError> {
     for name in tx.rows("SELECT name FROM campaign ORDER BY name", &[], |row| row.text(0))? {
         let read = parsed_name(&name).and_then(|parsed| campaigns::by_name(tx, &parsed));
         check.read(&format!("campaign {name}"), read)?;
+        // What cannot be read for them is told of the vehicle updates themselves.
+        if let Ok(wrong) = parsed_name(&name).and_then(|parsed| campaigns::wrong_counters(tx, &parsed)) {
+            wrong.into_iter().for_each(|problem| check.count(Some(problem)));
+        }
     }
     Ok(check)
 }

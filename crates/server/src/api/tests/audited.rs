@@ -40,7 +40,17 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         operator.post("/campaigns/C3/vehicles/V2/cancel", json!({"reason": "wrong image"})).await;
     assert_eq!(status, StatusCode::OK);
     log("POST /campaigns/{name}/vehicles/{vehicle_id}/cancel");
-    operator.post("/campaigns", json!({"name": "C4", "release": "R2"})).await;
+    let waves = json!([{"size": {"vehicles": 1}}, {"size": "rest", "opens": "by_hand"}]);
+    let (status, body) = operator
+        .post("/campaigns", json!({"name": "C4", "release": "R2", "rollout": {"waves": waves[0]}}))
+        .await;
+    assert_eq!(status, StatusCode::UNPROCESSABLE_ENTITY, "{body}");
+    let (status, body) = operator
+        .post("/campaigns", json!({"name": "C4", "release": "R2", "rollout": {"vehicles_at_once": 0}}))
+        .await;
+    let detail = json!("/rollout/vehicles_at_once: expected at least 1, or no such key, found 0.");
+    assert_eq!((status, &body["detail"]), (StatusCode::UNPROCESSABLE_ENTITY, &detail));
+    operator.post("/campaigns", json!({"name": "C4", "release": "R2", "rollout": {"waves": waves}})).await;
     let (status, body) = operator.post("/campaigns/C4/pause", json!({})).await;
     assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("CAMPAIGN_NOT_STARTED")));
     operator.post("/campaigns/C4/start", json!({})).await;
@@ -55,6 +65,9 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         assert_eq!((status, &body["state"]), (StatusCode::OK, &json!("running")));
     }
     log("POST /campaigns/{name}/resume");
+    let (status, _) = operator.post("/campaigns/C4/open-wave", json!({})).await;
+    assert_eq!(status, StatusCode::OK);
+    log("POST /campaigns/{name}/open-wave");
     let (status, body) = operator.post("/campaigns/C4/abort", json!({"reason": "a bad release"})).await;
     assert_eq!(
         (status, &body["state"], &body["abort_reason"]),
@@ -96,6 +109,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("campaign.started", "campaign/C4"),
         ("campaign.paused", "campaign/C4"),
         ("campaign.resumed", "campaign/C4"),
+        ("campaign.wave_asked_for", "campaign/C4"),
         ("campaign.aborted", "campaign/C4"),
         ("vehicle.released", "vehicle/V1"),
         ("token.created", "token/ci"),
@@ -104,7 +118,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
     expected.insert(0, ("server", "vehicle.enrolled", "vehicle/V1"));
-    expected.insert(15, ("server", "vehicle.quarantined", "vehicle/V1"));
+    expected.insert(16, ("server", "vehicle.quarantined", "vehicle/V1"));
     assert_eq!(actions, expected);
 
     let changing: Vec<_> = routes::operations()

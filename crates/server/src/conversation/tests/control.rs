@@ -4,12 +4,18 @@ use farrier_campaign::WaitingOn;
 use farrier_protocol::{MessageType, UpTopic};
 use serde_json::json;
 
+use crate::conversation::Rules;
 use crate::desk::Receipt;
+use crate::store::Tx;
 use crate::store::campaigns::{self, Aborted};
 use crate::testbed::{Car, World, text};
 
-async fn pause(world: &mut World, since: bool) {
-    world.write(move |tx, _, now| campaigns::set_paused(tx, &text("C2"), since.then_some(now))).await;
+async fn pause(world: &mut World, paused: bool) {
+    let pause_or_resume = move |tx: &Tx<'_>, _: &Rules, now| match paused {
+        true => campaigns::pause(tx, &text("C2"), now),
+        false => campaigns::resume(tx, &campaigns::by_name(tx, &text("C2"))?.unwrap()),
+    };
+    world.write(pause_or_resume).await;
     world.run_due().await;
 }
 

@@ -1,0 +1,105 @@
+//! How a campaign goes out, as it is said on the command line.
+
+use std::path::PathBuf;
+
+use anyhow::Context;
+use clap::Args;
+use serde_json::{Value, json};
+
+#[derive(Args)]
+pub(crate) struct RolloutArgs {
+    /// A wave: how many vehicles, `,`, what opens it; can be given several times, the last one has the rest.
+    /// `10`, `5%,after=95%` (when 95 % of the wave before run the release), `rest,by-hand`.
+    #[arg(long = "wave", value_name = "WAVE", value_parser = wave)]
+    waves: Vec<Value>,
+    /// Stop when so many vehicles have failed: rolled back, silent beyond the deadline, with a mix of software.
+    #[arg(long, value_name = "VEHICLES")]
+    stop_after: Option<u64>,
+    /// Stop when so many of a hundred vehicles have failed.
+    #[arg(long, value_name = "PERCENT")]
+    stop_at_percent: Option<u64>,
+    /// Update so many vehicles at the same time, at most.
+    #[arg(long, value_name = "VEHICLES")]
+    at_once: Option<u64>,
+    /// Begin with so many vehicles in a minute, at most.
+    #[arg(long, value_name = "VEHICLES")]
+    per_minute: Option<u64>,
+    /// All of it from a JSON file, as the API takes it.
+    #[arg(long, value_name = "FILE",
+          conflicts_with_all = ["waves", "stop_after", "stop_at_percent", "at_once", "per_minute"])]
+    rollout: Option<PathBuf>,
+}
+
+impl RolloutArgs {
+    /// What the API takes; `None` where nothing was said.
+    pub(crate) fn body(&self) -> anyhow::Result<Option<Value>> {
+        if let Some(path) = &self.rollout {
+            let text =
+                std::fs::read_to_string(path).with_context(|| format!("reading {}", path.display()))?;
+            let rollout = serde_json::from_str(&text)
+                .with_context(|| format!("{}: expected a rollout in JSON", path.display()))?;
+            return Ok(Some(rollout));
+        }
+        let mut rollout = serde_json::Map::new();
+        let mut set = |key: &str, value: Option<Value>| {
+            if let Some(value) = value {
+                rollout.insert(key.to_owned(), value);
+            }
+        };
+        set("waves", (!self.waves.is_empty()).then(|| json!(self.waves)));
+        set("vehicles_at_once", self.at_once.map(Value::from));
+        set("starts_per_minute", self.per_minute.map(Value::from));
+        let stop: serde_json::Map<_, _> =
+            [("failures", self.stop_after), ("failed_percent", self.stop_at_percent)]
+                .into_iter()
+                .filter_map(|(key, limit)| limit.map(|limit| (key.to_owned(), json!(limit))))
+                .collect();
+        set("stop", (!stop.is_empty()).then_some(Value::Object(stop)));
+        Ok((!rollout.is_empty()).then_some(Value::Object(rollout)))
+    }
+}
+
+/// A wave as the API takes it.
+fn wave(text: &str) -> Result<Value, String> {
+    let refused = || {
+        format!(
+            "expected a number, a share such as 5% or rest, perhaps with ,after=95% or ,by-hand; found {text:?}"
+        )
+    };
+    let (size, opening) = text.split_once(',').map_or((text, None), |(size, opening)| (size, Some(opening)));
+    let percent = |text: &str| text.strip_suffix('%').and_then(|number| number.parse::<u8>().ok());
+    let size = match (size, percent(size), size.parse::<u64>()) {
+        ("rest", _, _) => json!("rest"),
+        (_, Some(percent), _) => json!({ "percent": percent }),
+        (_, None, Ok(vehicles)) => json!({ "vehicles": vehicles }),
+        (_, None, Err(_)) => return Err(refused()),
+    };
+    let opens = match opening {
+        None => return Ok(json!({ "size": size })),
+        Some("by-hand") => json!("by_hand"),
+        Some(opening) => {
+            let share = opening.strip_prefix("after=").and_then(percent).ok_or_else(refused)?;
+            json!({ "after_success_percent": share })
+        }
+    };
+    Ok(json!({ "size": size, "opens": opens }))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_wave_is_said_in_one_word() {
+        for (text, expected) in [
+            ("10", json!({"size": {"vehicles": 10}})),
+            ("5%,after=95%", json!({"size": {"percent": 5}, "opens": {"after_success_percent": 95}})),
+            ("rest,by-hand", json!({"size": "rest", "opens": "by_hand"})),
+        ] {
+            assert_eq!(wave(text), Ok(expected));
+        }
+        for text in ["", "%", "ten", "10,after=", "10,later", "300%"] {
+            assert!(wave(text).unwrap_err().contains("expected"), "{text}");
+        }
+    }
+}
