@@ -1,4 +1,4 @@
-//! The server under test: a process of its own, in a folder of its own, gone when this is dropped.
+//! The server of a bench or a simulation: a process of its own, in a folder of its own, gone when this is dropped.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,15 +16,15 @@ use crate::output::now;
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is measured is the server, not what it lets one vehicle send: a hundred stand for a fleet.
-const SETTINGS: &str = "[mqtt.limits]\n\
+/// Of a bench: what is measured is the server, not what it lets one vehicle send: a hundred stand for a fleet.
+const BENCH_SETTINGS: &str = "[mqtt.limits]\n\
     messages_per_second = 1000000\nmessage_burst = 1000000\nkib_per_second = 1000000\nkib_burst = 1000000\n";
 
-pub(super) struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
-    pub(super) pki: Pki,
-    pub(super) mqtt: SocketAddr,
-    pub(super) https: SocketAddr,
+    pub(crate) pki: Pki,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) https: SocketAddr,
     operator: String,
     folder: TempDir,
 }
@@ -38,10 +38,19 @@ struct Listening {
 }
 
 impl ServerProcess {
-    /// Starts this program as a server; its data go below `dir`, where the disk is that shall be measured.
-    pub(super) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts a server that is measured; its data go below `dir`, where the disk is that shall be measured.
+    pub(crate) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(BENCH_SETTINGS, dir, store)
+    }
+
+    /// Starts this program as a server with these settings, TOML; its data go below `dir`.
+    pub(crate) fn start_with(
+        settings_toml: &str,
+        dir: Option<&Path>,
+        store: Option<&str>,
+    ) -> anyhow::Result<Self> {
         let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix("farrier-bench-");
+        let folder = folder.prefix("farrier-");
         let folder = match dir {
             Some(dir) => folder.tempdir_in(dir),
             None => folder.tempdir(),
@@ -51,7 +60,7 @@ impl ServerProcess {
         let data = folder.path().join("data");
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let settings = folder.path().join("server.toml");
-        std::fs::write(&settings, SETTINGS).context("cannot write the server's settings")?;
+        std::fs::write(&settings, settings_toml).context("cannot write the server's settings")?;
         let mut command = Command::new(program);
         command.args(["--log", "error", "server", "--enroll", "auto"]).arg("--config").arg(&settings);
         command.arg("--data").arg(&data).arg("--pki").arg(folder.path().join("pki"));
@@ -74,21 +83,21 @@ impl ServerProcess {
         }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where everything is.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// The folder of the images, each under its digest.
-    pub(super) fn images(&self) -> PathBuf {
+    pub(crate) fn images(&self) -> PathBuf {
         self.folder().join("data").join("images")
     }
 
-    pub(super) fn operator(&self) -> anyhow::Result<Operator> {
+    pub(crate) fn operator(&self) -> anyhow::Result<Operator> {
         Ok(Operator::new(&OperatorArgs {
             server: self.operator.clone(),
             token: None,
@@ -99,7 +108,7 @@ impl ServerProcess {
     }
 
     /// The store, where it is a file.
-    pub(super) fn store_file(&self) -> PathBuf {
+    pub(crate) fn store_file(&self) -> PathBuf {
         self.folder().join("data").join("farrier.db")
     }
 }
