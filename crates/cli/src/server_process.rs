@@ -29,6 +29,17 @@ pub(crate) struct ServerProcess {
     folder: TempDir,
 }
 
+/// How a server is started.
+pub(crate) struct ServerSetup<'a> {
+    pub(crate) settings_toml: &'a str,
+    /// What it logs.
+    pub(crate) log: &'a str,
+    /// Where its folder is made.
+    pub(crate) dir: Option<&'a Path>,
+    /// Its store, where that is not a file in its folder.
+    pub(crate) store: Option<&'a str>,
+}
+
 /// What the server writes to listening.json.
 #[derive(Deserialize)]
 struct Listening {
@@ -40,15 +51,12 @@ struct Listening {
 impl ServerProcess {
     /// Starts a server that is measured; its data go below `dir`, where the disk is that shall be measured.
     pub(crate) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
-        Self::start_with(BENCH_SETTINGS, dir, store)
+        Self::start_with(&ServerSetup { settings_toml: BENCH_SETTINGS, log: "error", dir, store })
     }
 
-    /// Starts this program as a server with these settings, TOML; its data go below `dir`.
-    pub(crate) fn start_with(
-        settings_toml: &str,
-        dir: Option<&Path>,
-        store: Option<&str>,
-    ) -> anyhow::Result<Self> {
+    /// Starts this program as a server.
+    pub(crate) fn start_with(setup: &ServerSetup<'_>) -> anyhow::Result<Self> {
+        let ServerSetup { settings_toml, log, dir, store } = *setup;
         let mut folder = tempfile::Builder::new();
         let folder = folder.prefix("farrier-");
         let folder = match dir {
@@ -62,7 +70,7 @@ impl ServerProcess {
         let settings = folder.path().join("server.toml");
         std::fs::write(&settings, settings_toml).context("cannot write the server's settings")?;
         let mut command = Command::new(program);
-        command.args(["--log", "error", "server", "--enroll", "auto"]).arg("--config").arg(&settings);
+        command.args(["--log", log, "server", "--enroll", "auto"]).arg("--config").arg(&settings);
         command.arg("--data").arg(&data).arg("--pki").arg(folder.path().join("pki"));
         for listener in ["--mqtt", "--https", "--operator"] {
             command.args([listener, "127.0.0.1:0"]);

@@ -42,7 +42,9 @@ impl Downloader {
         let (tls, thumbprint) =
             client_config(&certificates, vec![kx_group::X25519MLKEM768, kx_group::X25519])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
-        let link = MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands).await?;
+        let link =
+            MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands)
+                .await?;
         let mut vehicle = Self { binding, tls, thumbprint, messages: 0, link };
         let wake_up = vehicle.message(
             MessageType::WakeUp,

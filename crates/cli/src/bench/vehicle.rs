@@ -83,7 +83,9 @@ impl Vehicle {
         server.pki.issue_vehicle(&binding, &certificates, LEAF_VALIDITY, false, now())?;
         let (tls, thumbprint) = client_config(&certificates, vec![kx_group::X25519MLKEM768])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
-        let link = MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands).await?;
+        let link =
+            MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands)
+                .await?;
         Ok(Self { link, messages: Messages::new(binding, &thumbprint, ecus)? })
     }
 

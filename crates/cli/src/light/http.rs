@@ -33,10 +33,7 @@ pub(crate) async fn get(
 }
 
 /// Reads up to the end of the head, which must be that of a success; what comes with it stays in `octets`.
-pub(crate) async fn read_head(
-    stream: &mut TlsStream<TcpStream>,
-    octets: &mut [u8],
-) -> anyhow::Result<Head> {
+pub(crate) async fn read_head(stream: &mut TlsStream<TcpStream>, octets: &mut [u8]) -> anyhow::Result<Head> {
     let mut filled = 0;
     loop {
         let read = stream.read(octets.get_mut(filled..).unwrap_or_default()).await?;

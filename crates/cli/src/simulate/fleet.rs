@@ -3,8 +3,6 @@
 //! server's record of each vehicle is held against what the vehicle is.
 
 mod gateway;
-#[cfg(test)]
-mod gateway_tests;
 mod inventory;
 mod nature;
 mod scoreboard;
@@ -38,6 +36,8 @@ use crate::stop_signal::StopSignal;
 
 /// How often the server is asked how far the campaign is, and people are told.
 const ASK_EVERY: Duration = Duration::from_secs(1);
+/// Where nothing changes, people are told so after so long.
+const LONGEST_SILENCE: Duration = Duration::from_secs(10);
 /// A fleet in which nothing happens for so long, besides the deadline of the updates, will not end.
 const PATIENCE: Duration = Duration::from_secs(150);
 /// Files beside one for each vehicle: those of downloads, of the store, of the program.
@@ -151,12 +151,7 @@ impl Fleet {
     }
 
     fn shares(&self) -> Shares {
-        Shares {
-            failing: self.failing,
-            silent: self.silent,
-            not_ready: self.not_ready,
-            away: self.away,
-        }
+        Shares { failing: self.failing, silent: self.silent, not_ready: self.not_ready, away: self.away }
     }
 
     async fn play(&self, stage: &Stage) -> anyhow::Result<Summary> {
@@ -261,14 +256,20 @@ impl Fleet {
             if at_rest == u64::from(self.vehicles) && campaign.ended == campaign.vehicles {
                 return Ok(());
             }
-            let states: Vec<_> =
-                campaign.states.iter().map(|(state, count)| format!("{} {state}", thousands(*count))).collect();
-            self.say(&format!("{:>6.1} s  {}", pulse.elapsed().as_secs_f64(), states.join(", ")))?;
+            let states: Vec<_> = campaign
+                .states
+                .iter()
+                .map(|(state, count)| format!("{} {state}", thousands(*count)))
+                .collect();
+            let states = states.join(", ");
+            if progress.has_news(&states) {
+                self.say(&format!("{:>6.1} s  {states}", pulse.elapsed().as_secs_f64()))?;
+            }
             let marks = around.board.messages().saturating_add(campaign.ended);
             let patience = PATIENCE.saturating_add(Duration::from_secs(self.deadline));
-            progress.expect(marks, patience).with_context(|| {
-                format!("the campaign did not end; its vehicles are {}", states.join(", "))
-            })?;
+            progress
+                .expect(marks, patience)
+                .with_context(|| format!("the campaign did not end; its vehicles are {states}"))?;
         }
     }
 
@@ -304,8 +305,9 @@ async fn truths(mut living: Living) -> anyhow::Result<Vec<Truth>> {
     Ok(truths)
 }
 
-/// When people were told last, and when something happened last.
+/// What people were told last, and when something happened last.
 struct Progress {
+    told: String,
     told_at: Instant,
     marks: u64,
     changed_at: Instant,
@@ -313,7 +315,7 @@ struct Progress {
 
 impl Default for Progress {
     fn default() -> Self {
-        Self { told_at: Instant::now(), marks: 0, changed_at: Instant::now() }
+        Self { told: String::new(), told_at: Instant::now(), marks: 0, changed_at: Instant::now() }
     }
 }
 
@@ -325,6 +327,16 @@ impl Progress {
             self.told_at = Instant::now();
         }
         is_due
+    }
+
+    /// Whether this is not what people were told last, or was told long ago; then it is told.
+    fn has_news(&mut self, text: &str) -> bool {
+        let is_news = self.told != text || self.told_at.elapsed() >= LONGEST_SILENCE;
+        if is_news {
+            text.clone_into(&mut self.told);
+            self.told_at = Instant::now();
+        }
+        is_news
     }
 
     /// An error where this number has not changed for so long.

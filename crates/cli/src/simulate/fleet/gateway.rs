@@ -4,7 +4,7 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use farrier_protocol::{
-    Binding, CancelUpdate, ConditionValues, ErrorCode, ErrorResponse, LongText, MsgId, NotReadyReason,
+    Binding, CancelUpdate, ConditionValues, EcuId, ErrorCode, ErrorResponse, LongText, MsgId, NotReadyReason,
     Operation, Package, ProtoVer, ReadinessReport, RequestDownloadReadiness, ServerBody, ServerMessage,
     Sha256, StartDownload, StartRollback, Text, Thumbprint, UnixMillis, UpdateSuccessResult, VehicleBody,
     VehicleMessage, WakeUp, vci_digest,
@@ -49,8 +49,16 @@ struct Begun {
     update_id: Text,
     expires_at: UnixMillis,
     failure_report: bool,
-    /// ECU by its place in the model, the new version, the earlier one.
-    ecus: Vec<(usize, Text, Text)>,
+    ecus: Vec<Updated>,
+}
+
+/// An ECU in an update.
+struct Updated {
+    ecu_id: EcuId,
+    /// In the model.
+    place: usize,
+    new: Text,
+    earlier: Text,
 }
 
 /// What is under way.
@@ -74,12 +82,7 @@ pub(super) enum Pause {
 
 impl Gateway {
     /// The gateway of a vehicle whose ECUs all run this version.
-    pub(super) fn new(
-        binding: Binding,
-        thumbprint: Thumbprint,
-        nature: Nature,
-        running: Vec<Text>,
-    ) -> Self {
+    pub(super) fn new(binding: Binding, thumbprint: Thumbprint, nature: Nature, running: Vec<Text>) -> Self {
         Self {
             binding,
             nature,
@@ -183,8 +186,10 @@ impl Gateway {
             return Some(busy(command, "another update is under way"));
         }
         let ecu = |package: &Package| {
-            let place = model.place(&package.target_component, &package.hw_part_no)?;
-            Some((place, package.target_version.clone(), self.running.get(place)?.clone()))
+            let ecu_id = package.target_component.clone();
+            let place = model.place(&ecu_id, &package.hw_part_no)?;
+            let earlier = self.running.get(place)?.clone();
+            Some(Updated { ecu_id, place, new: package.target_version.clone(), earlier })
         };
         let Some(ecus) = start.packages.iter().map(ecu).collect::<Option<Vec<_>>>() else {
             return Some(error(command, ErrorCode::Unsupported, "a package is for no ECU of this vehicle"));
@@ -271,9 +276,9 @@ impl Gateway {
                 self.success(command, Operation::Commit)
             }
             (Work::RollingBack { command }, _) => {
-                for (place, _, earlier) in self.last.iter().flat_map(|begun| &begun.ecus) {
-                    if let Some(running) = self.running.get_mut(*place) {
-                        running.clone_from(earlier);
+                for ecu in self.last.iter().flat_map(|begun| &begun.ecus) {
+                    if let Some(running) = self.running.get_mut(ecu.place) {
+                        running.clone_from(&ecu.earlier);
                     }
                 }
                 self.success(command, Operation::Rollback)
@@ -300,9 +305,8 @@ impl Gateway {
     /// What it truly is, whatever it has said.
     pub(super) fn truth(&self) -> Truth {
         let begun = self.last.as_ref().map(|begun| begun.ecus.as_slice()).unwrap_or_default();
-        let runs = |place: &usize, version: &Text| self.running.get(*place) == Some(version);
-        let new = begun.iter().filter(|(place, new, _)| runs(place, new)).count();
-        let earlier = begun.iter().filter(|(place, _, earlier)| runs(place, earlier)).count();
+        let new = begun.iter().filter(|ecu| self.running.get(ecu.place) == Some(&ecu.new)).count();
+        let earlier = begun.iter().filter(|ecu| self.running.get(ecu.place) == Some(&ecu.earlier)).count();
         let runs = match (begun.len(), new, earlier) {
             (0, _, _) => Runs::Untouched,
             (all, new, _) if new == all => Runs::New,
@@ -353,9 +357,9 @@ impl Gateway {
     fn claimed(&self) -> Vec<Text> {
         let mut claimed = self.running.clone();
         if self.nature.lies {
-            for (place, new, _) in self.last.iter().flat_map(|begun| &begun.ecus) {
-                if let Some(version) = claimed.get_mut(*place) {
-                    version.clone_from(new);
+            for ecu in self.last.iter().flat_map(|begun| &begun.ecus) {
+                if let Some(version) = claimed.get_mut(ecu.place) {
+                    version.clone_from(&ecu.new);
                 }
             }
         }
@@ -365,9 +369,9 @@ impl Gateway {
     /// Lets those ECUs of the update run the new version that are chosen by their number in it.
     fn activate(&mut self, is_chosen: impl Fn(usize) -> bool) {
         let ecus = self.last.iter().flat_map(|begun| &begun.ecus).enumerate();
-        for (_, (place, new, _)) in ecus.filter(|(number, _)| is_chosen(*number)) {
-            if let Some(running) = self.running.get_mut(*place) {
-                running.clone_from(new);
+        for (_, ecu) in ecus.filter(|(number, _)| is_chosen(*number)) {
+            if let Some(running) = self.running.get_mut(ecu.place) {
+                running.clone_from(&ecu.new);
             }
         }
     }
@@ -387,11 +391,23 @@ impl Gateway {
     /// All ECUs are as before; the server is told where it wants to be.
     fn failed(&self, command: MsgId) -> Option<VehicleBody> {
         let is_told = self.last.as_ref().is_some_and(|begun| begun.failure_report);
-        is_told.then(|| error(command, ErrorCode::UpdateFailed, "an ECU failed; all are as before"))
+        is_told.then(|| self.with_failed_ecus(command, ErrorCode::UpdateFailed, |number| number == 0))
     }
 
     fn service_required(&self, command: MsgId) -> VehicleBody {
-        error(command, ErrorCode::ServiceRequired, "not every ECU could be brought back")
+        self.with_failed_ecus(command, ErrorCode::ServiceRequired, |number| !number.is_multiple_of(2))
+    }
+
+    fn with_failed_ecus(
+        &self,
+        command: MsgId,
+        code: ErrorCode,
+        has_failed: impl Fn(usize) -> bool,
+    ) -> VehicleBody {
+        let ecus = self.last.iter().flat_map(|begun| &begun.ecus).enumerate();
+        let failed = ecus.filter(|(number, _)| has_failed(*number)).map(|(_, ecu)| ecu.ecu_id.clone());
+        let answer = error_response(command, code, "it is meant to fail in this simulation");
+        VehicleBody::ErrorResponse(ErrorResponse { failed_ecus: Some(failed.collect()), ..answer })
     }
 
     fn pause_after(&mut self, step: Step) {
@@ -419,7 +435,14 @@ fn error(command: MsgId, code: ErrorCode, why: &str) -> VehicleBody {
 
 fn error_response(command: MsgId, code: ErrorCode, why: &str) -> ErrorResponse {
     let detail = LongText::beginning_of(why);
-    ErrorResponse { correlation_id: command, code, detail, failed_ecus: None, pkg_ids: None, retry_after_s: None }
+    ErrorResponse {
+        correlation_id: command,
+        code,
+        detail,
+        failed_ecus: None,
+        pkg_ids: None,
+        retry_after_s: None,
+    }
 }
 
 #[allow(clippy::expect_used, reason = "letters, digits and hyphens, fewer than 64")]
@@ -431,3 +454,6 @@ fn msg_id(text: &str) -> MsgId {
 fn text(text: &str) -> Text {
     text.parse().expect("a text of the protocol")
 }
+
+#[cfg(test)]
+mod tests;

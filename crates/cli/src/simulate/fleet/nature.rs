@@ -70,9 +70,14 @@ pub(super) enum Outcome {
     /// The same, and not all can be brought back.
     FailsBetweenBanks,
     /// Nothing is heard of it any more, though its connection may stand.
-    SilentForGood { stays_connected: bool },
+    SilentForGood {
+        stays_connected: bool,
+    },
     /// Nothing is heard of it until so long after the update's deadline.
-    SilentUntilLate { updates: bool, late_by: Duration },
+    SilentUntilLate {
+        updates: bool,
+        late_by: Duration,
+    },
 }
 
 /// A break of the connection in the middle of the update.

@@ -209,7 +209,11 @@ mod tests {
         ] {
             for state in STATES {
                 let differences = compare(std::slice::from_ref(&truth), &[record("V", state)]);
-                assert_eq!(differences.is_empty(), fits.contains(&state), "{truth:?} {state}: {differences:?}");
+                assert_eq!(
+                    differences.is_empty(),
+                    fits.contains(&state),
+                    "{truth:?} {state}: {differences:?}"
+                );
             }
         }
     }
@@ -219,12 +223,8 @@ mod tests {
         let truths = [truth("V1", Runs::New), truth("V2", Runs::New), truth("V3", Runs::New)];
         let mut short = record("V3", "succeeded");
         short.ecu_count = 3;
-        let records = [
-            record("V4", "succeeded"),
-            record("V2", "succeeded"),
-            record("V2", "rolled_back"),
-            short,
-        ];
+        let records =
+            [record("V4", "succeeded"), record("V2", "succeeded"), record("V2", "rolled_back"), short];
         let found: Vec<_> = compare(&truths, &records)
             .into_iter()
             .map(|difference| format!("{} {}", difference.vehicle_id, difference.found))

@@ -21,7 +21,7 @@ use crate::output::now;
 use crate::release;
 use crate::release::ImageArg;
 use crate::release_key::ReleaseKey;
-use crate::server_process::ServerProcess;
+use crate::server_process::{ServerProcess, ServerSetup};
 
 /// What the ECUs run at first.
 pub(super) const FACTORY_VERSION: &str = "1.0.0";
@@ -34,6 +34,8 @@ const ENROLLING: usize = 16;
 
 /// Of the fleet's own server: silence ends within the run.
 const SETTINGS: &str = "failure_report = true\n[deadlines]\nverify_deadline_s = 20\n";
+/// Vehicles that need a workshop are meant to be there: the server's alarms are none here.
+const LOG: &str = "error,farrier_server::conversation::outgoing=off";
 
 /// A server, and who may speak with it.
 pub(super) struct Stage {
@@ -42,9 +44,9 @@ pub(super) struct Stage {
     /// Names everything that this run makes, so that it does not meet what an earlier one made.
     pub(super) tag: String,
     pki: Pki,
-    folder: TempDir,
-    /// The fleet's own server; gone with the stage.
+    /// The fleet's own server; gone with the stage, and before its folder.
     own: Option<ServerProcess>,
+    folder: TempDir,
 }
 
 /// A vehicle that may connect.
@@ -64,7 +66,12 @@ impl Stage {
         };
         let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
         let Some(server) = &fleet.server else {
-            let own = ServerProcess::start_with(SETTINGS, Some(folder.path()), None)?;
+            let own = ServerProcess::start_with(&ServerSetup {
+                settings_toml: SETTINGS,
+                log: LOG,
+                dir: Some(folder.path()),
+                store: None,
+            })?;
             return Ok(Self {
                 operator: own.operator()?,
                 server: Endpoint::on_this_machine(own.mqtt),

@@ -118,8 +118,11 @@ impl Summary {
             text.push_str(&format!("{}\n", plain(fault)));
         }
         let count = |number: usize| thousands(u64::try_from(number).unwrap_or(u64::MAX));
-        let states: Vec<_> =
-            self.states.iter().map(|(state, count)| format!("{} {}", thousands(*count), plain(state))).collect();
+        let states: Vec<_> = self
+            .states
+            .iter()
+            .map(|(state, count)| format!("{} {}", thousands(*count), plain(state)))
+            .collect();
         text.push_str(&format!(
             "{} vehicles: {}; {:.1} s, {} messages ({:.0}/s, {:.0}/s in the busiest second); ",
             count(self.vehicles),
@@ -132,7 +135,11 @@ impl Summary {
         text.push_str(&if self.is_as_expected() {
             "each is what the server has recorded".to_owned()
         } else {
-            format!("{} differ from their record, {} faults", count(self.differences.len()), count(self.faults.len()))
+            format!(
+                "{} differ from their record, {} faults",
+                count(self.differences.len()),
+                count(self.faults.len())
+            )
         });
         text
     }

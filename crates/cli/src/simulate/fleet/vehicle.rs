@@ -28,6 +28,8 @@ const DOWNLOADS: usize = 64;
 const PATIENCE: Duration = Duration::from_secs(30);
 /// A vehicle that has said nothing for so long says that it is alive: less than its keep-alive time.
 const QUIET: Duration = Duration::from_secs(45);
+/// How answers are refused that come too late, which vehicles of a fleet do.
+const LATE: [RefusalCode; 2] = [RefusalCode::CorrelationExpired, RefusalCode::CorrelationClosed];
 /// The bound of the first wait before another try, and of all (protocol.md §2).
 const FIRST_WAIT_MS: u64 = 5_000;
 const LONGEST_WAIT_MS: u64 = 30_000;
@@ -248,18 +250,18 @@ impl Vehicle {
             Ok(command) => command,
             Err(refused) => {
                 let refusal = refused.into_refusal();
-                return self.around.board.fault(format!("{who}: what the server sent cannot be read: {refusal}"));
+                return self
+                    .around
+                    .board
+                    .fault(format!("{who}: what the server sent cannot be read: {refusal}"));
             }
         };
         if let ServerBody::MessageRejected(rejected) = &command.body {
-            match rejected.code {
-                RefusalCode::CorrelationExpired | RefusalCode::CorrelationClosed => {
-                    self.around.board.refused_late.add(1);
-                }
-                code => {
-                    let (of, why) = (&rejected.correlation_id, &rejected.detail);
-                    self.around.board.fault(format!("{who}: the server refused {of:?} with {code:?}: {why}"));
-                }
+            if LATE.contains(&rejected.code) {
+                self.around.board.refused_late.add(1);
+            } else {
+                let (of, code, why) = (&rejected.correlation_id, rejected.code, &rejected.detail);
+                self.around.board.fault(format!("{who}: the server refused {of:?} with {code:?}: {why}"));
             }
         }
         let answers = self.gateway.take(&self.around.model, command, now());
