@@ -2,6 +2,7 @@
 //! campaign. They speak the real protocol and download for real; only the work of their ECUs is played. In the end the
 //! server's record of each vehicle is held against what the vehicle is.
 
+mod begun;
 mod gateway;
 mod inventory;
 mod nature;

@@ -4,12 +4,13 @@ use std::collections::VecDeque;
 use std::time::Duration;
 
 use farrier_protocol::{
-    Binding, CancelUpdate, ConditionValues, EcuId, ErrorCode, ErrorResponse, LongText, MsgId, NotReadyReason,
-    Operation, Package, ProtoVer, ReadinessReport, RequestDownloadReadiness, ServerBody, ServerMessage,
-    Sha256, StartDownload, StartRollback, Text, Thumbprint, UnixMillis, UpdateSuccessResult, VehicleBody,
+    Binding, CancelUpdate, ConditionValues, ErrorCode, ErrorResponse, LongText, MsgId, NotReadyReason,
+    Operation, ProtoVer, ReadinessReport, RequestDownloadReadiness, ServerBody, ServerMessage, Sha256,
+    StartDownload, StartRollback, Text, Thumbprint, UnixMillis, UpdateSuccessResult, VehicleBody,
     VehicleMessage, WakeUp, vci_digest,
 };
 
+use super::begun::Begun;
 use super::inventory::{Model, inventory};
 use super::nature::{Nature, Outcome, Step};
 use super::scoreboard::{Runs, Truth};
@@ -41,24 +42,6 @@ pub(super) struct Gateway {
     has_cancelled: bool,
     /// What its nature wants next.
     pause: Option<Pause>,
-}
-
-/// An update whose StartDownload was taken.
-struct Begun {
-    command: MsgId,
-    update_id: Text,
-    expires_at: UnixMillis,
-    failure_report: bool,
-    ecus: Vec<Updated>,
-}
-
-/// An ECU in an update.
-struct Updated {
-    ecu_id: EcuId,
-    /// In the model.
-    place: usize,
-    new: Text,
-    earlier: Text,
 }
 
 /// What is under way.
@@ -185,22 +168,10 @@ impl Gateway {
         if self.work.is_some() {
             return Some(busy(command, "another update is under way"));
         }
-        let ecu = |package: &Package| {
-            let ecu_id = package.target_component.clone();
-            let place = model.place(&ecu_id, &package.hw_part_no)?;
-            let earlier = self.running.get(place)?.clone();
-            Some(Updated { ecu_id, place, new: package.target_version.clone(), earlier })
-        };
-        let Some(ecus) = start.packages.iter().map(ecu).collect::<Option<Vec<_>>>() else {
+        let Some(begun) = Begun::new(model, command.clone(), &start, &self.running) else {
             return Some(error(command, ErrorCode::Unsupported, "a package is for no ECU of this vehicle"));
         };
-        self.last = Some(Begun {
-            command,
-            update_id: start.update_id.clone(),
-            expires_at: start.expires_at_ms,
-            failure_report: start.failure_report,
-            ecus,
-        });
+        self.last = Some(begun);
         self.has_cancelled = false;
         if let Outcome::SilentForGood { stays_connected } = self.nature.outcome {
             self.pause = Some(Pause::Silent { stays_connected });
@@ -276,10 +247,8 @@ impl Gateway {
                 self.success(command, Operation::Commit)
             }
             (Work::RollingBack { command }, _) => {
-                for ecu in self.last.iter().flat_map(|begun| &begun.ecus) {
-                    if let Some(running) = self.running.get_mut(ecu.place) {
-                        running.clone_from(&ecu.earlier);
-                    }
+                if let Some(begun) = &self.last {
+                    begun.undo(&mut self.running);
                 }
                 self.success(command, Operation::Rollback)
             }
@@ -304,22 +273,13 @@ impl Gateway {
 
     /// What it truly is, whatever it has said.
     pub(super) fn truth(&self) -> Truth {
-        let begun = self.last.as_ref().map(|begun| begun.ecus.as_slice()).unwrap_or_default();
-        let new = begun.iter().filter(|ecu| self.running.get(ecu.place) == Some(&ecu.new)).count();
-        let earlier = begun.iter().filter(|ecu| self.running.get(ecu.place) == Some(&ecu.earlier)).count();
-        let runs = match (begun.len(), new, earlier) {
-            (0, _, _) => Runs::Untouched,
-            (all, new, _) if new == all => Runs::New,
-            (all, _, earlier) if earlier == all => Runs::Earlier,
-            _ => Runs::Mixed,
-        };
         let is_silent = matches!(self.nature.outcome, Outcome::SilentForGood { .. });
         Truth {
             vehicle_id: self.binding.vehicle_id.to_string(),
-            runs,
+            runs: self.last.as_ref().map_or(Runs::Untouched, |begun| begun.runs(&self.running)),
             is_silent: is_silent && self.last.is_some(),
             has_cancelled: self.has_cancelled,
-            ecus: begun.len(),
+            ecus: self.last.as_ref().map_or(0, Begun::ecu_count),
         }
     }
 
@@ -356,28 +316,20 @@ impl Gateway {
     /// What it says that its ECUs run.
     fn claimed(&self) -> Vec<Text> {
         let mut claimed = self.running.clone();
-        if self.nature.lies {
-            for ecu in self.last.iter().flat_map(|begun| &begun.ecus) {
-                if let Some(version) = claimed.get_mut(ecu.place) {
-                    version.clone_from(&ecu.new);
-                }
-            }
+        if let Some(begun) = self.last.as_ref().filter(|_| self.nature.lies) {
+            begun.activate(&mut claimed, |_| true);
         }
         claimed
     }
 
-    /// Lets those ECUs of the update run the new version that are chosen by their number in it.
     fn activate(&mut self, is_chosen: impl Fn(usize) -> bool) {
-        let ecus = self.last.iter().flat_map(|begun| &begun.ecus).enumerate();
-        for (_, ecu) in ecus.filter(|(number, _)| is_chosen(*number)) {
-            if let Some(running) = self.running.get_mut(ecu.place) {
-                running.clone_from(&ecu.new);
-            }
+        if let Some(begun) = &self.last {
+            begun.activate(&mut self.running, is_chosen);
         }
     }
 
     fn success(&self, command: MsgId, operation: Operation) -> Option<VehicleBody> {
-        let ecu_count = u64::try_from(self.last.as_ref()?.ecus.len()).unwrap_or(u64::MAX);
+        let ecu_count = u64::try_from(self.last.as_ref()?.ecu_count()).unwrap_or(u64::MAX);
         Some(VehicleBody::UpdateSuccessResult(UpdateSuccessResult {
             correlation_id: command,
             operation,
@@ -404,10 +356,9 @@ impl Gateway {
         code: ErrorCode,
         has_failed: impl Fn(usize) -> bool,
     ) -> VehicleBody {
-        let ecus = self.last.iter().flat_map(|begun| &begun.ecus).enumerate();
-        let failed = ecus.filter(|(number, _)| has_failed(*number)).map(|(_, ecu)| ecu.ecu_id.clone());
+        let failed_ecus = self.last.as_ref().map(|begun| begun.ecus(has_failed));
         let answer = error_response(command, code, "it is meant to fail in this simulation");
-        VehicleBody::ErrorResponse(ErrorResponse { failed_ecus: Some(failed.collect()), ..answer })
+        VehicleBody::ErrorResponse(ErrorResponse { failed_ecus, ..answer })
     }
 
     fn pause_after(&mut self, step: Step) {
