@@ -223,8 +223,10 @@ impl Fleet {
             }
             self.tell_of_connections(around)?;
             progress.expect(around.board.messages(), PATIENCE).with_context(|| {
-                let last = around.board.last_failure().unwrap_or_else(|| "nothing failed".to_owned());
-                format!("not all vehicles came to be known to the server; the last failure: {last}")
+                let failures = around.board.failures();
+                format!(
+                    "not all vehicles came to be known to the server; what failed how often: {failures:?}"
+                )
             })?;
         }
     }
@@ -275,8 +277,8 @@ impl Fleet {
     }
 
     fn tell_of_connections(&self, around: &Surroundings) -> anyhow::Result<()> {
-        let (known, failures) = (around.board.known.get(), around.board.failures.get());
-        let failures = match failures {
+        let known = around.board.known.get();
+        let failures = match around.board.failures().values().sum::<u64>() {
             0 => String::new(),
             failures => format!(", {} tries failed", thousands(failures)),
         };

@@ -28,8 +28,7 @@ impl Pki {
     /// written to no other file. The record is read once, not for each of them.
     ///
     /// # Errors
-    /// [`PkiError::ClientIdTaken`], [`PkiError::CommonNameTooLong`], files that cannot be read or written. Those before
-    /// are recorded then.
+    /// [`PkiError::ClientIdTaken`], [`PkiError::CommonNameTooLong`], files that cannot be read or written.
     pub fn issue_vehicles_in_memory(
         &self,
         bindings: Vec<Binding>,
@@ -66,11 +65,14 @@ impl Pki {
             let holder = Holder::of_vehicle(&binding);
             let Signed { certificate, key, record } =
                 signed(&client_id, Purpose::Client, holder, &issuer, now, ends)?;
-            issued::write(&self.dir, &record, false)?;
             let chain = vec![certificate.der().clone(), intermediate.clone()];
             let key = PrivatePkcs8KeyDer::from(key.serialize_der()).into();
-            Ok(VehicleCertificate { binding, chain, key })
+            Ok((record, VehicleCertificate { binding, chain, key }))
         };
-        bindings.into_iter().map(issue).collect()
+        let issued = bindings.into_iter().map(issue).collect::<Result<Vec<_>, PkiError>>()?;
+        let (records, certificates): (Vec<_>, Vec<_>) = issued.into_iter().unzip();
+        // The record first, as for each single one.
+        issued::write_all(&self.dir, &records, false)?;
+        Ok(certificates)
     }
 }

@@ -14,8 +14,6 @@ const KEPT_FAULTS: usize = 100;
 pub(super) struct Scoreboard {
     /// Connections that came about.
     pub(super) connections: Count,
-    /// Connections and downloads that did not, or broke; each was tried again.
-    pub(super) failures: Count,
     /// Vehicles whose first WakeUp was acknowledged.
     pub(super) known: Count,
     /// Vehicles that have nothing more to do unless they are told.
@@ -27,7 +25,8 @@ pub(super) struct Scoreboard {
     pub(super) downloaded_bytes: Count,
     /// Answers that the server refused because they came too late, as it must.
     pub(super) refused_late: Count,
-    last_failure: Mutex<Option<String>>,
+    /// How often what failed.
+    failures_by_cause: Mutex<BTreeMap<String, u64>>,
     faults: Mutex<Vec<String>>,
 }
 
@@ -55,16 +54,21 @@ impl Scoreboard {
         self.sent.get().saturating_add(self.received.get())
     }
 
-    /// Something that is tried again.
+    /// A connection or a download did not come about, or broke; it is tried again.
     pub(super) fn failed(&self, what: &anyhow::Error) {
-        self.failures.add(1);
         let causes: Vec<_> = what.chain().map(ToString::to_string).collect();
-        *self.last_failure.lock().unwrap_or_else(PoisonError::into_inner) = Some(causes.join(": "));
+        let mut failures = self.failures_by_cause.lock().unwrap_or_else(PoisonError::into_inner);
+        let is_kept = failures.len() < KEPT_FAULTS;
+        if let Some(count) = failures.get_mut(&causes.join(": ")) {
+            *count = count.saturating_add(1);
+        } else if is_kept {
+            failures.insert(causes.join(": "), 1);
+        }
     }
 
-    /// What failed last.
-    pub(super) fn last_failure(&self) -> Option<String> {
-        self.last_failure.lock().unwrap_or_else(PoisonError::into_inner).clone()
+    /// How often what failed, and was tried again.
+    pub(super) fn failures(&self) -> BTreeMap<String, u64> {
+        self.failures_by_cause.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
     /// Something that must not happen.

@@ -62,8 +62,8 @@ pub(super) struct Summary {
     messages_in_busiest_second: f64,
     bytes_downloaded: u64,
     connections: u64,
-    /// Connections and downloads that were tried again.
-    failures: u64,
+    /// How often which connections and downloads failed; all were tried again.
+    failures: BTreeMap<String, u64>,
     /// Answers that came after their deadline, and were refused as they must.
     refused_late: u64,
     /// What the server must not do, and did.
@@ -96,7 +96,7 @@ impl Summary {
             messages_in_busiest_second: pulse.most_per_second.max(rate),
             bytes_downloaded: board.downloaded_bytes.get(),
             connections: board.connections.get(),
-            failures: board.failures.get(),
+            failures: board.failures(),
             refused_late: board.refused_late.get(),
             faults: board.faults(),
             differences,
@@ -111,6 +111,9 @@ impl Summary {
     /// The last line says how it went; what is wrong stands above it.
     pub(super) fn text(&self) -> String {
         let mut text = String::new();
+        for (cause, count) in &self.failures {
+            text.push_str(&format!("{} times, and tried again: {}\n", thousands(*count), plain(cause)));
+        }
         for Difference { vehicle_id, expected, found } in self.differences.iter().take(SHOWN) {
             text.push_str(&format!("{}: expected {expected}, found {}\n", plain(vehicle_id), plain(found)));
         }
