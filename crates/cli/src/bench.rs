@@ -6,10 +6,8 @@ mod downloader;
 mod idle;
 mod ingest;
 mod message;
-mod mqtt;
 mod nginx;
 mod processor_time;
-mod server_process;
 mod sqlite_limit;
 mod vehicle;
 

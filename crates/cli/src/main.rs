@@ -9,6 +9,7 @@ mod campaign;
 mod check_message;
 mod delta;
 mod demo;
+mod light;
 mod messages;
 mod operator;
 mod output;
@@ -17,6 +18,7 @@ mod release;
 mod release_key;
 mod security_events;
 mod server;
+mod server_process;
 mod simulate;
 #[cfg(feature = "otel")]
 mod spans;
@@ -82,7 +84,7 @@ enum Command {
     Audit(audit::Audit),
     /// Show what tells whether vehicles can be trusted: replays, foreign identities, boot loops.
     SecurityEvents(security_events::SecurityEvents),
-    /// Run a simulated vehicle.
+    /// Run a simulated vehicle, or a fleet of light ones.
     #[command(subcommand)]
     Simulate(simulate::Simulate),
     /// Write the access rules of an outside broker for every enrolled vehicle.
@@ -108,7 +110,7 @@ impl Command {
     /// What is logged unless something else is asked for: a server tells what it does, a command only trouble.
     fn default_log(&self) -> &'static str {
         match self {
-            Self::Server(_) | Self::Simulate(_) => "info",
+            Self::Server(_) | Self::Simulate(simulate::Simulate::Vehicle { .. }) => "info",
             Self::Demo(_) => "error",
             Self::Pki(_)
             | Self::Release(_)
@@ -123,6 +125,7 @@ impl Command {
             | Self::Store(_)
             | Self::CheckMessage(_)
             | Self::Delta(_)
+            | Self::Simulate(simulate::Simulate::Fleet(_))
             // What is wrong with a certificate, the error says.
             | Self::Bench(_) => "warn,rustls_platform_verifier=off",
         }
@@ -198,7 +201,12 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Simulate(_)
         | Command::Bench(_)) => command,
     };
-    let runtime = tokio::runtime::Runtime::new().context("the system gave no threads to run on")?;
+    let mut runtime = tokio::runtime::Builder::new_multi_thread();
+    if let Command::Simulate(simulate::Simulate::Fleet(_)) = &command {
+        // A fleet leaves the other processors to its server.
+        runtime.worker_threads(2);
+    }
+    let runtime = runtime.enable_all().build().context("the system gave no threads to run on")?;
     runtime.block_on(async {
         match command {
             Command::Demo(demo) => return demo.run().await,
@@ -210,7 +218,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Audit(audit) => audit.run().await?,
             Command::SecurityEvents(events) => events.run().await?,
             Command::BrokerRules(rules) => rules.run().await?,
-            Command::Simulate(simulate) => simulate.run().await?,
+            Command::Simulate(simulate) => return simulate.run().await,
             Command::Bench(bench) => bench.run().await?,
             Command::CheckMessage(_)
             | Command::Pki(_)

@@ -1,6 +1,9 @@
 //! `farrier simulate`: runs what stands in for the field.
 
+mod fleet;
+
 use std::path::PathBuf;
+use std::process::ExitCode;
 
 use clap::Subcommand;
 use farrier_simulator::vehicle::{SimulatedVehicle, VehicleConfig};
@@ -16,12 +19,17 @@ pub(crate) enum Simulate {
         #[arg(long, value_name = "FILE")]
         config: PathBuf,
     },
+    /// Run one campaign with thousands of light vehicles, and hold the server's records against what they are.
+    Fleet(Box<fleet::Fleet>),
 }
 
 impl Simulate {
-    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         match self {
-            Self::Vehicle { config } => run_vehicle(VehicleConfig::read(config)?).await,
+            Self::Vehicle { config } => {
+                run_vehicle(VehicleConfig::read(config)?).await.map(|()| ExitCode::SUCCESS)
+            }
+            Self::Fleet(fleet) => fleet.run().await,
         }
     }
 }

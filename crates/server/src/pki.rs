@@ -4,6 +4,7 @@
 //! then only `tls` matters. Times come in as `now`; keys and serial numbers are random.
 
 mod folder;
+mod in_memory;
 mod issued;
 
 use std::net::IpAddr;
@@ -12,13 +13,14 @@ use std::time::Duration;
 
 use farrier_protocol::{Binding, Thumbprint, UnixMillis};
 use rcgen::{
-    BasicConstraints, CertificateParams, CertificateRevocationListParams, DistinguishedName, DnType,
-    ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
+    BasicConstraints, Certificate, CertificateParams, CertificateRevocationListParams, DistinguishedName,
+    DnType, ExtendedKeyUsagePurpose, IsCa, Issuer, KeyIdMethod, KeyPair, KeyUsagePurpose, RevocationReason,
     RevokedCertParams, SanType, SerialNumber,
 };
 use time::OffsetDateTime;
 
 use folder::NewFile;
+pub use in_memory::VehicleCertificate;
 use issued::{Holder, IssuedCertificate};
 
 const ROOT_VALIDITY: Duration = Duration::from_secs(20 * 365 * 24 * 60 * 60);
@@ -400,14 +402,8 @@ impl Pki {
         now: UnixMillis,
     ) -> Result<(), PkiError> {
         let (intermediate_pem, issuer) = self.intermediate()?;
-        let serial = random_serial()?;
-        let mut params = leaf(common_name, purpose);
-        params.serial_number = Some(SerialNumber::from_slice(&serial));
-        params.not_before = certificate_time(now, None)?;
-        params.not_after = certificate_time(now, Some(validity))?.min(self.intermediate_ends()?);
-        let key = KeyPair::generate()?;
-        let certificate = params.signed_by(&key, &issuer)?;
-
+        let ends = certificate_time(now, Some(validity))?.min(self.intermediate_ends()?);
+        let Signed { certificate, key, record } = signed(common_name, purpose, holder, &issuer, now, ends)?;
         let files = [
             NewFile::private(out.join("key.pem"), key.serialize_pem()),
             NewFile::public(out.join("cert.pem"), certificate.pem() + &intermediate_pem),
@@ -416,14 +412,6 @@ impl Pki {
         folder::create(out)?;
         folder::check_free(&files, force)?;
         // The record first: a certificate that nobody knows of could not be revoked.
-        let record = IssuedCertificate {
-            serial: hex(&serial),
-            holder,
-            thumbprint: Thumbprint::of_certificate(certificate.der()),
-            issued_at_ms: now.0,
-            expires_at_ms: params.not_after.unix_timestamp().saturating_mul(1000),
-            revoked_at_ms: None,
-        };
         issued::write(&self.dir, &record, false)?;
         folder::write(&files, force)
     }
@@ -463,6 +451,39 @@ impl Pki {
         let certificate = pem.parse_x509().map_err(|error| damaged(error.to_string()))?;
         Ok(certificate.validity().not_after.to_datetime())
     }
+}
+
+/// A certificate that is signed, and neither recorded nor given out yet.
+struct Signed {
+    certificate: Certificate,
+    key: KeyPair,
+    record: IssuedCertificate,
+}
+
+fn signed(
+    common_name: &str,
+    purpose: Purpose,
+    holder: Holder,
+    issuer: &Issuer<'_, KeyPair>,
+    now: UnixMillis,
+    ends: OffsetDateTime,
+) -> Result<Signed, PkiError> {
+    let serial = random_serial()?;
+    let mut params = leaf(common_name, purpose);
+    params.serial_number = Some(SerialNumber::from_slice(&serial));
+    params.not_before = certificate_time(now, None)?;
+    params.not_after = ends;
+    let key = KeyPair::generate()?;
+    let certificate = params.signed_by(&key, issuer)?;
+    let record = IssuedCertificate {
+        serial: hex(&serial),
+        holder,
+        thumbprint: Thumbprint::of_certificate(certificate.der()),
+        issued_at_ms: now.0,
+        expires_at_ms: ends.unix_timestamp().saturating_mul(1000),
+        revoked_at_ms: None,
+    };
+    Ok(Signed { certificate, key, record })
 }
 
 fn authority(

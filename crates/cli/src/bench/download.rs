@@ -10,25 +10,24 @@ use anyhow::{Context, bail, ensure};
 use clap::Args;
 use rustls::ClientConfig;
 use serde_json::json;
-use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::io::AsyncReadExt;
 use tokio::net::TcpStream;
 use tokio::task::JoinSet;
 use tokio_rustls::client::TlsStream;
 
 use super::downloader::{Downloader, HARDWARE};
-use super::mqtt::connect_tls;
 use super::nginx::Nginx;
 use super::processor_time::processor_time;
-use super::server_process::ServerProcess;
+use crate::light::http::{get, read_head};
+use crate::light::tls::{Endpoint, connect_tls};
 use crate::output::{print, print_json, table};
 use crate::release::ImageArg;
 use crate::release_key::ReleaseKey;
+use crate::server_process::ServerProcess;
 use crate::stop_signal::StopSignal;
 use crate::{campaign, release};
 
 const READ_SIZE: usize = 256 * 1024;
-/// The longest head of an answer.
-const MOST_HEAD: usize = 8 * 1024;
 
 #[derive(Args)]
 pub(crate) struct Download {
@@ -173,7 +172,8 @@ impl Download {
         let size_bytes = u64::from(self.size_mib) * 1024 * 1024;
         let mut clients = Vec::new();
         for (tls, path) in vehicles.iter().zip(&target.paths).take(shape.clients) {
-            let mut client = Client { stream: connect_tls(target.address, tls).await?, path: path.clone() };
+            let stream = connect_tls(&Endpoint::on_this_machine(target.address), tls).await?;
+            let mut client = Client { stream, path: path.clone() };
             // What the first request costs besides, the handshake or a cold cache, is not measured.
             client.fetch(Some((0, 1)), &AtomicU64::new(0), None).await?;
             clients.push(client);
@@ -277,11 +277,7 @@ impl Client {
         received: &AtomicU64,
         end: Option<Instant>,
     ) -> anyhow::Result<()> {
-        let range = range.map(|(first, length)| format!("range: bytes={first}-{}\r\n", first + length - 1));
-        let request =
-            format!("GET {} HTTP/1.1\r\nhost: localhost\r\n{}\r\n", self.path, range.unwrap_or_default());
-        self.stream.write_all(request.as_bytes()).await?;
-        self.stream.flush().await?;
+        get(&mut self.stream, "localhost", &self.path, range).await?;
         let mut octets = vec![0; READ_SIZE];
         let head = read_head(&mut self.stream, &mut octets).await?;
         let first = (head.filled - head.length) as u64;
@@ -297,33 +293,6 @@ impl Client {
             }
         }
         Ok(())
-    }
-}
-
-struct Head {
-    /// With its empty line.
-    length: usize,
-    /// Octets that came, the head among them.
-    filled: usize,
-    content_length: u64,
-}
-
-async fn read_head(stream: &mut TlsStream<TcpStream>, octets: &mut [u8]) -> anyhow::Result<Head> {
-    let mut filled = 0;
-    loop {
-        let read = stream.read(octets.get_mut(filled..).unwrap_or_default()).await?;
-        ensure!(read > 0, "the server closed the connection before it answered");
-        filled += read;
-        let so_far = octets.get(..filled.min(MOST_HEAD)).unwrap_or_default();
-        if let Some(end) = so_far.windows(4).position(|four| four == b"\r\n\r\n") {
-            let text = String::from_utf8_lossy(octets.get(..end).unwrap_or_default()).to_lowercase();
-            let status = text.split(' ').nth(1).unwrap_or_default();
-            ensure!(matches!(status, "200" | "206"), "expected 200 or 206, found {status}: {text}");
-            let length = text.lines().find_map(|line| line.strip_prefix("content-length: "));
-            let content_length = length.context("an answer without a length")?.trim().parse()?;
-            return Ok(Head { length: end + 4, filled, content_length });
-        }
-        ensure!(filled < MOST_HEAD, "the server's answer has a head without an end");
     }
 }
 

@@ -11,10 +11,10 @@ use rustls::crypto::aws_lc_rs::kx_group;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
-use super::mqtt::{MqttLink, Packet};
-use super::server_process::ServerProcess;
-use super::vehicle::client_config;
+use crate::light::mqtt::{MqttLink, Packet};
+use crate::light::tls::{Endpoint, client_config};
 use crate::output::now;
+use crate::server_process::ServerProcess;
 
 /// The hardware of its ECU.
 pub(super) const HARDWARE: &str = "HW-BENCH";
@@ -42,7 +42,9 @@ impl Downloader {
         let (tls, thumbprint) =
             client_config(&certificates, vec![kx_group::X25519MLKEM768, kx_group::X25519])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
-        let link = MqttLink::connect(server.mqtt, &tls, &binding.client_id(), &commands).await?;
+        let link =
+            MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands)
+                .await?;
         let mut vehicle = Self { binding, tls, thumbprint, messages: 0, link };
         let wake_up = vehicle.message(
             MessageType::WakeUp,

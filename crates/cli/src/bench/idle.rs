@@ -8,9 +8,9 @@ use clap::Args;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
-use super::server_process::ServerProcess;
 use super::vehicle::Vehicle;
 use crate::output::{now, print, thousands};
+use crate::server_process::ServerProcess;
 use crate::stop_signal::StopSignal;
 
 /// Vehicles before anything is measured: what the server makes once is there then.

@@ -15,10 +15,10 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::processor_time::processor_time;
-use super::server_process::ServerProcess;
 use super::sqlite_limit::{LimitShape, exchanges_per_second};
 use super::vehicle::{Sent, Vehicle};
 use crate::output::{now, print, table, thousands};
+use crate::server_process::ServerProcess;
 use crate::stop_signal::StopSignal;
 
 /// Before anything is counted: caches are warm, batches have found their size.

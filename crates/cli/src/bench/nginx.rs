@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail};
 
-use super::server_process::ServerProcess;
+use crate::server_process::ServerProcess;
 
 /// How long it may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(10);

@@ -1,8 +1,6 @@
 //! A vehicle that only talks: it has messages of the right form and size, and no ECUs behind them.
 
 use std::fmt::Write;
-use std::path::Path;
-use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
@@ -11,18 +9,15 @@ use farrier_protocol::{
     vci_digest,
 };
 use farrier_server::pki::LEAF_VALIDITY;
-use rustls::crypto::SupportedKxGroup;
-use rustls::crypto::aws_lc_rs::{self, cipher_suite, kx_group};
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, PrivateKeyDer};
-use rustls::{ClientConfig, RootCertStore};
+use rustls::crypto::aws_lc_rs::kx_group;
 use serde_json::{Value, json};
 use tokio::time::timeout;
 
 use super::message::PreparedMessage;
-use super::mqtt::{MqttLink, Packet};
-use super::server_process::ServerProcess;
+use crate::light::mqtt::{MqttLink, Packet};
+use crate::light::tls::{Endpoint, client_config};
 use crate::output::now;
+use crate::server_process::ServerProcess;
 
 /// How long the server may take for one answer.
 const PATIENCE: Duration = Duration::from_secs(30);
@@ -88,7 +83,9 @@ impl Vehicle {
         server.pki.issue_vehicle(&binding, &certificates, LEAF_VALIDITY, false, now())?;
         let (tls, thumbprint) = client_config(&certificates, vec![kx_group::X25519MLKEM768])?;
         let commands = format!("ota/{}/{}/down", binding.vehicle_id, binding.gateway_id);
-        let link = MqttLink::connect(server.mqtt, &tls, &binding.client_id(), &commands).await?;
+        let link =
+            MqttLink::connect(&Endpoint::on_this_machine(server.mqtt), &tls, &binding.client_id(), &commands)
+                .await?;
         Ok(Self { link, messages: Messages::new(binding, &thumbprint, ecus)? })
     }
 
@@ -262,27 +259,6 @@ fn digest_of(binding: &Binding, inventory: &PreparedMessage) -> anyhow::Result<S
         bail!("expected an inventory, found another message");
     };
     Ok(vci_digest(vci))
-}
-
-/// TLS 1.3 with the certificate in a folder and one cipher suite, as gateways speak it.
-pub(super) fn client_config(
-    certificates: &Path,
-    kx_groups: Vec<&'static dyn SupportedKxGroup>,
-) -> anyhow::Result<(Arc<ClientConfig>, Thumbprint)> {
-    let mut provider = aws_lc_rs::default_provider();
-    provider.kx_groups = kx_groups;
-    provider.cipher_suites = vec![cipher_suite::TLS13_AES_128_GCM_SHA256];
-    let mut roots = RootCertStore::empty();
-    roots.add(CertificateDer::from_pem_file(certificates.join("ca.pem"))?)?;
-    let chain: Vec<_> =
-        CertificateDer::pem_file_iter(certificates.join("cert.pem"))?.collect::<Result<_, _>>()?;
-    let leaf = chain.first().context("no certificate was issued")?;
-    let thumbprint = Thumbprint::of_certificate(leaf);
-    let config = ClientConfig::builder_with_provider(Arc::new(provider))
-        .with_protocol_versions(&[&rustls::version::TLS13])?
-        .with_root_certificates(roots)
-        .with_client_auth_cert(chain, PrivateKeyDer::from_pem_file(certificates.join("key.pem"))?)?;
-    Ok((Arc::new(config), thumbprint))
 }
 
 #[cfg(test)]

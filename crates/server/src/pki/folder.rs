@@ -1,5 +1,6 @@
 //! Files that are written whole or not at all, private ones readable by their owner only.
 
+use std::collections::BTreeSet;
 use std::fs::{self, File, OpenOptions};
 use std::io::{ErrorKind, Write};
 use std::os::unix::fs::OpenOptionsExt;
@@ -70,7 +71,8 @@ pub(super) fn write(files: &[NewFile], force: bool) -> Result<(), PkiError> {
         }
     }
     written?;
-    files.iter().filter_map(|file| file.path.parent()).try_for_each(sync_folder)
+    let folders: BTreeSet<_> = files.iter().filter_map(|file| file.path.parent()).collect();
+    folders.into_iter().try_for_each(sync_folder)
 }
 
 fn write_temporary(file: &NewFile) -> Result<(), PkiError> {

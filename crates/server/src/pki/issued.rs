@@ -47,12 +47,26 @@ impl IssuedCertificate {
 }
 
 pub(super) fn write(dir: &Path, certificate: &IssuedCertificate, replace: bool) -> Result<(), PkiError> {
+    write_all(dir, std::slice::from_ref(certificate), replace)
+}
+
+/// Records all of them, or none.
+pub(super) fn write_all(
+    dir: &Path,
+    certificates: &[IssuedCertificate],
+    replace: bool,
+) -> Result<(), PkiError> {
     let folder = dir.join(ISSUED);
     folder::create(&folder)?;
-    let path = folder.join(format!("{}.json", certificate.serial));
-    let json = serde_json::to_string_pretty(certificate)
-        .map_err(|error| PkiError::Write { path: path.clone(), source: error.into() })?;
-    folder::write(&[NewFile::public(path, json + "\n")], replace)
+    let file = |certificate: &IssuedCertificate| {
+        let path = folder.join(format!("{}.json", certificate.serial));
+        match serde_json::to_string_pretty(certificate) {
+            Ok(json) => Ok(NewFile::public(path, json + "\n")),
+            Err(error) => Err(PkiError::Write { path, source: error.into() }),
+        }
+    };
+    let files = certificates.iter().map(file).collect::<Result<Vec<_>, _>>()?;
+    folder::write(&files, replace)
 }
 
 pub(super) fn read_all(dir: &Path) -> Result<Vec<IssuedCertificate>, PkiError> {

@@ -84,6 +84,26 @@ fn a_vehicle_gets_leaf_and_intermediate_key_and_root() {
 }
 
 #[test]
+fn many_vehicles_get_certificates_in_memory_that_are_recorded() {
+    let folder = tempfile::tempdir().unwrap();
+    let pki = authority_in(&folder);
+    let bindings = vec![binding("VEH_001", "CCU_001"), binding("VEH_002", "CCU_001")];
+    let issued = pki.issue_vehicles_in_memory(bindings.clone(), LEAF_VALIDITY, NOW).unwrap();
+    let recorded = super::issued::read_all(&folder.path().join("pki")).unwrap();
+    for (certificate, binding) in issued.iter().zip(&bindings) {
+        assert_eq!(certificate.binding, *binding);
+        let [leaf, intermediate] = certificate.chain.as_slice() else { panic!("{certificate:?}") };
+        let record = recorded.iter().find(|record| record.holder == Holder::of_vehicle(binding)).unwrap();
+        assert_eq!(record.thumbprint, Thumbprint::of_certificate(leaf));
+        let parsed = |der| x509_parser::parse_x509_certificate(der).unwrap().1;
+        assert_eq!(parsed(leaf).issuer(), parsed(intermediate).subject());
+    }
+    assert_eq!((issued.len(), recorded.len()), (2, 2));
+    let taken = pki.issue_vehicles_in_memory(vec![binding("VEH", "001_CCU_001")], LEAF_VALIDITY, NOW);
+    assert!(matches!(taken, Err(PkiError::ClientIdTaken { .. })), "{taken:?}");
+}
+
+#[test]
 fn a_leaf_does_not_outlive_its_authority() {
     let folder = tempfile::tempdir().unwrap();
     let pki = authority_in(&folder);

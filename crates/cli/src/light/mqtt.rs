@@ -1,20 +1,20 @@
 //! The least of an MQTT 5 client that can send and be acknowledged: so light that the server is what is measured.
 
-use std::net::SocketAddr;
 use std::sync::Arc;
 
 use anyhow::{Context, bail, ensure};
 use rustls::ClientConfig;
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
 use tokio::net::TcpStream;
-use tokio_rustls::TlsConnector;
 use tokio_rustls::client::TlsStream;
+
+use super::tls::{Endpoint, connect_tls};
 
 const KEEP_ALIVE_S: u16 = 60;
 
 /// A packet of the server, as far as it matters here.
 #[derive(Debug, PartialEq, Eq)]
-pub(super) enum Packet {
+pub(crate) enum Packet {
     Connected {
         reason: u8,
     },
@@ -38,7 +38,7 @@ pub(super) enum Packet {
 }
 
 /// One connection.
-pub(super) struct MqttLink {
+pub(crate) struct MqttLink {
     stream: TlsStream<TcpStream>,
     input: Vec<u8>,
     /// What is before it in `input` is handled.
@@ -48,26 +48,15 @@ pub(super) struct MqttLink {
     acknowledged: u64,
 }
 
-/// Shakes hands over TLS.
-pub(super) async fn connect_tls(
-    address: SocketAddr,
-    tls: &Arc<ClientConfig>,
-) -> anyhow::Result<TlsStream<TcpStream>> {
-    let stream = TcpStream::connect(address).await.with_context(|| format!("cannot connect to {address}"))?;
-    stream.set_nodelay(true)?;
-    let connector = TlsConnector::from(Arc::clone(tls));
-    connector.connect("localhost".try_into()?, stream).await.context("the TLS handshake failed")
-}
-
 impl MqttLink {
     /// Connects and subscribes to its commands.
-    pub(super) async fn connect(
-        address: SocketAddr,
+    pub(crate) async fn connect(
+        endpoint: &Endpoint,
         tls: &Arc<ClientConfig>,
         client_id: &str,
         commands: &str,
     ) -> anyhow::Result<Self> {
-        let stream = connect_tls(address, tls).await?;
+        let stream = connect_tls(endpoint, tls).await?;
         let (input, output) = (Vec::new(), Vec::new());
         let mut link = Self { stream, input, at: 0, output, last_packet_id: 0, acknowledged: 0 };
         let mut body = b"\x00\x04MQTT\x05\x02".to_vec();
@@ -93,7 +82,7 @@ impl MqttLink {
     }
 
     /// Prepares a message with QoS 1; gives the id that its acknowledgement will have.
-    pub(super) fn put_publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
+    pub(crate) fn put_publish(&mut self, topic: &str, payload: &[u8]) -> u16 {
         let packet_id = self.new_packet_id();
         let mut head = Vec::with_capacity(topic.len() + 5);
         put_text(&mut head, topic);
@@ -103,23 +92,23 @@ impl MqttLink {
         packet_id
     }
 
-    pub(super) fn put_acknowledgement(&mut self, packet_id: u16) {
+    pub(crate) fn put_acknowledgement(&mut self, packet_id: u16) {
         self.put(0x40, &[&packet_id.to_be_bytes()]);
     }
 
-    pub(super) fn put_ping(&mut self) {
+    pub(crate) fn put_ping(&mut self) {
         self.put(0xC0, &[]);
     }
 
     /// Sends what is prepared.
-    pub(super) async fn flush(&mut self) -> anyhow::Result<()> {
+    pub(crate) async fn flush(&mut self) -> anyhow::Result<()> {
         self.stream.write_all(&self.output).await?;
         self.output.clear();
         Ok(self.stream.flush().await?)
     }
 
     /// The next packet; waits for it.
-    pub(super) async fn next(&mut self) -> anyhow::Result<Packet> {
+    pub(crate) async fn next(&mut self) -> anyhow::Result<Packet> {
         loop {
             if let Some(packet) = self.received()? {
                 return Ok(packet);
@@ -132,7 +121,7 @@ impl MqttLink {
     }
 
     /// The next packet that has come already.
-    pub(super) fn received(&mut self) -> anyhow::Result<Option<Packet>> {
+    pub(crate) fn received(&mut self) -> anyhow::Result<Option<Packet>> {
         let rest = self.input.get(self.at..).unwrap_or_default();
         let Some((kind, body, length)) = frame(rest) else { return Ok(None) };
         let packet = packet(kind, body)?;
@@ -142,7 +131,7 @@ impl MqttLink {
     }
 
     /// Messages that were acknowledged with success.
-    pub(super) fn acknowledged(&self) -> u64 {
+    pub(crate) fn acknowledged(&self) -> u64 {
         self.acknowledged
     }
 

@@ -1,4 +1,4 @@
-//! The server under test: a process of its own, in a folder of its own, gone when this is dropped.
+//! The server of a bench or a simulation: a process of its own, in a folder of its own, gone when this is dropped.
 
 use std::net::SocketAddr;
 use std::path::{Path, PathBuf};
@@ -16,17 +16,28 @@ use crate::output::now;
 /// How long a server may take until it listens.
 const PATIENCE: Duration = Duration::from_secs(30);
 
-/// What is measured is the server, not what it lets one vehicle send: a hundred stand for a fleet.
-const SETTINGS: &str = "[mqtt.limits]\n\
+/// Of a bench: what is measured is the server, not what it lets one vehicle send: a hundred stand for a fleet.
+const BENCH_SETTINGS: &str = "[mqtt.limits]\n\
     messages_per_second = 1000000\nmessage_burst = 1000000\nkib_per_second = 1000000\nkib_burst = 1000000\n";
 
-pub(super) struct ServerProcess {
+pub(crate) struct ServerProcess {
     child: Child,
-    pub(super) pki: Pki,
-    pub(super) mqtt: SocketAddr,
-    pub(super) https: SocketAddr,
+    pub(crate) pki: Pki,
+    pub(crate) mqtt: SocketAddr,
+    pub(crate) https: SocketAddr,
     operator: String,
     folder: TempDir,
+}
+
+/// How a server is started.
+pub(crate) struct ServerSetup<'a> {
+    pub(crate) settings_toml: &'a str,
+    /// What it logs.
+    pub(crate) log: &'a str,
+    /// Where its folder is made.
+    pub(crate) dir: Option<&'a Path>,
+    /// Its store, where that is not a file in its folder.
+    pub(crate) store: Option<&'a str>,
 }
 
 /// What the server writes to listening.json.
@@ -38,10 +49,16 @@ struct Listening {
 }
 
 impl ServerProcess {
-    /// Starts this program as a server; its data go below `dir`, where the disk is that shall be measured.
-    pub(super) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
+    /// Starts a server that is measured; its data go below `dir`, where the disk is that shall be measured.
+    pub(crate) fn start(dir: Option<&Path>, store: Option<&str>) -> anyhow::Result<Self> {
+        Self::start_with(&ServerSetup { settings_toml: BENCH_SETTINGS, log: "error", dir, store })
+    }
+
+    /// Starts this program as a server.
+    pub(crate) fn start_with(setup: &ServerSetup<'_>) -> anyhow::Result<Self> {
+        let ServerSetup { settings_toml, log, dir, store } = *setup;
         let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix("farrier-bench-");
+        let folder = folder.prefix("farrier-");
         let folder = match dir {
             Some(dir) => folder.tempdir_in(dir),
             None => folder.tempdir(),
@@ -51,9 +68,9 @@ impl ServerProcess {
         let data = folder.path().join("data");
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let settings = folder.path().join("server.toml");
-        std::fs::write(&settings, SETTINGS).context("cannot write the server's settings")?;
+        std::fs::write(&settings, settings_toml).context("cannot write the server's settings")?;
         let mut command = Command::new(program);
-        command.args(["--log", "error", "server", "--enroll", "auto"]).arg("--config").arg(&settings);
+        command.args(["--log", log, "server", "--enroll", "auto"]).arg("--config").arg(&settings);
         command.arg("--data").arg(&data).arg("--pki").arg(folder.path().join("pki"));
         for listener in ["--mqtt", "--https", "--operator"] {
             command.args([listener, "127.0.0.1:0"]);
@@ -74,21 +91,21 @@ impl ServerProcess {
         }
     }
 
-    pub(super) fn pid(&self) -> u32 {
+    pub(crate) fn pid(&self) -> u32 {
         self.child.id()
     }
 
     /// Where everything is.
-    pub(super) fn folder(&self) -> &Path {
+    pub(crate) fn folder(&self) -> &Path {
         self.folder.path()
     }
 
     /// The folder of the images, each under its digest.
-    pub(super) fn images(&self) -> PathBuf {
+    pub(crate) fn images(&self) -> PathBuf {
         self.folder().join("data").join("images")
     }
 
-    pub(super) fn operator(&self) -> anyhow::Result<Operator> {
+    pub(crate) fn operator(&self) -> anyhow::Result<Operator> {
         Ok(Operator::new(&OperatorArgs {
             server: self.operator.clone(),
             token: None,
@@ -99,7 +116,7 @@ impl ServerProcess {
     }
 
     /// The store, where it is a file.
-    pub(super) fn store_file(&self) -> PathBuf {
+    pub(crate) fn store_file(&self) -> PathBuf {
         self.folder().join("data").join("farrier.db")
     }
 }
