@@ -470,6 +470,12 @@ impl<'s> World<'s> {
 
     /// What must be true when nothing is under way any more.
     fn check(&self, rest: Rest) -> Result<(), String> {
+        for campaign in (2..=AGAIN).map(campaign_name) {
+            let wrong = self.server.store.job(false, |tx| campaigns::wrong_counters(tx, &campaign)).0;
+            if !wrong.is_empty() {
+                return Err(format!("{rest:?}: counters differ from a count: {}", wrong.join(", ")));
+            }
+        }
         for (vehicle, gateway) in self.gateways.iter().enumerate() {
             let updates = self.updates(vehicle);
             let wrong = |update: &VehicleUpdate, why: &str| {
