@@ -143,6 +143,10 @@ pub(crate) fn look_at_gate(
         record.open = record.open.saturating_add(1);
         record.open_next = false;
         campaigns::set_gate(tx, name, &record)?;
+        if rollout.has_limit() {
+            // Whoever finds no place in the open wave says that from now on.
+            campaigns::look_again(tx, name)?;
+        }
         noted(tx, &campaign, "campaign.wave_opened", format!("wave {}", record.open), now)?;
         return Ok(Looked { has_more: true, next: None });
     }

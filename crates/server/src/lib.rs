@@ -30,6 +30,8 @@ pub mod pki;
 mod private_file;
 mod release_signature;
 mod runner;
+#[cfg(test)]
+mod scenarios;
 mod stall;
 mod start;
 mod store;

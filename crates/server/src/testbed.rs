@@ -359,6 +359,14 @@ impl Car {
         }
     }
 
+    /// The types of the commands that wait for the car; it takes none.
+    pub(crate) async fn waiting_types(&self, world: &World) -> Vec<MessageType> {
+        let (binding, now) = (self.binding.clone(), world.now);
+        let pending = world.read(move |tx| commands::pending(tx, &binding, now, 16)).await;
+        let parse = |command: commands::Pending| ServerMessage::parse(command.payload.as_bytes()).unwrap();
+        pending.into_iter().map(|command| parse(command).message_type()).collect()
+    }
+
     /// Answers the RequestVCI that waits.
     pub(crate) async fn answer_vci(&self, world: &World) {
         let request = self.command(world, MessageType::RequestVci).await;

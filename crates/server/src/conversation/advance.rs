@@ -261,6 +261,9 @@ pub(crate) fn start(
     if !campaigns::start(tx, &campaign.name, now)? {
         return Ok(None);
     }
+    if campaign.rollout.has_gate() && campaign.rollout.opens_next(&[], &campaign.gate, now) {
+        campaigns::set_gate(tx, &campaign.name, &GateRecord { open: 1, ..campaign.gate.clone() })?;
+    }
     let vehicles = campaigns::vehicles(tx, campaign)?;
     let mut shuffled: Vec<_> = vehicles.iter().collect();
     shuffled.sort_by_cached_key(|vehicle_id| {

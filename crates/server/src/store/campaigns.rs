@@ -180,6 +180,13 @@ pub(crate) fn resume(tx: &Tx<'_>, campaign: &Campaign) -> Result<(), StoreError>
     Ok(())
 }
 
+/// The updates of a campaign are looked at soon.
+pub(crate) fn look_again(tx: &Tx<'_>, name: &Text) -> Result<(), StoreError> {
+    tx.exec("UPDATE campaign SET look_after = '' WHERE name = $1", &[name.as_str().into()])?;
+    tx.due_changed();
+    Ok(())
+}
+
 /// Notes how far a campaign has gone out.
 pub(crate) fn set_gate(tx: &Tx<'_>, name: &Text, record: &GateRecord) -> Result<(), StoreError> {
     let sql = "UPDATE campaign SET gate = $2 WHERE name = $1";
@@ -289,6 +296,21 @@ pub(crate) fn counts(tx: &Tx<'_>, name: &Text) -> Result<StateCounts, StoreError
         *of_state = of_state.saturating_add(vehicles);
     }
     Ok(counts)
+}
+
+/// How many vehicle updates of all campaigns are in which state.
+pub(super) fn counts_of_all(tx: &Tx<'_>) -> Result<BTreeMap<String, u64>, StoreError> {
+    let standings = tx.rows(
+        "SELECT standing, CAST(SUM(vehicles) AS BIGINT) FROM campaign_counter GROUP BY standing",
+        &[],
+        |row| Ok((row.parsed::<Standing>(0, "the standing of a vehicle update")?, row.count(1)?)),
+    )?;
+    let mut by_state = BTreeMap::new();
+    for (standing, vehicles) in standings.into_iter().filter(|(_, vehicles)| *vehicles > 0) {
+        let of_state: &mut u64 = by_state.entry(standing.state_name().to_owned()).or_default();
+        *of_state = of_state.saturating_add(vehicles);
+    }
+    Ok(by_state)
 }
 
 /// How many vehicles of each wave of a campaign are where, from the counters that are kept.

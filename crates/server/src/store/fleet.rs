@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 
 use farrier_protocol::UnixMillis;
 
-use super::{StoreError, Tx};
+use super::{StoreError, Tx, campaigns};
 
 /// How much there is of everything.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -23,9 +23,7 @@ pub(crate) fn counts(tx: &Tx<'_>, now: UnixMillis) -> Result<Counts, StoreError>
     let count = |sql, parameters: &[super::tx::Value<'_>]| {
         Ok::<_, StoreError>(tx.row(sql, parameters, |row| row.count(0))?.unwrap_or(0))
     };
-    let by_state = tx.rows("SELECT state, COUNT(*) FROM vehicle_update GROUP BY state", &[], |row| {
-        Ok((row.text(0)?, row.count(1)?))
-    })?;
+    let by_state = campaigns::counts_of_all(tx)?;
     let outbox = tx.row(
         "SELECT COUNT(*), MIN(send_at) FROM command \
          WHERE delivered_at IS NULL AND closed_at IS NULL AND send_at <= $1 AND expires_at > $1",
@@ -35,7 +33,7 @@ pub(crate) fn counts(tx: &Tx<'_>, now: UnixMillis) -> Result<Counts, StoreError>
     let (outbox, outbox_oldest) = outbox.unwrap_or((0, None));
     Ok(Counts {
         vehicles: count("SELECT COUNT(*) FROM vehicle", &[])?,
-        updates_by_state: by_state.into_iter().collect(),
+        updates_by_state: by_state,
         outbox,
         outbox_oldest,
         due: count("SELECT COUNT(*) FROM vehicle_update WHERE due_at <= $1", &[now.into()])?,
