@@ -38,6 +38,7 @@
 //! | succeeded | roll-back asked | rolling_back | StartRollback |
 //! | rolling_back | rollback, deadline, any ErrorResponse | verifying | RequestVCI |
 //! | waiting, collecting_vci, checking_readiness, deferred | cancel | cancelled | |
+//! | cancelled, ineligible, rolled_back | retry asked | waiting | |
 //!
 //! Everything else changes nothing. A later VCI, a late word and a roll-back count only for the update whose
 //! StartDownload was the vehicle's last. Inconsistent, SERVICE_REQUIRED and a commit that the VCI contradicts
@@ -380,6 +381,8 @@ pub enum Event<'a> {
     },
     /// An operator wants a succeeded update undone.
     RollbackAsked,
+    /// An operator wants an update that ended without a change tried again; follow it with `Event::LookedAt`.
+    RetryAsked,
 }
 
 /// What a decision is made by, besides the event.

@@ -39,6 +39,15 @@ enum Command {
         #[command(flatten)]
         rollout: RolloutArgs,
     },
+    /// Try updates again that ended without a change.
+    Retry {
+        /// Name of the campaign.
+        name: String,
+        /// Why they ended, such as UPDATE_FAILED, DEADLINE_PASSED, CONSENT_DENIED, CANCELLED or a code of ineligibility; can be
+        /// given several times.
+        #[arg(long = "code", value_name = "CODE", required = true)]
+        codes: Vec<String>,
+    },
     /// Open the next wave of a campaign, whatever else it waits for.
     OpenWave {
         /// Name of the campaign.
@@ -139,6 +148,9 @@ impl Campaign {
             Command::Create { name, release, vehicles, rollout } => {
                 create(&operator, name, release, vehicles, rollout.body()?).await?
             }
+            Command::Retry { name, codes } => {
+                operator.post(&["campaigns", name, "retry"], &json!({ "codes": codes })).await?
+            }
             Command::OpenWave { name } => {
                 operator.post(&["campaigns", name, "open-wave"], &json!({})).await?
             }
@@ -165,6 +177,10 @@ impl Campaign {
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
+            Command::Retry { name, .. } => print(&format!(
+                "{} vehicle(s) of campaign {name} are tried again. Follow them: farrier campaign show {name} --watch",
+                thousands(answer.get("retried").and_then(Value::as_u64).unwrap_or(0))
+            )),
             Command::OpenWave { name } => print(&format!(
                 "The next wave of campaign {name} opens in a moment. Follow it: farrier campaign show {name} --watch"
             )),

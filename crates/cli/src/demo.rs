@@ -27,7 +27,7 @@ const PATIENCE: Duration = Duration::from_secs(300);
 
 #[derive(Args)]
 pub(crate) struct Demo {
-    /// How many vehicles are updated.
+    /// How many vehicles are updated; ten and more go in three waves.
     #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=99))]
     vehicles: u8,
 

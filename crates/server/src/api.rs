@@ -29,6 +29,8 @@ use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
+#[cfg(test)]
+pub(crate) use campaigns::retry_some;
 pub(crate) use health::{Trust, Vitals};
 use problem::Problem;
 

@@ -9,6 +9,7 @@ use farrier_campaign::{Event, GateRecord, Opening, Rollout, StopRule, Wave, Wave
 use farrier_protocol::MessageType;
 use serde_json::json;
 
+use crate::api::retry_some;
 use crate::conversation::{Rules, advance};
 use crate::desk::Receipt;
 use crate::store::campaigns::{self, Aborted};
@@ -174,6 +175,14 @@ impl Stage {
                     campaigns::set_gate(tx, &name, &record)
                 };
                 self.world.write(open).await;
+            }
+            ["retry", code, "in", name] => {
+                let (name, codes) = (text(name), vec![(*code).to_owned()]);
+                let retry = move |tx: &Tx<'_>, rules: &Rules, now| {
+                    let campaign = campaigns::by_name(tx, &name)?.unwrap();
+                    retry_some(tx, rules, &campaign, &codes, "", now).map(drop)
+                };
+                self.world.write(retry).await;
             }
             ["cancel", vehicle, "in", name] => {
                 let update = self.cars[*vehicle].update(&self.world, name).await;

@@ -60,7 +60,8 @@ pub(super) fn waiting(hold: Hold, event: Event<'_>, context: &Context<'_>) -> Tr
         | Event::NotReady { .. }
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
-        | Event::RollbackAsked => waits_for(hold),
+        | Event::RollbackAsked
+        | Event::RetryAsked => waits_for(hold),
     }
 }
 
@@ -111,7 +112,8 @@ pub(super) fn collecting_vci(
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
         | Event::ToldLate(_)
-        | Event::RollbackAsked => Transition::to(State::CollectingVci { pursuit, replans }),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(State::CollectingVci { pursuit, replans }),
     }
 }
 
@@ -229,7 +231,8 @@ pub(super) fn checking_readiness(
         | Event::ErrorReported { .. }
         | Event::ToldLate(_)
         | Event::TimePassed
-        | Event::RollbackAsked => Transition::to(question.into()),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(question.into()),
     }
 }
 
@@ -298,6 +301,7 @@ pub(super) fn deferred(
         | Event::StepReported(_)
         | Event::ErrorReported { .. }
         | Event::TimePassed
-        | Event::RollbackAsked => Transition::to(State::Deferred { plan, why, retry_at, replans }),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(State::Deferred { plan, why, retry_at, replans }),
     }
 }

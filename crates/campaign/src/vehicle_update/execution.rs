@@ -53,7 +53,8 @@ pub(super) fn executing(
         | Event::ToldLate(_)
         | Event::TimePassed
         | Event::CancelAsked { .. }
-        | Event::RollbackAsked => Transition::to(at(stage, execution)),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(at(stage, execution)),
     }
 }
 
@@ -178,6 +179,7 @@ pub(super) fn rolling_back(
         | Event::ToldLate(_)
         | Event::TimePassed
         | Event::CancelAsked { .. }
-        | Event::RollbackAsked => Transition::to(State::RollingBack { plan, deadline }),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(State::RollingBack { plan, deadline }),
     }
 }

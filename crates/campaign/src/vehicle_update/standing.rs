@@ -1,6 +1,7 @@
 //! Where a vehicle update stands for its campaign: what counters are kept by.
 
 use super::{State, VerifyCause};
+use crate::ineligible_reason::IneligibleReason;
 
 /// Where a vehicle update stands for its campaign: its state, and what the state's name alone does not tell.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
@@ -173,6 +174,47 @@ impl State {
             Self::RolledBack { .. } => Standing::RolledBack,
             Self::Inconsistent { .. } => Standing::Inconsistent,
             Self::Unknown { .. } => Standing::Unknown,
+        }
+    }
+
+    /// Why the update ended without the release, as codes; none where it did not.
+    pub fn failure_codes(&self) -> Vec<&'static str> {
+        match self {
+            Self::Cancelled { .. } => vec!["CANCELLED"],
+            Self::Ineligible { reasons } => reasons.iter().map(IneligibleReason::code).collect(),
+            Self::RolledBack { cause, .. }
+            | Self::Inconsistent { cause, .. }
+            | Self::Unknown { cause, .. } => {
+                vec![cause.code()]
+            }
+            Self::Waiting { .. }
+            | Self::CollectingVci { .. }
+            | Self::CheckingReadiness { .. }
+            | Self::Deferred { .. }
+            | Self::Downloading(_)
+            | Self::Installing(_)
+            | Self::Committing(_)
+            | Self::Verifying { .. }
+            | Self::RollingBack { .. }
+            | Self::UpToDate
+            | Self::Succeeded { .. } => Vec::new(),
+        }
+    }
+}
+
+impl VerifyCause {
+    /// The cause as a code; that of the vehicle's ErrorResponse where it sent one.
+    pub fn code(&self) -> &'static str {
+        match self {
+            Self::CommitReported => "COMMIT_NOT_FOUND",
+            Self::DeadlinePassed => "DEADLINE_PASSED",
+            Self::UpdateFailed { .. } => "UPDATE_FAILED",
+            Self::ServiceRequired { .. } => "SERVICE_REQUIRED",
+            Self::ConsentDenied => "CONSENT_DENIED",
+            Self::ErrorReported { code } | Self::RollbackRefused { code } => code.name(),
+            Self::RollbackReported => "ROLLED_BACK_BY_OPERATOR",
+            Self::RollbackDeadlinePassed => "ROLLBACK_DEADLINE_PASSED",
+            Self::FoundLater => "FOUND_LATER",
         }
     }
 }

@@ -706,6 +706,7 @@ enum AnyEvent {
     Late(LateWord),
     Cancel,
     Rollback,
+    Retry,
 }
 
 fn any_event() -> impl Strategy<Value = AnyEvent> {
@@ -753,6 +754,7 @@ fn any_event() -> impl Strategy<Value = AnyEvent> {
         Just(AnyEvent::TimePassed),
         Just(AnyEvent::Cancel),
         Just(AnyEvent::Rollback),
+        Just(AnyEvent::Retry),
     ]
 }
 
@@ -778,6 +780,7 @@ fn apply(state: State, event: &AnyEvent, surroundings: &Surroundings) -> Transit
         AnyEvent::TimePassed => step(state, Event::TimePassed, surroundings),
         AnyEvent::Cancel => step(state, Event::CancelAsked { reason: text("why") }, surroundings),
         AnyEvent::Rollback => step(state, Event::RollbackAsked, surroundings),
+        AnyEvent::Retry => step(state, Event::RetryAsked, surroundings),
     }
 }
 
@@ -786,7 +789,10 @@ fn may_leave_a_final_state(from: &State, to: &State) -> bool {
         |state: &State| state.is_final() && state.plan().is_some() && !matches!(state, State::Unknown { .. });
     let found_out = installs(from) && (installs(to) || matches!(to, State::Verifying { .. }));
     let undone = matches!(from, State::Succeeded { .. }) && matches!(to, State::RollingBack { .. });
-    matches!(from, State::Unknown { .. }) || found_out || undone
+    let tried_again =
+        matches!(from, State::Cancelled { .. } | State::Ineligible { .. } | State::RolledBack { .. })
+            && *to == State::selected();
+    matches!(from, State::Unknown { .. }) || found_out || undone || tried_again
 }
 
 /// What an earlier version stored of a vehicle that did not answer is looked at at once.

@@ -88,7 +88,8 @@ pub(super) fn verifying(
         | Event::ErrorReported { .. }
         | Event::ToldLate(_)
         | Event::CancelAsked { .. }
-        | Event::RollbackAsked => Transition::to(State::Verifying { plan, cause, pursuit, deadline }),
+        | Event::RollbackAsked
+        | Event::RetryAsked => Transition::to(State::Verifying { plan, cause, pursuit, deadline }),
     }
 }
 
@@ -187,6 +188,10 @@ pub(super) fn ended(ended: State, event: Event<'_>, context: &Context<'_>) -> Tr
             let command = Command::StartRollback { expires_at: deadline };
             Transition::sending(State::RollingBack { plan, deadline }, command)
         }
+        (
+            State::Cancelled { .. } | State::Ineligible { .. } | State::RolledBack { .. },
+            Event::RetryAsked,
+        ) => Transition::to(State::selected()),
         (ended, _) => Transition::to(ended),
     }
 }

@@ -11,6 +11,7 @@ use farrier_protocol::{Binding, Text, VehicleId};
 use farrier_server::pki::{LEAF_VALIDITY, Pki};
 use farrier_server::{Enroll, RunningServer, Server, ServerConfig};
 use farrier_simulator::vehicle::{ControllerConfig, SimulatedVehicle, VehicleConfig};
+use serde_json::{Value, json};
 use tempfile::TempDir;
 
 use super::{Image, Plan};
@@ -37,6 +38,19 @@ pub(super) struct Stage {
     folder: Option<TempDir>,
     server: Option<RunningServer>,
     pub(super) vehicles: Vec<SimulatedVehicle>,
+}
+
+/// Many vehicles go in three waves: two vehicles or a tenth of them, three tenths, the rest. The one whose ECU fails may be in any
+/// wave, so half of a wave is enough for the next.
+fn three_waves(vehicles: usize) -> Option<Value> {
+    const MANY: usize = 10;
+    (vehicles >= MANY).then(|| {
+        json!({"waves": [
+            {"size": {"vehicles": (vehicles / 10).max(2)}},
+            {"size": {"percent": 30}, "opens": {"after_success_percent": 50}},
+            {"size": "rest", "opens": {"after_success_percent": 50}},
+        ]})
+    })
 }
 
 impl Stage {
@@ -72,9 +86,11 @@ impl Stage {
         let key = ReleaseKey::load(&pki.release_key())?;
         release::create(&operator, RELEASE, &images, Some(&key)).await?;
         tell(&format!("release {RELEASE} is signed and on the server"))?;
-        campaign::create(&operator, CAMPAIGN, RELEASE, &[], None).await?;
+        let waves = three_waves(plan.vehicles.len());
+        let how = if waves.is_some() { ", in three waves" } else { "" };
+        campaign::create(&operator, CAMPAIGN, RELEASE, &[], waves).await?;
         campaign::start(&operator, CAMPAIGN).await?;
-        tell(&format!("campaign {CAMPAIGN} has started"))
+        tell(&format!("campaign {CAMPAIGN} has started{how}"))
     }
 
     /// A client of the operator API with the server's first token.

@@ -15,7 +15,7 @@ use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, name, vehicle_id};
-use crate::conversation::{self, advance};
+use crate::conversation::{self, Rules, advance};
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::updates::{self, VehicleUpdate};
@@ -369,6 +369,96 @@ async fn controlled(
         shown(tx, &after)
     });
     Ok(Json(controlled.await?))
+}
+
+/// The body of a retry.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct Retry {
+    /// Why the updates ended: an error code of the vehicle, DEADLINE_PASSED, CANCELLED, a code of ineligibility.
+    #[schemars(length(min = 1))]
+    codes: Vec<String>,
+}
+
+/// How many updates are tried again.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct Retried {
+    retried: u64,
+}
+
+/// Updates that are tried again in one transaction.
+const RETRIED_AT_A_TIME: u32 = 256;
+
+/// `POST /campaigns/{name}/retry`: tries updates again that ended without a change, by why they ended.
+pub(super) async fn retry(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+    Document(Retry { codes }): Document<Retry>,
+) -> Result<Json<Retried>, Problem> {
+    let (name, actor) = (name(&text, "campaign")?, caller.actor());
+    if codes.is_empty() {
+        return Err(Problem::invalid("/codes: expected at least one code, found none."));
+    }
+    let detail = codes.join(", ");
+    let (mut retried, mut after) = (0_u64, Some(String::new()));
+    while let Some(from) = after.take() {
+        let (name, codes) = (name.clone(), codes.clone());
+        let batch = api.write(move |tx, rules, now| {
+            let campaign = found(tx, &name)?;
+            if campaign.aborted.is_some() {
+                return Err(is_aborted(&name));
+            }
+            Ok(retry_some(tx, rules, &campaign, &codes, &from, now)?)
+        });
+        let (number, next) = batch.await?;
+        retried = retried.saturating_add(number);
+        after = next;
+    }
+    let noted = api.write(move |tx, _, now| {
+        let change = Change {
+            action: "campaign.retried",
+            object: format!("campaign/{name}"),
+            detail: Some(format!("{retried} vehicle(s) with {detail}")),
+            before: None,
+            after: None,
+        };
+        Ok::<_, Problem>(audit::record(tx, &actor, change, now)?)
+    });
+    if retried > 0 {
+        noted.await?;
+    }
+    Ok(Json(Retried { retried }))
+}
+
+/// Tries some updates again; gives how many, and after which vehicle there are more.
+pub(crate) fn retry_some(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+    codes: &[String],
+    after: &str,
+    now: UnixMillis,
+) -> Result<(u64, Option<String>), StoreError> {
+    let page = updates::page_without_change(tx, &campaign.name, after, RETRIED_AT_A_TIME)?;
+    let is_full = page.len() >= RETRIED_AT_A_TIME as usize;
+    let next = page.last().filter(|_| is_full).map(|update| update.vehicle_id.to_string());
+    let mut retried = 0_u64;
+    for update in page {
+        stored_vehicles::lock(tx, &update.vehicle_id)?;
+        let update = updates::by_id(tx, &update.id)?;
+        let is_meant = |update: &VehicleUpdate| {
+            update.state.failure_codes().iter().any(|code| codes.iter().any(|wanted| wanted == code))
+        };
+        let Some(update) = update.filter(is_meant) else { continue };
+        let id = update.id.clone();
+        advance(tx, rules, update, Event::RetryAsked, None, now)?;
+        if let Some(update) = updates::by_id(tx, &id)? {
+            advance(tx, rules, update, Event::LookedAt, None, now)?;
+        }
+        retried = retried.saturating_add(1);
+    }
+    Ok((retried, next))
 }
 
 /// `GET /campaigns/{name}/vehicles`

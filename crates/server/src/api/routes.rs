@@ -1,7 +1,7 @@
 //! Every operation of the API with what it needs: the one table of who may do what.
 
 use super::audit_log::{self, AuditPage, AuditQuery};
-use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, UpdateAnswer};
+use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
 use super::images::{self, Announced, StoredImageAnswer};
 use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
 use super::operation::Operation;
@@ -102,6 +102,11 @@ fn of_campaigns() -> Vec<Operation> {
         Operation::post("/campaigns/{name}/open-wave", campaigns::open_wave)
             .needs(Operate, "Open the next wave of a campaign, whatever else it waits for.")
             .answers::<CampaignAnswer>(200, "The wave opens in a moment.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/retry", campaigns::retry)
+            .needs(Operate, "Try updates again that ended without a change, by why they ended.")
+            .takes::<Retry>()
+            .answers::<Retried>(200, "So many go on where their vehicles are connected, the others at their next WakeUp.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/abort", campaigns::abort)
             .needs(Operate, "End a campaign for good: updates are cancelled where they can be, the others end by themselves.")

@@ -42,7 +42,8 @@ pub(crate) fn advance(
         | Event::ToldLate(_)
         | Event::TimePassed
         | Event::CancelAsked { .. }
-        | Event::RollbackAsked => false,
+        | Event::RollbackAsked
+        | Event::RetryAsked => false,
     };
     let ready = if plans {
         deltas::ready_for_vehicle(tx, &campaign.release, &update.vehicle_id)?

@@ -195,6 +195,23 @@ pub(crate) fn page_of_campaign(
     )
 }
 
+/// The updates of a campaign that ended without a change, after a vehicle, by vehicle.
+pub(crate) fn page_without_change(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!(
+            "WHERE campaign_name = $1 AND vehicle_id > $2 AND state IN ('cancelled', 'ineligible', 'rolled_back') \
+             ORDER BY vehicle_id LIMIT $3"
+        ),
+        &[campaign.as_str().into(), after.into(), i64::from(limit).into()],
+        read,
+    )
+}
+
 /// Vehicles after one whose updates in a campaign are not over, by id.
 pub(crate) fn vehicles_with_open(
     tx: &Tx<'_>,

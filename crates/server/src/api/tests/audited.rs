@@ -40,6 +40,11 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         operator.post("/campaigns/C3/vehicles/V2/cancel", json!({"reason": "wrong image"})).await;
     assert_eq!(status, StatusCode::OK);
     log("POST /campaigns/{name}/vehicles/{vehicle_id}/cancel");
+    let (_, body) = operator.post("/campaigns/C3/retry", json!({"codes": ["UPDATE_FAILED"]})).await;
+    assert_eq!(body, json!({"retried": 0}));
+    let (_, body) = operator.post("/campaigns/C3/retry", json!({"codes": ["CANCELLED"]})).await;
+    assert_eq!(body, json!({"retried": 1}));
+    log("POST /campaigns/{name}/retry");
     let waves = json!([{"size": {"vehicles": 1}}, {"size": "rest", "opens": "by_hand"}]);
     let (status, body) = operator
         .post("/campaigns", json!({"name": "C4", "release": "R2", "rollout": {"waves": waves[0]}}))
@@ -105,6 +110,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("campaign.created", "campaign/C3"),
         ("campaign.started", "campaign/C3"),
         ("update.cancel_asked", "campaign/C3/vehicle/V2"),
+        ("campaign.retried", "campaign/C3"),
         ("campaign.created", "campaign/C4"),
         ("campaign.started", "campaign/C4"),
         ("campaign.paused", "campaign/C4"),
@@ -118,7 +124,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
     expected.insert(0, ("server", "vehicle.enrolled", "vehicle/V1"));
-    expected.insert(16, ("server", "vehicle.quarantined", "vehicle/V1"));
+    expected.insert(17, ("server", "vehicle.quarantined", "vehicle/V1"));
     assert_eq!(actions, expected);
 
     let changing: Vec<_> = routes::operations()

@@ -34,6 +34,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/campaigns/{name}/pause", Permission::Operate),
     ("POST", "/campaigns/{name}/resume", Permission::Operate),
     ("POST", "/campaigns/{name}/open-wave", Permission::Operate),
+    ("POST", "/campaigns/{name}/retry", Permission::Operate),
     ("POST", "/campaigns/{name}/abort", Permission::Operate),
     ("GET", "/campaigns/{name}/vehicles", Permission::View),
     ("POST", "/campaigns/{name}/vehicles/{vehicle_id}/cancel", Permission::Operate),
