@@ -178,6 +178,10 @@ impl Operator {
         self.send(Method::POST, path, None, |request| request.json(body)).await
     }
 
+    pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, OperatorError> {
+        self.send(Method::DELETE, path, None, |request| request).await
+    }
+
     /// Brings an image to the server; `body` gives exactly `size_bytes` bytes with this digest.
     pub(crate) async fn put_image(
         &self,

@@ -96,7 +96,7 @@ impl DeltaMaker {
         }
     }
 
-    /// Makes the delta that has waited longest; says whether there was one.
+    /// Makes the delta that is wanted most; says whether there was one.
     pub(crate) async fn make_next(&self) -> Result<bool, StoreError> {
         let (node, now) = (self.node.clone(), (self.clock)());
         let claimed = self.store.write(move |tx| deltas::claim_next_wanted(tx, &node, now));

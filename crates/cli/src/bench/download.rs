@@ -21,7 +21,7 @@ use super::processor_time::processor_time;
 use crate::light::http::{get, read_head};
 use crate::light::tls::{Endpoint, connect_tls};
 use crate::output::{print, print_json, table};
-use crate::release::ImageArg;
+use crate::release::{ImageArg, RulesArgs};
 use crate::release_key::ReleaseKey;
 use crate::server_process::ServerProcess;
 use crate::stop_signal::StopSignal;
@@ -147,8 +147,8 @@ impl Download {
         }
         let operator = server.operator()?;
         let key = ReleaseKey::load(&server.pki.release_key())?;
-        let image = ImageArg { hw_part_no: HARDWARE.parse()?, version: "2.0.0".parse()?, file: file.clone() };
-        release::create(&operator, "bench", &[image], Some(&key)).await?;
+        let image = ImageArg::new(HARDWARE.parse()?, "2.0.0".parse()?, file.clone());
+        release::create(&operator, "bench", &[image], &RulesArgs::default(), Some(&key)).await?;
         std::fs::remove_file(&file)?;
         campaign::create(&operator, "bench", "bench", &[], None).await?;
         campaign::start(&operator, "bench").await?;

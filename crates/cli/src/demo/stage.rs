@@ -17,7 +17,7 @@ use tempfile::TempDir;
 use super::{Image, Plan};
 use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
-use crate::release::ImageArg;
+use crate::release::{ImageArg, RulesArgs};
 use crate::release_key::ReleaseKey;
 use crate::{campaign, release};
 
@@ -84,7 +84,7 @@ impl Stage {
         tell(&format!("{} vehicles are connected", self.vehicles.len()))?;
 
         let key = ReleaseKey::load(&pki.release_key())?;
-        release::create(&operator, RELEASE, &images, Some(&key)).await?;
+        release::create(&operator, RELEASE, &images, &RulesArgs::default(), Some(&key)).await?;
         tell(&format!("release {RELEASE} is signed and on the server"))?;
         let waves = three_waves(plan.vehicles.len());
         let how = if waves.is_some() { ", in three waves" } else { "" };
@@ -188,7 +188,7 @@ fn write_images(plan: &Plan, folder: &Path) -> anyhow::Result<Vec<ImageArg>> {
         let file = image_file(folder, &hw_part_no);
         write_image(&plan.image, &hw_part_no, &file)
             .with_context(|| format!("cannot copy {} to {}", plan.image.file.display(), file.display()))?;
-        images.push(ImageArg { hw_part_no, version: NEW_VERSION.parse()?, file });
+        images.push(ImageArg::new(hw_part_no, NEW_VERSION.parse()?, file));
     }
     Ok(images)
 }

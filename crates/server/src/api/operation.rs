@@ -70,6 +70,10 @@ impl Operation {
         Self::new(Method::PUT, MethodFilter::PUT, path, handler)
     }
 
+    pub(super) fn delete<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
+    }
+
     /// Who may, and what it does, in a few words.
     pub(super) fn needs(mut self, permission: Permission, summary: &'static str) -> Self {
         (self.needs, self.summary) = (permission, summary);

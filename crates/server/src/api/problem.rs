@@ -13,6 +13,7 @@ pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    pointer: Option<String>,
     needed_scopes: Option<Vec<Scope>>,
 }
 
@@ -29,6 +30,9 @@ pub(super) struct ProblemDocument<'a> {
     code: &'a str,
     /// What was expected, what was found, what to do; for people.
     detail: &'a str,
+    /// Where in the document that was sent (RFC 6901), if that can be said.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pointer: Option<&'a str>,
     /// Scopes of which the token needs one, where that is what is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     needed_scopes: Option<&'a [Scope]>,
@@ -36,11 +40,17 @@ pub(super) struct ProblemDocument<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), needed_scopes: None }
+        Self { status, code, detail: detail.into(), pointer: None, needed_scopes: None }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail)
+    }
+
+    /// The same with a code of its own, about one place of the document.
+    pub(super) fn invalid_at(code: &'static str, pointer: String, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
+        Self { pointer: Some(pointer), ..problem }
     }
 
     pub(super) fn unauthorised() -> Self {
@@ -106,6 +116,7 @@ impl IntoResponse for Problem {
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
+            pointer: self.pointer.as_deref(),
             needed_scopes: self.needed_scopes.as_deref(),
         };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];

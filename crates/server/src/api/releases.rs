@@ -3,8 +3,8 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{Image, Release};
-use farrier_protocol::{Sha256, Text, UnixMillis};
+use farrier_campaign::{Image, InvalidRelease, RULES_AT_MOST, Release, ReleaseRules, Rule, VersionScheme};
+use farrier_protocol::{LongText, Sha256, Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -15,7 +15,7 @@ use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, name};
 use crate::store::audit::{self, Change};
 use crate::store::deltas::{self, DeltaState, ReleaseDelta};
-use crate::store::releases::{self, NamedRelease};
+use crate::store::releases::{self, NamedRelease, Removed};
 use crate::store::{StoreError, Tx};
 
 /// The body of a new release.
@@ -25,9 +25,25 @@ pub(super) struct NewRelease {
     /// 1 to 64 characters [A-Za-z0-9._-].
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     name: String,
-    /// One for each hardware.
+    /// One for each hardware, or several for different suppliers and regions.
     #[schemars(length(min = 1))]
     images: Vec<NewImage>,
+    /// How the versions are written; without it they are only the same or not.
+    #[serde(default)]
+    version_scheme: Option<VersionScheme>,
+    /// Whether an ECU that runs a later version gets the earlier one of the release; asked with a version scheme only.
+    #[serde(default)]
+    allow_downgrade: bool,
+    /// The release's place in the maker's own count.
+    #[serde(default)]
+    release_counter: Option<u64>,
+    /// For people.
+    #[serde(default)]
+    notes: Option<LongText>,
+    /// What it demands across the ECUs of a vehicle; all of them must be met.
+    #[serde(default)]
+    #[schemars(length(max = RULES_AT_MOST))]
+    rules: Vec<Rule>,
 }
 
 /// An image that was uploaded, and what it is for.
@@ -35,8 +51,17 @@ pub(super) struct NewRelease {
 #[serde(deny_unknown_fields)]
 struct NewImage {
     hw_part_no: Text,
+    /// The supplier whose ECUs it is for (`supplier_code` of the VCI); any without it.
+    #[serde(default)]
+    supplier: Option<Text>,
+    /// The calibration region whose vehicles it is for (`region` of the VCI); any without it.
+    #[serde(default)]
+    region: Option<Text>,
     version: Text,
     sha256: Sha256,
+    /// The RXSWINs (UN R156) that installing it changes.
+    #[serde(default)]
+    rxswins: Vec<Text>,
 }
 
 /// A release as operators see it.
@@ -45,15 +70,27 @@ pub(super) struct ReleaseAnswer {
     name: Text,
     created_at_ms: UnixMillis,
     images: Vec<ImageAnswer>,
+    version_scheme: Option<VersionScheme>,
+    allow_downgrade: bool,
+    release_counter: Option<u64>,
+    notes: Option<LongText>,
+    rules: Vec<Rule>,
+    /// Each rule as part of a sentence for people.
+    rules_in_words: Vec<String>,
 }
 
 /// An image of a release.
 #[derive(Serialize, JsonSchema)]
 struct ImageAnswer {
     hw_part_no: Text,
+    /// Absent for any.
+    supplier: Option<Text>,
+    /// Absent for any.
+    region: Option<Text>,
     version: Text,
     sha256: Sha256,
     size_bytes: u64,
+    rxswins: Vec<Text>,
 }
 
 /// A release with its deltas.
@@ -99,15 +136,15 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<ReleaseAnswer>), Problem> {
     let (name, actor) = (name(&new.name, "release")?, caller.actor());
     api.write(move |tx, rules, now| {
-        let release = release(tx, new.images)?;
+        let release = release(tx, new)?;
         match releases::by_name(tx, &name)? {
-            Some(existing) if same_images(&existing.release, &release) => {
+            Some(existing) if is_same(&existing.release, &release) => {
                 Ok((StatusCode::OK, shown(&existing)))
             }
             Some(_) => Err(Problem::conflict(
                 "RELEASE_EXISTS",
                 format!(
-                    "Release {name} exists with other images; a release never changes, choose another name."
+                    "Release {name} exists with other images or rules; a release never changes, choose another name."
                 ),
             )),
             None => {
@@ -119,7 +156,7 @@ pub(super) async fn create(
                 let change = Change {
                     action: "release.created",
                     object: format!("release/{}", created.name),
-                    detail: Some(format!("{} image(s)", created.release.images().len())),
+                    detail: Some(in_short(&created.release)),
                     before: None,
                     after: Some(audited(&created)),
                 };
@@ -133,42 +170,102 @@ pub(super) async fn create(
 }
 
 /// The images must have been uploaded.
-fn release(tx: &Tx<'_>, images: Vec<NewImage>) -> Result<Release, Problem> {
-    let mut known = Vec::new();
-    for NewImage { hw_part_no, version, sha256 } in images {
+fn release(tx: &Tx<'_>, new: NewRelease) -> Result<Release, Problem> {
+    let mut images = Vec::new();
+    for NewImage { hw_part_no, supplier, region, version, sha256, rxswins } in new.images {
         let stored = releases::image(tx, &sha256)?.ok_or_else(|| {
             Problem::conflict(
                 "IMAGE_MISSING",
                 format!("Image {sha256} is not there; upload it first (PUT /api/v1/images/{sha256})."),
             )
         })?;
-        known.push(Image::new(hw_part_no, version, sha256, stored.size_bytes));
+        let image = Image::new(hw_part_no, version, sha256, stored.size_bytes);
+        images.push(Image { supplier, region, rxswins, ..image });
     }
-    Release::new(known).map_err(|error| Problem::invalid(format!("images: {error}.")))
+    let rules = ReleaseRules {
+        scheme: new.version_scheme,
+        allow_downgrade: new.allow_downgrade,
+        release_counter: new.release_counter,
+        notes: new.notes,
+        rules: new.rules,
+    };
+    let (of_images, of_rules) = (images.clone(), rules.rules.clone());
+    Release::with_rules(images, rules).map_err(|error| {
+        let pointer = pointer(&error, &of_images, &of_rules);
+        Problem::invalid_at("RELEASE_INVALID", pointer, format!("{error}."))
+    })
 }
 
-fn same_images(one: &Release, other: &Release) -> bool {
-    one.images().len() == other.images().len()
+/// Where in the document of a new release the error is.
+fn pointer(error: &InvalidRelease, images: &[Image], rules: &[Rule]) -> String {
+    let place = |list: &str, index: Option<usize>| match index {
+        Some(index) => format!("/{list}/{index}"),
+        None => format!("/{list}"),
+    };
+    match error {
+        InvalidRelease::Empty => place("images", None),
+        InvalidRelease::HardwareTwice { hw_part_no } | InvalidRelease::Ambiguous { hw_part_no, .. } => {
+            place("images", images.iter().rposition(|image| image.hw_part_no == *hw_part_no))
+        }
+        InvalidRelease::ImageVersion { hw_part_no, version, .. } => {
+            let is_meant = |image: &Image| image.hw_part_no == *hw_part_no && image.version == *version;
+            place("images", images.iter().position(is_meant)) + "/version"
+        }
+        InvalidRelease::RuleVersion { rule, .. }
+        | InvalidRelease::RuleWithoutImage { rule, .. }
+        | InvalidRelease::RuleIncomplete { rule, .. } => {
+            place("rules", rules.iter().position(|other| other == rule))
+        }
+        InvalidRelease::SchemeMissing { .. } => place("version_scheme", None),
+        InvalidRelease::OrderInCircle { .. } | InvalidRelease::TooManyRules { .. } => place("rules", None),
+    }
+}
+
+fn is_same(one: &Release, other: &Release) -> bool {
+    one.rules() == other.rules()
+        && one.images().len() == other.images().len()
         && one.images().iter().all(|image| other.images().contains(image))
+}
+
+fn in_short(release: &Release) -> String {
+    format!("{} image(s), {} rule(s)", release.images().len(), release.rules().rules.len())
 }
 
 /// What the audit log takes the digest of.
 fn audited(release: &NamedRelease) -> Value {
-    let image = |image: &Image| json!({"hw_part_no": image.hw_part_no, "version": image.version, "sha256": image.sha256});
-    json!(release.release.images().iter().map(image).collect::<Vec<_>>())
+    let image = |image: &Image| {
+        json!({
+            "hw_part_no": image.hw_part_no, "supplier": image.supplier, "region": image.region,
+            "version": image.version, "sha256": image.sha256, "rxswins": image.rxswins,
+        })
+    };
+    json!({
+        "images": release.release.images().iter().map(image).collect::<Vec<_>>(),
+        "rules": release.release.rules(),
+    })
 }
 
 fn shown(release: &NamedRelease) -> ReleaseAnswer {
     let image = |image: &Image| ImageAnswer {
         hw_part_no: image.hw_part_no.clone(),
+        supplier: image.supplier.clone(),
+        region: image.region.clone(),
         version: image.version.clone(),
         sha256: image.sha256,
         size_bytes: image.size_bytes,
+        rxswins: image.rxswins.clone(),
     };
+    let rules = release.release.rules();
     ReleaseAnswer {
         name: release.name.clone(),
         created_at_ms: release.created_at,
         images: release.release.images().iter().map(image).collect(),
+        version_scheme: rules.scheme,
+        allow_downgrade: rules.allow_downgrade,
+        release_counter: rules.release_counter,
+        notes: rules.notes.clone(),
+        rules: rules.rules.clone(),
+        rules_in_words: rules.rules.iter().map(Rule::phrase).collect(),
     }
 }
 
@@ -226,4 +323,37 @@ pub(super) async fn show(
     let can_sign = api.signature.can_sign();
     let deltas = deltas.into_iter().map(|delta| shown_delta(delta, can_sign)).collect();
     Ok(Json(ReleaseDetails { release: shown(&release), deltas }))
+}
+
+/// `DELETE /releases/{name}`
+pub(super) async fn delete(
+    State(api): State<Api>,
+    caller: Caller,
+    InPath(text): InPath<String>,
+) -> Result<Json<ReleaseAnswer>, Problem> {
+    let (name, actor) = (name(&text, "release")?, caller.actor());
+    let deleted = api.write(move |tx, _, now| {
+        let release =
+            releases::by_name(tx, &name)?.ok_or_else(|| Problem::not_found("release", name.as_str()))?;
+        match releases::remove(tx, &name)? {
+            Removed::InUse(campaign) => Err(Problem::conflict(
+                "RELEASE_IN_USE",
+                format!(
+                    "Release {name} is that of campaign {campaign} and stays, to show what was installed."
+                ),
+            )),
+            Removed::Gone => {
+                let change = Change {
+                    action: "release.deleted",
+                    object: format!("release/{name}"),
+                    detail: Some(in_short(&release.release)),
+                    before: Some(audited(&release)),
+                    after: None,
+                };
+                audit::record(tx, &actor, change, now)?;
+                Ok(shown(&release))
+            }
+        }
+    });
+    Ok(Json(deleted.await?))
 }

@@ -71,6 +71,10 @@ fn of_releases() -> Vec<Operation> {
         Operation::get("/releases/{name}", releases::show)
             .needs(View, "Show a release with its deltas.")
             .answers::<ReleaseDetails>(200, "The release."),
+        Operation::delete("/releases/{name}", releases::delete)
+            .needs(Release, "Delete a release that no campaign uses.")
+            .answers::<ReleaseAnswer>(200, "It is gone; this is what it was.")
+            .can_conflict(),
     ]
 }
 

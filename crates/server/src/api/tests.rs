@@ -17,6 +17,7 @@ use crate::tls::{ExpiryAlarms, VehicleTls};
 mod audited;
 mod observed;
 mod openapi;
+mod releases;
 mod timeline;
 mod tokens_and_scopes;
 
@@ -246,7 +247,7 @@ async fn a_release_names_images_that_are_there_and_never_changes() {
     let missing = operator.post("/releases", release("3", &Sha256::of(b"none"))).await;
     refused(missing, StatusCode::CONFLICT, "IMAGE_MISSING", "upload it first");
     let empty = operator.post("/releases", json!({"name": "R3", "images": []})).await;
-    refused(empty, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "at least one image");
+    refused(empty, StatusCode::UNPROCESSABLE_ENTITY, "RELEASE_INVALID", "at least one image");
     let bad_name = operator.post("/releases", json!({"name": "../R", "images": []})).await;
     refused(bad_name, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "release name");
     assert_eq!(operator.get("/releases/R2").await["images"][0]["version"], "2");

@@ -4,6 +4,7 @@ use data_encoding::HEXLOWER;
 use farrier_campaign::{Delta, Plan, Release};
 use farrier_protocol::{Sha256, Text, UnixMillis, VehicleId};
 
+use super::releases::or_any;
 use super::{Row, StoreError, Tx};
 
 /// A delta that is still to be made.
@@ -58,7 +59,7 @@ impl std::str::FromStr for DeltaState {
     }
 }
 
-/// A delta to an image of a release, from an image of the same hardware.
+/// A delta to an image of a release, from an image for the same hardware, supplier and region.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) struct ReleaseDelta {
     pub(crate) hw_part_no: Text,
@@ -76,7 +77,7 @@ pub(crate) struct ReleaseDelta {
     pub(crate) size_bytes: Option<u64>,
 }
 
-/// Wants a delta to each image of a new release, from the newest other image of its hardware.
+/// Wants a delta to each image of a new release, from the newest other image for the same hardware, supplier and region.
 pub(crate) fn want_from_newest(
     tx: &Tx<'_>,
     release: &Release,
@@ -86,12 +87,14 @@ pub(crate) fn want_from_newest(
     for image in release.images() {
         let newest = tx.row(
             "SELECT i.sha256 FROM release_image i JOIN release r ON r.name = i.release_name \
-             WHERE i.hw_part_no = $1 AND i.version <> $2 AND i.sha256 <> $3 \
+             WHERE i.hw_part_no = $1 AND i.supplier = $4 AND i.region = $5 AND i.version <> $2 AND i.sha256 <> $3 \
              ORDER BY r.created_at DESC, r.name DESC LIMIT 1",
             &[
                 image.hw_part_no.as_str().into(),
                 image.version.as_str().into(),
                 (&image.sha256.to_string()).into(),
+                or_any(image.supplier.as_ref()).into(),
+                or_any(image.region.as_ref()).into(),
             ],
             |row| row.parsed(0, "a digest"),
         )?;
@@ -112,8 +115,10 @@ pub(crate) fn want_for_plan(
 ) -> Result<(), StoreError> {
     for package in plan.packages.iter().filter(|package| package.delta_from.is_none()) {
         let running: Vec<Sha256> = tx.rows(
-            "SELECT DISTINCT sha256 FROM release_image \
-             WHERE hw_part_no = $1 AND version = $2 AND sha256 <> $3 ORDER BY sha256 LIMIT 2",
+            "SELECT DISTINCT b.sha256 FROM release_image b JOIN release_image t \
+             ON t.hw_part_no = b.hw_part_no AND t.supplier = b.supplier AND t.region = b.region \
+             WHERE b.hw_part_no = $1 AND b.version = $2 AND b.sha256 <> $3 AND t.sha256 = $3 \
+             ORDER BY b.sha256 LIMIT 2",
             &[
                 package.hw_part_no.as_str().into(),
                 package.earlier_version.as_str().into(),
@@ -124,8 +129,22 @@ pub(crate) fn want_for_plan(
         // Of two images under one version nobody knows which the ECU has; no plan would use the delta.
         if let [from] = running.as_slice() {
             want(tx, from, &package.image_sha256, bases_per_image, now)?;
+            count_want(tx, from, &package.image_sha256)?;
         }
     }
+    Ok(())
+}
+
+/// Plans are made for many vehicles at once: on a shared database, who finds another one counting leaves it at that.
+fn count_want(tx: &Tx<'_>, from: &Sha256, image: &Sha256) -> Result<(), StoreError> {
+    let sql = tx.one_of(
+        "UPDATE delta SET wanted_times = wanted_times + 1 \
+         WHERE from_sha256 = $1 AND image_sha256 = $2 AND state = 'pending'",
+        "UPDATE delta SET wanted_times = wanted_times + 1 WHERE (from_sha256, image_sha256) IN \
+         (SELECT from_sha256, image_sha256 FROM delta \
+          WHERE from_sha256 = $1 AND image_sha256 = $2 AND state = 'pending' FOR UPDATE SKIP LOCKED)",
+    );
+    tx.exec(sql, &[(&from.to_string()).into(), (&image.to_string()).into()])?;
     Ok(())
 }
 
@@ -153,7 +172,8 @@ fn want(
     Ok(())
 }
 
-/// Claims the delta that has waited longest for a server that will make it: none that another server is making, unless
+/// Claims the delta that most plans would have taken, of several the one that has waited longest, for a server that will
+/// make it: none that another server is making, unless
 /// that one has gone.
 pub(crate) fn claim_next_wanted(
     tx: &Tx<'_>,
@@ -167,7 +187,7 @@ pub(crate) fn claim_next_wanted(
          JOIN image f ON f.sha256 = d.from_sha256 JOIN image i ON i.sha256 = d.image_sha256 \
          WHERE d.state = 'pending' AND (d.claimed_by IS NULL OR d.claimed_by = $1 OR NOT EXISTS \
           (SELECT 1 FROM node n WHERE n.name = d.claimed_by AND n.seen_at > $2)) \
-         ORDER BY d.wanted_at, d.image_sha256, d.from_sha256 LIMIT 1",
+         ORDER BY d.wanted_times DESC, d.wanted_at, d.image_sha256, d.from_sha256 LIMIT 1",
         &[node_name.into(), alive_since.into()],
         |row| {
             Ok(WantedDelta {
@@ -253,7 +273,8 @@ pub(crate) fn of_release(tx: &Tx<'_>, name: &Text) -> Result<Vec<ReleaseDelta>, 
         "SELECT DISTINCT t.hw_part_no, b.version, d.from_sha256, t.version, d.image_sha256, i.size_bytes, \
          i.compressed_bytes, d.state, d.detail, d.sha256, d.size_bytes \
          FROM release_image t JOIN image i ON i.sha256 = t.sha256 JOIN delta d ON d.image_sha256 = t.sha256 \
-         JOIN release_image b ON b.sha256 = d.from_sha256 AND b.hw_part_no = t.hw_part_no AND b.version <> t.version \
+         JOIN release_image b ON b.sha256 = d.from_sha256 AND b.hw_part_no = t.hw_part_no \
+         AND b.supplier = t.supplier AND b.region = t.region AND b.version <> t.version \
          WHERE t.release_name = $1 ORDER BY t.hw_part_no, b.version, d.from_sha256",
         &[name.as_str().into()],
         |row| {

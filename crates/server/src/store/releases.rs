@@ -7,6 +7,7 @@ use data_encoding::HEXLOWER;
 use farrier_campaign::{Image, Release};
 use farrier_protocol::{Sha256, Text, UnixMillis};
 
+use super::tx::stored_json;
 use super::{Row, StoreError, Tx, locked};
 
 /// An image whose bytes are in the artifacts' folder.
@@ -60,38 +61,76 @@ pub(crate) struct NamedRelease {
 
 /// Stores a release under a name that is free, of images that are stored.
 pub(crate) fn create(tx: &Tx<'_>, name: &Text, release: &Release, now: UnixMillis) -> Result<(), StoreError> {
-    tx.exec("INSERT INTO release (name, created_at) VALUES ($1, $2)", &[name.as_str().into(), now.into()])?;
+    tx.exec(
+        "INSERT INTO release (name, created_at, rules) VALUES ($1, $2, $3)",
+        &[name.as_str().into(), now.into(), (&stored_json(release.rules())?).into()],
+    )?;
     for image in release.images() {
         tx.exec(
-            "INSERT INTO release_image (release_name, hw_part_no, version, sha256) VALUES ($1, $2, $3, $4)",
+            "INSERT INTO release_image (release_name, hw_part_no, supplier, region, version, sha256, rxswins) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7)",
             &[
                 name.as_str().into(),
                 image.hw_part_no.as_str().into(),
+                or_any(image.supplier.as_ref()).into(),
+                or_any(image.region.as_ref()).into(),
                 image.version.as_str().into(),
                 (&image.sha256.to_string()).into(),
+                (&stored_json(&image.rxswins)?).into(),
             ],
         )?;
     }
     Ok(())
 }
 
+/// A supplier or region as it is stored.
+pub(super) fn or_any(text: Option<&Text>) -> &str {
+    text.map_or("", Text::as_str)
+}
+
 pub(crate) fn by_name(tx: &Tx<'_>, name: &Text) -> Result<Option<NamedRelease>, StoreError> {
-    let sql = "SELECT created_at FROM release WHERE name = $1";
-    let Some(created_at) = tx.row(sql, &[name.as_str().into()], |row| row.time(0))? else {
+    let sql = "SELECT created_at, rules FROM release WHERE name = $1";
+    let read = |row: &Row<'_>| Ok((row.time(0)?, row.json(1, "the rules of a release")?));
+    let Some((created_at, rules)) = tx.row(sql, &[name.as_str().into()], read)? else {
         return Ok(None);
     };
     let images = tx.rows(
-        "SELECT r.hw_part_no, r.version, r.sha256, i.size_bytes FROM release_image r \
-         JOIN image i ON i.sha256 = r.sha256 WHERE r.release_name = $1 ORDER BY r.hw_part_no",
+        "SELECT r.hw_part_no, r.supplier, r.region, r.version, r.sha256, i.size_bytes, r.rxswins \
+         FROM release_image r JOIN image i ON i.sha256 = r.sha256 \
+         WHERE r.release_name = $1 ORDER BY r.hw_part_no, r.supplier, r.region",
         &[name.as_str().into()],
         read_image,
     )?;
-    let release = Release::new(images)
+    let release = Release::with_rules(images, rules)
         .map_err(|error| StoreError::Damaged { expected: "a release", found: error.to_string() })?;
     Ok(Some(NamedRelease { name: name.clone(), created_at, release }))
 }
 
-/// Releases that were read once: none changes, and each step of each vehicle update asks for one.
+/// How the removal of a release ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) enum Removed {
+    Gone,
+    /// This campaign brings it.
+    InUse(Text),
+}
+
+/// Removes a release that no campaign uses. Its images stay, and the deltas between them.
+pub(crate) fn remove(tx: &Tx<'_>, name: &Text) -> Result<Removed, StoreError> {
+    // No campaign takes it up from here on.
+    let lock = tx
+        .one_of("SELECT 1 FROM release WHERE name = $1", "SELECT 1 FROM release WHERE name = $1 FOR UPDATE");
+    tx.row(lock, &[name.as_str().into()], |_| Ok(()))?;
+    let sql = "SELECT name FROM campaign WHERE release_name = $1 ORDER BY name LIMIT 1";
+    if let Some(campaign) = tx.row(sql, &[name.as_str().into()], |row| row.parsed(0, "a campaign name"))? {
+        return Ok(Removed::InUse(campaign));
+    }
+    tx.exec("DELETE FROM release_image WHERE release_name = $1", &[name.as_str().into()])?;
+    tx.exec("DELETE FROM release WHERE name = $1", &[name.as_str().into()])?;
+    Ok(Removed::Gone)
+}
+
+/// Releases of campaigns that were read once: each step of each vehicle update asks for one. None changes, and none that
+/// a campaign uses is removed.
 #[derive(Default)]
 pub(crate) struct KnownReleases(Mutex<BTreeMap<Text, Arc<NamedRelease>>>);
 
@@ -114,12 +153,21 @@ impl KnownReleases {
 }
 
 fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {
-    Ok(Image::new(
-        row.parsed(0, "a hardware part number")?,
-        row.parsed(1, "a version")?,
-        row.parsed(2, "a digest")?,
-        row.count(3)?,
-    ))
+    let unless_any = |column, expected| match row.text(column)?.is_empty() {
+        true => Ok::<Option<Text>, StoreError>(None),
+        false => row.optional_parsed(column, expected),
+    };
+    Ok(Image {
+        supplier: unless_any(1, "a supplier")?,
+        region: unless_any(2, "a region")?,
+        rxswins: row.json(6, "RXSWINs")?,
+        ..Image::new(
+            row.parsed(0, "a hardware part number")?,
+            row.parsed(3, "a version")?,
+            row.parsed(4, "a digest")?,
+            row.count(5)?,
+        )
+    })
 }
 
 /// The names of releases after a name.

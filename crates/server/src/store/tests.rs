@@ -260,6 +260,10 @@ async fn a_filled_store_of_schema_2_is_brought_forward_on_both_databases() {
         );
         assert_eq!(states[1].1, Some(states[1].2), "a silent vehicle is asked again now");
         assert!(states[0].1.is_some());
+        let release = store.read(|tx| releases::by_name(tx, &"C2".parse().unwrap())).await.unwrap().unwrap();
+        let [image] = release.release.images() else { panic!("{release:?}") };
+        assert_eq!((image.hw_part_no.as_str(), image.version.as_str()), ("HW-1", "2"));
+        assert_eq!((&image.supplier, &image.region), (&None, &None));
         store.write(|tx| add_token(tx, "new")).await.unwrap();
     }
 }

@@ -19,7 +19,7 @@ use crate::light::tls::{ClientTls, Endpoint};
 use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
 use crate::release;
-use crate::release::ImageArg;
+use crate::release::{ImageArg, RulesArgs};
 use crate::release_key::ReleaseKey;
 use crate::server_process::{ServerProcess, ServerSetup};
 
@@ -154,9 +154,11 @@ impl Stage {
         let release_key = self.pki.release_key();
         let key = release_key.is_file().then(|| ReleaseKey::load(&release_key)).transpose()?;
         let name = self.name();
-        release::create(&self.operator, &name, &images, key.as_ref()).await?;
+        release::create(&self.operator, &name, &images, &RulesArgs::default(), key.as_ref()).await?;
+        // Vehicles that are left with a mix are part of the play: they stop nothing.
         let campaign = json!({
             "name": name, "release": name, "vehicles": vehicles, "update_deadline_s": update_deadline_s,
+            "rollout": {"stop": {"inconsistent": false}},
         });
         self.operator.post(&["campaigns"], &campaign).await?;
         self.operator.post(&["campaigns", &name, "start"], &json!({})).await?;
@@ -181,7 +183,7 @@ fn write_images(model: &Model, folder: &Path) -> anyhow::Result<Vec<ImageArg>> {
         let line = format!("Farrier fleet image {NEW_VERSION} for {hw_part_no}\n");
         let content: Vec<u8> = line.bytes().cycle().take(IMAGE_OCTETS).collect();
         std::fs::write(&file, content).with_context(|| format!("cannot write {}", file.display()))?;
-        Ok(ImageArg { hw_part_no: hw_part_no.clone(), version: NEW_VERSION.parse()?, file })
+        Ok(ImageArg::new(hw_part_no.clone(), NEW_VERSION.parse()?, file))
     };
     model.ecus().iter().map(|ecu| image(&ecu.hw_part_no)).collect()
 }

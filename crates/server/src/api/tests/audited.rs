@@ -22,8 +22,12 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let sha256 = operator.upload(b"image").await;
     log("PUT /images/{sha256}");
     let images = json!([{"hw_part_no": "HW-1", "version": "2", "sha256": sha256}]);
-    operator.post("/releases", json!({"name": "R2", "images": images})).await;
+    operator.post("/releases", json!({"name": "R2", "images": images.clone()})).await;
     log("POST /releases");
+    operator.post("/releases", json!({"name": "R9", "images": images})).await;
+    let (status, _) = operator.call("DELETE", "/api/v1/releases/R9", "").await;
+    assert_eq!(status, StatusCode::OK);
+    log("DELETE /releases/{name}");
     operator.post("/campaigns", json!({"name": "C2", "release": "R2", "vehicles": ["V1"]})).await;
     log("POST /campaigns");
     operator.post("/campaigns/C2/start", json!({})).await;
@@ -104,6 +108,8 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("vehicle.enrolled", "vehicle/V2"),
         ("image.uploaded", image.as_str()),
         ("release.created", "release/R2"),
+        ("release.created", "release/R9"),
+        ("release.deleted", "release/R9"),
         ("campaign.created", "campaign/C2"),
         ("campaign.started", "campaign/C2"),
         ("update.rollback_asked", "campaign/C2/vehicle/V1"),
@@ -140,7 +146,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let mut check = ChainCheck::new(vec![head]);
     entries.iter().try_for_each(|entry| check.take(entry)).unwrap();
     assert_eq!(check.end(), Ok(head));
-    let started = &entries[5];
+    let started = &entries[7];
     assert!(started.before_sha256.is_some() && started.before_sha256 != started.after_sha256);
 }
 

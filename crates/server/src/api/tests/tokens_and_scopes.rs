@@ -27,6 +27,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("GET", "/releases", Permission::View),
     ("POST", "/releases", Permission::Release),
     ("GET", "/releases/{name}", Permission::View),
+    ("DELETE", "/releases/{name}", Permission::Release),
     ("GET", "/campaigns", Permission::View),
     ("POST", "/campaigns", Permission::Operate),
     ("GET", "/campaigns/{name}", Permission::View),

@@ -1,0 +1,343 @@
+//! What a campaign would do, from what the server knows by now: nothing is sent or written.
+
+use std::cmp::Reverse;
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use axum::Json;
+use axum::extract::State;
+use farrier_campaign::{Delta, DeltaSettings, Deltas, Evaluation, IneligibleReason, Plan, Release, evaluate};
+use farrier_protocol::{Sha256, Text, VehicleId};
+use schemars::JsonSchema;
+use serde::{Deserialize, Serialize};
+
+use super::page::{Page, cursor, limit, page};
+use super::problem::Problem;
+use super::request::Document;
+use super::{Api, name};
+use crate::store::candidates::{self, Candidate};
+use crate::store::{Tx, deltas, releases};
+
+/// Vehicles that are looked at in one transaction: others get their turn between, and few inventories are in memory.
+const AT_A_TIME: u32 = 256;
+
+/// What would be brought to whom, and which vehicles are to be listed.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct DryRun {
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    release: String,
+    /// Without it: every enrolled vehicle.
+    #[schemars(length(min = 1))]
+    vehicles: Option<Vec<VehicleId>>,
+    /// Lists only the vehicles with this verdict.
+    verdict: Option<DryRunVerdict>,
+    /// How many are listed at most; 100 where it is absent.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+    /// The `next` of the page before; the first page where it is absent.
+    after: Option<String>,
+}
+
+/// What would become of a vehicle.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+#[serde(rename_all = "snake_case")]
+pub(super) enum DryRunVerdict {
+    WouldUpdate,
+    UpToDate,
+    Ineligible,
+    /// It has not said what it runs; a campaign asks it.
+    InventoryUnknown,
+    Quarantined,
+    /// An update of another campaign is under way.
+    InAnotherUpdate,
+}
+
+/// What a campaign would do.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DryRunAnswer {
+    release: Text,
+    /// Of the whole selection; absent after the first page.
+    outcome: Option<DryRunOutcome>,
+    #[serde(flatten)]
+    page: Page<DryRunVehicle>,
+}
+
+/// How many vehicles would get what.
+#[derive(Default, Serialize, JsonSchema)]
+pub(super) struct DryRunOutcome {
+    /// All of the selection.
+    vehicles: u64,
+    would_update: u64,
+    up_to_date: u64,
+    ineligible: u64,
+    inventory_unknown: u64,
+    quarantined: u64,
+    in_another_update: u64,
+    /// Most vehicles first; a vehicle with several reasons counts for each.
+    reasons: Vec<DryRunReason>,
+    /// To be updated.
+    ecus: u64,
+    /// That would travel, as deltas where they are ready.
+    bytes: u64,
+    bytes_without_deltas: u64,
+}
+
+/// How many vehicles cannot get the release for one reason.
+#[derive(Serialize, JsonSchema)]
+struct DryRunReason {
+    /// Stable; for programs.
+    code: &'static str,
+    vehicles: u64,
+    /// One of them.
+    example: VehicleId,
+    /// Its reason for people.
+    sentence: String,
+}
+
+/// What would become of one vehicle.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct DryRunVehicle {
+    vehicle_id: VehicleId,
+    verdict: DryRunVerdict,
+    /// For people.
+    sentence: String,
+    /// The codes of the reasons why it cannot get the release.
+    reasons: Vec<&'static str>,
+    ecus: u64,
+    bytes: u64,
+    bytes_without_deltas: u64,
+}
+
+/// What is the same for all vehicles.
+struct Offer {
+    release: Release,
+    ready: Vec<Delta>,
+    settings: DeltaSettings,
+}
+
+/// A vehicle and what came of looking at it.
+struct Looked {
+    vehicle_id: VehicleId,
+    outlook: Outlook,
+}
+
+enum Outlook {
+    InAnotherUpdate(Text),
+    Quarantined,
+    InventoryUnknown,
+    Evaluated(Evaluation),
+}
+
+/// `POST /campaigns/dry-run`
+pub(super) async fn dry_run(
+    State(api): State<Api>,
+    Document(asked): Document<DryRun>,
+) -> Result<Json<DryRunAnswer>, Problem> {
+    let (name, limit) = (name(&asked.release, "release")?, limit(asked.limit)?);
+    let after: Option<String> = asked.after.map(|text| cursor(&text, "after")).transpose()?;
+    let named = asked.vehicles.map(in_order).transpose()?;
+    let settings = api.rules.deltas.clone();
+    let release = name.clone();
+    let offer = api.read(move |tx| offer(tx, &release, settings)).await?;
+    let (offer, named) = (Arc::new(offer), Arc::new(named));
+    let mut outcome = after.is_none().then(DryRunOutcome::default);
+    let mut listed = Vec::new();
+    let most = usize::try_from(limit).unwrap_or(usize::MAX);
+    let mut seen = after.unwrap_or_default();
+    // Once the page is full, only the outcome wants to know about the others.
+    while outcome.is_some() || listed.len() <= most {
+        let (offer, named, after) = (Arc::clone(&offer), Arc::clone(&named), seen.clone());
+        let looked =
+            api.read(move |tx| offer.look(tx, next_candidates(tx, named.as_deref(), &after)?)).await?;
+        let Some(last) = looked.last() else { break };
+        seen = last.vehicle_id.to_string();
+        for looked in looked {
+            if let Some(outcome) = &mut outcome {
+                outcome.count(&looked);
+            }
+            if listed.len() <= most && asked.verdict.is_none_or(|verdict| verdict == looked.verdict()) {
+                listed.push(looked);
+            }
+        }
+    }
+    let page = page(listed, limit, |looked| looked.vehicle_id.clone(), |looked| Ok(looked.shown()))?;
+    if let Some(outcome) = &mut outcome {
+        outcome.reasons.sort_by_key(|reason| (Reverse(reason.vehicles), reason.code));
+    }
+    Ok(Json(DryRunAnswer { release: name, outcome, page }))
+}
+
+fn in_order(mut named: Vec<VehicleId>) -> Result<Vec<VehicleId>, Problem> {
+    if named.is_empty() {
+        return Err(Problem::invalid(
+            "vehicles: expected at least one vehicle, or no such key for all of them.",
+        ));
+    }
+    named.sort();
+    named.dedup();
+    Ok(named)
+}
+
+/// Of the vehicles that were named, or of all, those that come next.
+fn next_candidates(
+    tx: &Tx<'_>,
+    named: Option<&[VehicleId]>,
+    after: &str,
+) -> Result<Vec<Candidate>, Problem> {
+    let Some(named) = named else { return Ok(candidates::page(tx, after, AT_A_TIME)?) };
+    let found = |vehicle_id: &VehicleId| -> Result<Candidate, Problem> {
+        let missing = || Problem::not_found("enrolled vehicle", vehicle_id.as_str());
+        candidates::by_id(tx, vehicle_id)?.ok_or_else(missing)
+    };
+    let at_a_time = usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
+    named.iter().filter(|vehicle_id| vehicle_id.as_str() > after).take(at_a_time).map(found).collect()
+}
+
+/// Not from the known releases: those are of campaigns, and never deleted.
+fn offer(tx: &Tx<'_>, name: &Text, settings: DeltaSettings) -> Result<Offer, Problem> {
+    let found = releases::by_name(tx, name)?.ok_or_else(|| Problem::not_found("release", name.as_str()))?;
+    Ok(Offer { release: found.release, ready: deltas::ready_of_release(tx, name)?, settings })
+}
+
+impl Offer {
+    fn look(&self, tx: &Tx<'_>, candidates: Vec<Candidate>) -> Result<Vec<Looked>, Problem> {
+        let (Some(first), Some(last)) = (candidates.first(), candidates.last()) else {
+            return Ok(Vec::new());
+        };
+        let avoided = if self.ready.is_empty() {
+            BTreeMap::new()
+        } else {
+            candidates::avoided_deltas(tx, &first.vehicle_id, &last.vehicle_id)?
+        };
+        let look = |candidate: Candidate| {
+            let avoided = avoided.get(&candidate.vehicle_id).map_or(&[][..], Vec::as_slice);
+            Looked { outlook: self.outlook(&candidate, avoided), vehicle_id: candidate.vehicle_id }
+        };
+        Ok(candidates.into_iter().map(look).collect())
+    }
+
+    /// What would keep an update waiting comes in the order in which it would.
+    fn outlook(&self, candidate: &Candidate, avoided: &[Sha256]) -> Outlook {
+        if let Some(campaign) = &candidate.active_campaign {
+            return Outlook::InAnotherUpdate(campaign.clone());
+        }
+        if candidate.is_quarantined {
+            return Outlook::Quarantined;
+        }
+        let Some(vci) = &candidate.vci else { return Outlook::InventoryUnknown };
+        let evaluated = |ready: &[Delta]| {
+            let deltas = Deltas { ready, settings: &self.settings };
+            Outlook::Evaluated(evaluate(vci, &self.release, deltas))
+        };
+        if avoided.is_empty() {
+            return evaluated(&self.ready);
+        }
+        let mut ready = self.ready.clone();
+        ready.retain(|delta| !avoided.contains(&delta.sha256));
+        evaluated(&ready)
+    }
+}
+
+impl Looked {
+    fn verdict(&self) -> DryRunVerdict {
+        match &self.outlook {
+            Outlook::InAnotherUpdate(_) => DryRunVerdict::InAnotherUpdate,
+            Outlook::Quarantined => DryRunVerdict::Quarantined,
+            Outlook::InventoryUnknown => DryRunVerdict::InventoryUnknown,
+            Outlook::Evaluated(Evaluation::Eligible(_)) => DryRunVerdict::WouldUpdate,
+            Outlook::Evaluated(Evaluation::UpToDate) => DryRunVerdict::UpToDate,
+            Outlook::Evaluated(Evaluation::Ineligible(_)) => DryRunVerdict::Ineligible,
+        }
+    }
+
+    fn sentence(&self) -> String {
+        match &self.outlook {
+            Outlook::InAnotherUpdate(campaign) => format!("An update of campaign {campaign} is under way."),
+            Outlook::Quarantined => "It is quarantined.".to_owned(),
+            Outlook::InventoryUnknown => {
+                "It has not said what it runs; a campaign would ask it.".to_owned()
+            }
+            Outlook::Evaluated(Evaluation::Eligible(plan)) => {
+                format!("{} ECU(s) would be updated by {} bytes.", plan.ecu_count(), plan.size_bytes())
+            }
+            Outlook::Evaluated(Evaluation::UpToDate) => "It runs the release already.".to_owned(),
+            Outlook::Evaluated(Evaluation::Ineligible(reasons)) => {
+                let reasons: Vec<_> = reasons.iter().map(IneligibleReason::phrase).collect();
+                format!("It cannot get the release: {}.", reasons.join("; "))
+            }
+        }
+    }
+
+    fn plan(&self) -> Option<&Plan> {
+        match &self.outlook {
+            Outlook::Evaluated(Evaluation::Eligible(plan)) => Some(plan),
+            Outlook::Evaluated(Evaluation::UpToDate | Evaluation::Ineligible(_))
+            | Outlook::InAnotherUpdate(_)
+            | Outlook::Quarantined
+            | Outlook::InventoryUnknown => None,
+        }
+    }
+
+    /// The first of each kind.
+    fn reasons(&self) -> BTreeMap<&'static str, &IneligibleReason> {
+        let all = match &self.outlook {
+            Outlook::Evaluated(Evaluation::Ineligible(reasons)) => reasons.as_slice(),
+            Outlook::Evaluated(Evaluation::Eligible(_) | Evaluation::UpToDate)
+            | Outlook::InAnotherUpdate(_)
+            | Outlook::Quarantined
+            | Outlook::InventoryUnknown => &[],
+        };
+        all.iter().rev().map(|reason| (reason.code(), reason)).collect()
+    }
+
+    fn ecus(&self) -> u64 {
+        self.plan().map_or(0, |plan| u64::try_from(plan.ecu_count()).unwrap_or(u64::MAX))
+    }
+
+    fn bytes_without_deltas(&self) -> u64 {
+        let packages = self.plan().into_iter().flat_map(|plan| &plan.packages);
+        packages.fold(0, |sum, package| sum.saturating_add(package.image_size_bytes))
+    }
+
+    fn shown(&self) -> DryRunVehicle {
+        DryRunVehicle {
+            vehicle_id: self.vehicle_id.clone(),
+            verdict: self.verdict(),
+            sentence: self.sentence(),
+            reasons: self.reasons().into_keys().collect(),
+            ecus: self.ecus(),
+            bytes: self.plan().map_or(0, Plan::size_bytes),
+            bytes_without_deltas: self.bytes_without_deltas(),
+        }
+    }
+}
+
+impl DryRunOutcome {
+    fn count(&mut self, looked: &Looked) {
+        let counted = match looked.verdict() {
+            DryRunVerdict::WouldUpdate => &mut self.would_update,
+            DryRunVerdict::UpToDate => &mut self.up_to_date,
+            DryRunVerdict::Ineligible => &mut self.ineligible,
+            DryRunVerdict::InventoryUnknown => &mut self.inventory_unknown,
+            DryRunVerdict::Quarantined => &mut self.quarantined,
+            DryRunVerdict::InAnotherUpdate => &mut self.in_another_update,
+        };
+        *counted = counted.saturating_add(1);
+        self.vehicles = self.vehicles.saturating_add(1);
+        self.ecus = self.ecus.saturating_add(looked.ecus());
+        self.bytes = self.bytes.saturating_add(looked.plan().map_or(0, Plan::size_bytes));
+        self.bytes_without_deltas = self.bytes_without_deltas.saturating_add(looked.bytes_without_deltas());
+        for (code, reason) in looked.reasons() {
+            match self.reasons.iter_mut().find(|other| other.code == code) {
+                Some(known) => known.vehicles = known.vehicles.saturating_add(1),
+                None => self.reasons.push(DryRunReason {
+                    code,
+                    vehicles: 1,
+                    example: looked.vehicle_id.clone(),
+                    sentence: reason.phrase(),
+                }),
+            }
+        }
+    }
+}
