@@ -222,10 +222,9 @@ impl Stage {
         };
         let is_downloading = self.downloads.contains_key(vehicle);
         let types = car.waiting_types(world).await;
-        let can = match expected {
-            MessageType::StartDownload => is_downloading,
-            other => types.contains(&other),
-        };
+        // It has taken its StartDownload already.
+        let can =
+            if expected == MessageType::StartDownload { is_downloading } else { types.contains(&expected) };
         assert!(can || !must, "{vehicle} cannot {what:?}: it has {types:?}");
         if !can {
             return;

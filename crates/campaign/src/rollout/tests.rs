@@ -29,7 +29,8 @@ fn counts(standings: &[(Standing, u64)]) -> WaveCounts {
 fn what_cannot_be_carried_out_is_refused_where_it_stands() {
     let ok = three_waves();
     assert_eq!(ok.check(), Ok(()));
-    let broken: [(&str, fn(&mut Rollout)); 10] = [
+    type Break = fn(&mut Rollout);
+    let broken: [(&str, Break); 10] = [
         ("/waves", |rollout| rollout.waves = vec![rollout.waves[0].clone(); 101]),
         ("/vehicles_at_once", |rollout| rollout.vehicles_at_once = Some(0)),
         ("/starts_per_minute", |rollout| rollout.starts_per_minute = Some(0)),

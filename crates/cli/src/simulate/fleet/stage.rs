@@ -18,8 +18,7 @@ use super::inventory::Model;
 use crate::light::tls::{ClientTls, Endpoint};
 use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
-use crate::release;
-use crate::release::{ImageArg, RulesArgs};
+use crate::release::{self, ImageArg, RulesArgs};
 use crate::release_key::ReleaseKey;
 use crate::server_process::{ServerProcess, ServerSetup};
 
