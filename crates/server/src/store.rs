@@ -7,6 +7,7 @@ pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
 pub(crate) mod fleet;
+pub(crate) mod groups;
 #[cfg(test)]
 pub(crate) mod in_memory;
 pub(crate) mod inventories;

@@ -61,8 +61,8 @@ field!(
     ("pattern" = "^[A-Za-z][A-Za-z0-9_+-]*(/[A-Za-z0-9_+-]+){0,3}$", "maxLength" = 64));
 field!(
     /// A word that operators put on vehicles.
-    Tag, is_tag, "a tag of 1 to 64 letters, digits, or characters of ._:- that begins with a letter or digit",
-    ("pattern" = "^[\\p{L}\\p{N}][\\p{L}\\p{N}._:-]*$", "maxLength" = 64));
+    Tag, is_tag, "a tag of 1 to 64 characters without spaces, quotes, commas and semicolons",
+    ("pattern" = "^[^\\u0000-\\u0020\\u007f-\\u00a0\",;]{1,64}$"));
 
 fn is_vin(text: &str) -> bool {
     let may_stand = |b: u8| matches!(b, b'A'..=b'Z' | b'0'..=b'9') && !matches!(b, b'I' | b'O' | b'Q');
@@ -80,9 +80,8 @@ fn is_time_zone(text: &str) -> bool {
 }
 
 fn is_tag(text: &str) -> bool {
-    text.chars().count() <= 64
-        && text.starts_with(char::is_alphanumeric)
-        && text.chars().all(|c| c.is_alphanumeric() || matches!(c, '.' | '_' | ':' | '-'))
+    let may_stand = |c: char| !matches!(c, '\0'..=' ' | '\u{7f}'..='\u{a0}' | '"' | ',' | ';');
+    (1..=64).contains(&text.chars().count()) && text.chars().all(may_stand)
 }
 
 #[cfg(test)]
@@ -106,7 +105,7 @@ mod tests {
         for tag in ["prototype", "시험차", "line:3", "2026-q4"] {
             assert!(tag.parse::<Tag>().is_ok(), "{tag}");
         }
-        for tag in ["", "a b", "a;b", "-a", "a\n", &"x".repeat(65)] {
+        for tag in ["", "a b", "a;b", "a,b", "\"a", "a\n", &"x".repeat(65)] {
             assert!(tag.parse::<Tag>().is_err(), "{tag}");
         }
     }

@@ -2,10 +2,14 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use farrier_campaign::QueryError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::{Permission, Scope};
+
+/// Faults of an import that are told one by one.
+const MOST_FAULTS: usize = 100;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -14,6 +18,31 @@ pub(crate) struct Problem {
     code: &'static str,
     detail: String,
     needed_scopes: Option<Vec<Scope>>,
+    place: Option<Place>,
+    lines: Vec<LineFault>,
+}
+
+/// Where in a query something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Place {
+    /// In bytes from the start of the query.
+    position: usize,
+    /// From 1.
+    line: usize,
+    /// In characters from 1.
+    column: usize,
+}
+
+/// What is wrong in a line of an import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct LineFault {
+    /// From 1.
+    pub(super) line: usize,
+    /// Of the line; absent where the whole line is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) field: Option<String>,
+    pub(super) expected: String,
+    pub(super) found: String,
 }
 
 /// How a refusal goes out (RFC 9457).
@@ -32,15 +61,38 @@ pub(super) struct ProblemDocument<'a> {
     /// Scopes of which the token needs one, where that is what is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     needed_scopes: Option<&'a [Scope]>,
+    /// Where a query cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
+    /// What is wrong in an import, the first 100.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    lines: &'a [LineFault],
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), needed_scopes: None }
+        Self { status, code, detail: detail.into(), needed_scopes: None, place: None, lines: Vec::new() }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail)
+    }
+
+    pub(super) fn query(error: &QueryError) -> Self {
+        let place = Place { position: error.position, line: error.line, column: error.column };
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "QUERY_INVALID", format!("{error}."));
+        Self { place: Some(place), ..problem }
+    }
+
+    /// Nothing of an import was taken.
+    pub(super) fn lines(mut faults: Vec<LineFault>) -> Self {
+        let first = faults.first().map(|first| {
+            let field = first.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+            format!(" Line {}: {field}expected {}, found {}.", first.line, first.expected, first.found)
+        });
+        let detail = format!("Nothing was imported.{}", first.unwrap_or_default());
+        faults.truncate(MOST_FAULTS);
+        Self { lines: faults, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IMPORT_REFUSED", detail) }
     }
 
     pub(super) fn unauthorised() -> Self {
@@ -107,6 +159,8 @@ impl IntoResponse for Problem {
             code: self.code,
             detail: &self.detail,
             needed_scopes: self.needed_scopes.as_deref(),
+            place: self.place,
+            lines: &self.lines,
         };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         // A struct of texts and a number is always JSON.

@@ -396,6 +396,51 @@ pub(crate) fn remove_tag(tx: &Tx<'_>, vehicle_id: &VehicleId, tag: &Tag) -> Resu
     Ok(())
 }
 
+/// Binds a vehicle to another gateway or certificate, and forgets what only the earlier one could know: its boots, and
+/// that its inventory is told. The updates go on.
+pub(crate) fn rebind(
+    tx: &Tx<'_>,
+    before: &Vehicle,
+    binding: &Binding,
+    thumbprint: Option<&Thumbprint>,
+    reason: &Text,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let vehicle_id = binding.vehicle_id.as_str();
+    let last = tx.row(
+        "SELECT number, until FROM vehicle_binding WHERE vehicle_id = $1 ORDER BY number DESC LIMIT 1",
+        &[vehicle_id.into()],
+        |row| Ok((row.integer(0)?, row.time(1)?)),
+    )?;
+    let (number, since) = last.unwrap_or((0, before.enrolled_at));
+    tx.exec(
+        "INSERT INTO vehicle_binding (vehicle_id, number, gateway_id, thumbprint, since, until, reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        &[
+            vehicle_id.into(),
+            number.saturating_add(1).into(),
+            before.binding.gateway_id.as_str().into(),
+            before.thumbprint.as_ref().map(Thumbprint::as_str).into(),
+            since.into(),
+            now.into(),
+            reason.as_str().into(),
+        ],
+    )?;
+    tx.exec(
+        "UPDATE vehicle SET gateway_id = $2, client_id = $3, thumbprint = $4, boot_id = NULL, boot_seq = NULL, \
+         recent_reboots = '[]', vci_digest = NULL, there_since = NULL WHERE vehicle_id = $1",
+        &[
+            vehicle_id.into(),
+            binding.gateway_id.as_str().into(),
+            (&binding.client_id()).into(),
+            thumbprint.map(Thumbprint::as_str).into(),
+        ],
+    )?;
+    // The earlier gateway fetches nothing more either.
+    tx.grants_taken_away();
+    Ok(())
+}
+
 /// The current VCI, where the vehicle has sent one.
 pub(crate) fn vci(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Option<SendVci>, StoreError> {
     let sql = "SELECT vci FROM vehicle_inventory WHERE vehicle_id = $1";
