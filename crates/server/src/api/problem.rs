@@ -17,6 +17,12 @@ pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    more: Option<Box<More>>,
+}
+
+/// What only some refusals say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct More {
     needed_scopes: Option<Vec<Scope>>,
     place: Option<Place>,
     lines: Vec<LineFault>,
@@ -71,7 +77,11 @@ pub(super) struct ProblemDocument<'a> {
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), needed_scopes: None, place: None, lines: Vec::new() }
+        Self { status, code, detail: detail.into(), more: None }
+    }
+
+    fn with(self, more: More) -> Self {
+        Self { more: Some(Box::new(more)), ..self }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -81,7 +91,7 @@ impl Problem {
     pub(super) fn query(error: &QueryError) -> Self {
         let place = Place { position: error.position, line: error.line, column: error.column };
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "QUERY_INVALID", format!("{error}."));
-        Self { place: Some(place), ..problem }
+        problem.with(More { place: Some(place), ..More::default() })
     }
 
     /// Nothing of an import was taken.
@@ -92,7 +102,8 @@ impl Problem {
         });
         let detail = format!("Nothing was imported.{}", first.unwrap_or_default());
         faults.truncate(MOST_FAULTS);
-        Self { lines: faults, ..Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IMPORT_REFUSED", detail) }
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IMPORT_REFUSED", detail);
+        problem.with(More { lines: faults, ..More::default() })
     }
 
     pub(super) fn unauthorised() -> Self {
@@ -117,7 +128,7 @@ impl Problem {
             scope.name()
         );
         let problem = Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", detail);
-        Self { needed_scopes: Some(needed_scopes), ..problem }
+        problem.with(More { needed_scopes: Some(needed_scopes), ..More::default() })
     }
 
     pub(super) fn not_found(what: &str, name: &str) -> Self {
@@ -152,15 +163,16 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let more = self.more.map(|more| *more).unwrap_or_default();
         let document = ProblemDocument {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
-            needed_scopes: self.needed_scopes.as_deref(),
-            place: self.place,
-            lines: &self.lines,
+            needed_scopes: more.needed_scopes.as_deref(),
+            place: more.place,
+            lines: &more.lines,
         };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         // A struct of texts and a number is always JSON.
