@@ -9,6 +9,7 @@ mod campaign;
 mod check_message;
 mod delta;
 mod demo;
+mod group;
 mod light;
 mod messages;
 mod operator;
@@ -78,6 +79,8 @@ enum Command {
     Campaign(campaign::Campaign),
     /// Look at vehicles, and enrol them.
     Vehicle(vehicle::Vehicle),
+    /// Save queries that select vehicles as fleet groups.
+    Group(group::Group),
     /// Make and revoke operators' tokens.
     Token(token::Token),
     /// Show who changed what, and prove that nobody changed the record.
@@ -116,6 +119,7 @@ impl Command {
             | Self::Release(_)
             | Self::Campaign(_)
             | Self::Vehicle(_)
+            | Self::Group(_)
             | Self::Token(_)
             | Self::Audit(_)
             | Self::SecurityEvents(_)
@@ -194,6 +198,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Release(_)
         | Command::Campaign(_)
         | Command::Vehicle(_)
+        | Command::Group(_)
         | Command::Token(_)
         | Command::Audit(_)
         | Command::SecurityEvents(_)
@@ -214,6 +219,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Release(release) => release.run().await?,
             Command::Campaign(campaign) => campaign.run().await?,
             Command::Vehicle(vehicle) => vehicle.run().await?,
+            Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
             Command::Audit(audit) => audit.run().await?,
             Command::SecurityEvents(events) => events.run().await?,

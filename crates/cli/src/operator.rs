@@ -102,6 +102,8 @@ pub(crate) enum OperatorError {
     Unauthorized { url: Url, detail: String },
     #[error("{title}: {detail}")]
     Refused { status: StatusCode, title: String, detail: String },
+    #[error("nothing of these lines was imported:\n{}", told(faults))]
+    RefusedLines { faults: Vec<LineFault> },
     #[error(
         "expected the operator API of a Farrier server at {url}, found another answer ({status}); correct --server"
     )]
@@ -116,6 +118,36 @@ struct Problem {
     title: String,
     #[serde(default)]
     detail: String,
+    #[serde(default)]
+    lines: Vec<LineFault>,
+}
+
+/// What is wrong in a line of an import.
+#[derive(Debug, Deserialize)]
+pub(crate) struct LineFault {
+    line: usize,
+    #[serde(default)]
+    field: Option<String>,
+    expected: String,
+    found: String,
+}
+
+impl LineFault {
+    fn count_in_file(&mut self, numbers: &[usize]) {
+        let number = self.line.checked_sub(1).and_then(|index| numbers.get(index));
+        self.line = number.copied().unwrap_or(self.line);
+    }
+}
+
+fn told(faults: &[LineFault]) -> String {
+    let line = |fault: &LineFault| {
+        let field = fault.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+        crate::output::plain(&format!(
+            "line {}: {field}expected {}, found {}",
+            fault.line, fault.expected, fault.found
+        ))
+    };
+    faults.iter().map(line).collect::<Vec<_>>().join("\n")
 }
 
 /// Speaks to one server in the name of one operator.
@@ -158,10 +190,20 @@ impl Operator {
 
     /// A whole list, page by page, oldest or lowest name first as the server gives it.
     pub(crate) async fn list(&self, path: &[&str]) -> Result<Value, OperatorError> {
+        self.list_with(path, &[]).await
+    }
+
+    /// The same of what a query asks for.
+    pub(crate) async fn list_with(
+        &self,
+        path: &[&str],
+        asked: &[(&str, &str)],
+    ) -> Result<Value, OperatorError> {
         let mut items = Vec::new();
         let mut after: Option<String> = None;
         loop {
             let mut query = vec![("limit", "1000")];
+            query.extend(asked);
             query.extend(after.as_deref().map(|after| ("after", after)));
             let mut page = self.get_with(path, &query).await?;
             if let Some(Value::Array(more)) = page.get_mut("items").map(Value::take) {
@@ -178,8 +220,36 @@ impl Operator {
         self.send(Method::POST, path, None, |request| request.json(body)).await
     }
 
+    pub(crate) async fn put(&self, path: &[&str], body: &Value) -> Result<Value, OperatorError> {
+        self.send(Method::PUT, path, None, |request| request.json(body)).await
+    }
+
+    pub(crate) async fn patch(&self, path: &[&str], body: &Value) -> Result<Value, OperatorError> {
+        self.send(Method::PATCH, path, None, |request| request.json(body)).await
+    }
+
     pub(crate) async fn delete(&self, path: &[&str]) -> Result<Value, OperatorError> {
         self.send(Method::DELETE, path, None, |request| request).await
+    }
+
+    /// Brings vehicles as JSON lines; `numbers` are the lines of the operator's file that they stand in.
+    pub(crate) async fn import(
+        &self,
+        lines: String,
+        dry_run: bool,
+        numbers: &[usize],
+    ) -> Result<Value, OperatorError> {
+        let query = format!("dry_run={dry_run}");
+        let with = |request: reqwest::RequestBuilder| {
+            request.header(CONTENT_TYPE, "application/x-ndjson").body(lines)
+        };
+        let sent = self.send(Method::POST, &["vehicles", "import"], Some(&query), with).await;
+        sent.map_err(|mut error| {
+            if let OperatorError::RefusedLines { faults } = &mut error {
+                faults.iter_mut().for_each(|fault| fault.count_in_file(numbers));
+            }
+            error
+        })
     }
 
     /// Brings an image to the server; `body` gives exactly `size_bytes` bytes with this digest.
@@ -232,7 +302,10 @@ impl Operator {
                     detail: crate::output::plain(&detail),
                 })
             }
-            Ok(Problem { title, detail }) => Err(OperatorError::Refused {
+            Ok(Problem { lines, .. }) if !lines.is_empty() => {
+                Err(OperatorError::RefusedLines { faults: lines })
+            }
+            Ok(Problem { title, detail, .. }) => Err(OperatorError::Refused {
                 status,
                 title: crate::output::plain(&title),
                 detail: crate::output::plain(&detail),

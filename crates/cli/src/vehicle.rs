@@ -1,9 +1,13 @@
 //! `farrier vehicle`: looks at vehicles, and enrols them.
 
+mod exchange;
+
+use std::path::PathBuf;
+
 use clap::{Args, Subcommand};
-use farrier_protocol::{GatewayId, VehicleId};
+use farrier_protocol::{GatewayId, Thumbprint, VehicleId};
 use serde::Deserialize;
-use serde_json::json;
+use serde_json::{Map, Value, json};
 
 use crate::messages::Timeline;
 use crate::operator::{Operator, OperatorArgs, read};
@@ -20,7 +24,73 @@ pub(crate) struct Vehicle {
 #[derive(Subcommand)]
 enum Command {
     /// List the vehicles.
-    List,
+    List {
+        /// Only those that this query selects, as: region = "KR" and tag = "prototype".
+        #[arg(long = "where", value_name = "QUERY")]
+        query: Option<String>,
+        /// Only those of this fleet group.
+        #[arg(long)]
+        group: Option<String>,
+    },
+    /// Set a vehicle's VIN, region, time zone and tags; an empty text forgets.
+    Set {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+        /// Its vehicle identification number.
+        #[arg(long)]
+        vin: Option<String>,
+        /// Its region, in place of what it reports.
+        #[arg(long)]
+        region: Option<String>,
+        /// Its time zone, as Asia/Seoul.
+        #[arg(long)]
+        time_zone: Option<String>,
+        /// A tag that it gets; can be given several times.
+        #[arg(long = "tag", value_name = "TAG")]
+        tags: Vec<String>,
+        /// A tag that it loses; can be given several times.
+        #[arg(long = "untag", value_name = "TAG")]
+        untags: Vec<String>,
+    },
+    /// Bind a vehicle to another gateway or certificate, as after a repair.
+    Rebind {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+        /// The id of the gateway that it has now; without it, the id stays.
+        #[arg(long)]
+        gateway: Option<GatewayId>,
+        /// SHA-256 of the certificate that it must use; without it, that of its next WakeUp counts.
+        #[arg(long)]
+        thumbprint: Option<Thumbprint>,
+        /// Why; the audit log is told.
+        #[arg(long)]
+        reason: String,
+    },
+    /// List what a vehicle ran, newest first.
+    Configurations {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+    },
+    /// Write the vehicles to stdout, for other programs or to import them again.
+    Export {
+        /// How they are written.
+        #[arg(long, value_enum, default_value = "csv")]
+        format: exchange::Format,
+        /// Only those that this query selects.
+        #[arg(long = "where", value_name = "QUERY")]
+        query: Option<String>,
+    },
+    /// Enrol the vehicles of a file, or change what is said of them.
+    Import {
+        /// CSV or JSON lines, as `export` writes them.
+        file: PathBuf,
+        /// How they are written; by the file's name where it is absent.
+        #[arg(long, value_enum)]
+        format: Option<exchange::Format>,
+        /// Only try it.
+        #[arg(long)]
+        dry_run: bool,
+    },
     /// Show one vehicle: what it runs, its updates, its refused messages.
     Show {
         /// The vehicle's id.
@@ -82,6 +152,15 @@ struct VehicleAnswer {
 }
 
 #[derive(Deserialize)]
+struct ConfigurationAnswer {
+    number: u64,
+    first_seen_at_ms: i64,
+    last_seen_at_ms: i64,
+    current: bool,
+    inventory: InventoryAnswer,
+}
+
+#[derive(Deserialize)]
 struct InventoryAnswer {
     ecus: Vec<EcuAnswer>,
 }
@@ -123,7 +202,39 @@ impl Vehicle {
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::List => operator.list(&["vehicles"]).await?,
+            Command::List { query, group } => {
+                let asked = [("where", query), ("group", group)];
+                let asked: Vec<_> =
+                    asked.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
+                operator.list_with(&["vehicles"], &asked).await?
+            }
+            Command::Set { vehicle, vin, region, time_zone, tags, untags } => {
+                let said = [("vin", vin), ("region", region), ("time_zone", time_zone)];
+                let mut body: Map<_, _> = said
+                    .into_iter()
+                    .filter_map(|(name, value)| Some(said_of(name, value.as_deref()?)))
+                    .collect();
+                if !tags.is_empty() {
+                    body.insert("add_tags".to_owned(), json!(tags));
+                }
+                if !untags.is_empty() {
+                    body.insert("remove_tags".to_owned(), json!(untags));
+                }
+                operator.patch(&["vehicles", vehicle.as_str()], &Value::Object(body)).await?
+            }
+            Command::Rebind { vehicle, gateway, thumbprint, reason } => {
+                let body = json!({ "gateway_id": gateway, "thumbprint": thumbprint, "reason": reason });
+                operator.post(&["vehicles", vehicle.as_str(), "rebind"], &body).await?
+            }
+            Command::Configurations { vehicle } => {
+                operator.list(&["vehicles", vehicle.as_str(), "configurations"]).await?
+            }
+            Command::Export { format, query } => {
+                return exchange::export(&operator, *format, query.as_deref()).await;
+            }
+            Command::Import { file, format, dry_run } => {
+                return exchange::import(&operator, file, *format, *dry_run, self.operator.json).await;
+            }
             Command::Show { vehicle } => operator.get(&["vehicles", vehicle.as_str()]).await?,
             Command::Why { vehicle } => operator.get(&["vehicles", vehicle.as_str(), "why"]).await?,
             Command::Messages { vehicle, limit, follow, raw } => {
@@ -143,10 +254,15 @@ impl Vehicle {
             return print_json(&answer);
         }
         match &self.command {
-            Command::List => print(&listed(&read::<Vec<VehicleAnswer>>(&answer)?)),
+            Command::List { .. } => print(&listed(&read::<Vec<VehicleAnswer>>(&answer)?)),
             Command::Show { .. } => print(&shown(&read(&answer)?)),
             Command::Why { .. } => print(&plain(&read::<WhyAnswer>(&answer)?.sentence)),
-            Command::Messages { .. } => Ok(()),
+            Command::Messages { .. } | Command::Export { .. } | Command::Import { .. } => Ok(()),
+            Command::Set { vehicle, .. } => print(&format!("Vehicle {vehicle} is set.")),
+            Command::Rebind { vehicle, .. } => {
+                print(&format!("Vehicle {vehicle} is bound anew; its earlier gateway is refused."))
+            }
+            Command::Configurations { .. } => print(&ran(&read::<Vec<ConfigurationAnswer>>(&answer)?)),
             Command::Release { vehicle } => {
                 print(&format!("Released vehicle {vehicle} from its quarantine; its updates go on."))
             }
@@ -155,6 +271,32 @@ impl Vehicle {
             }
         }
     }
+}
+
+/// An empty text forgets.
+fn said_of(name: &str, value: &str) -> (String, Value) {
+    (name.to_owned(), if value.is_empty() { Value::Null } else { json!(value) })
+}
+
+fn ran(configurations: &[ConfigurationAnswer]) -> String {
+    if configurations.is_empty() {
+        return "It has not reported its inventory yet.".to_owned();
+    }
+    let rows = configurations.iter().map(|one| {
+        let ecus: Vec<_> = one
+            .inventory
+            .ecus
+            .iter()
+            .map(|ecu| format!("{} {}", ecu.ecu_id, ecu.sw_version.as_deref().unwrap_or("not reported")))
+            .collect();
+        [
+            if one.current { format!("{}, current", one.number) } else { one.number.to_string() },
+            moment(Some(one.first_seen_at_ms)),
+            moment(Some(one.last_seen_at_ms)),
+            ecus.join(", "),
+        ]
+    });
+    table(["CONFIGURATION", "FIRST SEEN", "LAST SEEN", "ECUS"], rows.collect())
 }
 
 fn connection(vehicle: &VehicleAnswer) -> &'static str {

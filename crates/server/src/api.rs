@@ -2,8 +2,10 @@
 
 mod audit_log;
 mod campaigns;
+mod groups;
 mod health;
 mod images;
+mod import;
 mod messages;
 mod operation;
 mod page;
@@ -13,6 +15,7 @@ mod request;
 mod routes;
 mod timeline;
 mod tokens;
+mod vehicle_changes;
 mod vehicles;
 
 use std::sync::Arc;

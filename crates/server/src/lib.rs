@@ -38,6 +38,7 @@ mod store;
 #[cfg(test)]
 mod testbed;
 pub mod tls;
+mod vehicle_fields;
 
 /// What spans are about that tell of every message, command, request and batch of due work: a target of its own, so that
 /// logs do not carry them and a collector can ask for them.

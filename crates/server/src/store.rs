@@ -7,8 +7,10 @@ pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
 pub(crate) mod fleet;
+pub(crate) mod groups;
 #[cfg(test)]
 pub(crate) mod in_memory;
+pub(crate) mod inventories;
 pub(crate) mod messages;
 mod migrations;
 pub(crate) mod nodes;
@@ -16,6 +18,7 @@ pub(crate) mod packages;
 mod postgres;
 pub(crate) mod releases;
 pub(crate) mod security_events;
+pub(crate) mod selection;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;

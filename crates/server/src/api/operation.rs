@@ -21,6 +21,8 @@ type SchemaOf = fn(&mut SchemaGenerator) -> Schema;
 enum Body {
     Nothing,
     Json(SchemaOf),
+    /// JSON documents, each in a line.
+    Lines,
     Octets,
 }
 
@@ -70,6 +72,10 @@ impl Operation {
         Self::new(Method::PUT, MethodFilter::PUT, path, handler)
     }
 
+    pub(super) fn patch<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
+        Self::new(Method::PATCH, MethodFilter::PATCH, path, handler)
+    }
+
     pub(super) fn delete<H: Handler<T, Api>, T: 'static>(path: &'static str, handler: H) -> Self {
         Self::new(Method::DELETE, MethodFilter::DELETE, path, handler)
     }
@@ -94,6 +100,11 @@ impl Operation {
     pub(super) fn takes_octets(mut self, header: (&'static str, &'static str)) -> Self {
         (self.body, self.header) = (Body::Octets, Some(header));
         self.handler = self.handler.layer(axum::extract::DefaultBodyLimit::disable());
+        self
+    }
+
+    pub(super) fn takes_lines(mut self) -> Self {
+        self.body = Body::Lines;
         self
     }
 
@@ -169,7 +180,7 @@ impl Operation {
             (422, "Something in the request is against its rule; `detail` names it."),
             (503, "The store cannot be read or written at the moment."),
         ];
-        let takes_document = matches!(self.body, Body::Json(_));
+        let takes_document = matches!(self.body, Body::Json(_) | Body::Lines);
         let named = [
             (
                 self.path.contains('{') || takes_document,
@@ -220,6 +231,7 @@ impl Operation {
         let (content_type, schema) = match self.body {
             Body::Nothing => return None,
             Body::Json(schema) => ("application/json", schema(requests).to_value()),
+            Body::Lines => ("application/x-ndjson", json!({"type": "string"})),
             Body::Octets => ("application/octet-stream", json!({"type": "string", "format": "binary"})),
         };
         Some(json!({"required": true, "content": {content_type: {"schema": schema}}}))

@@ -32,6 +32,10 @@ pub(super) struct Page<T> {
 }
 
 impl PageQuery {
+    pub(super) fn of(limit: Option<u32>, after: Option<String>) -> Self {
+        Self { limit, after }
+    }
+
     pub(super) fn limit(&self) -> Result<u32, Problem> {
         limit(self.limit)
     }

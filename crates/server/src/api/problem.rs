@@ -2,10 +2,14 @@
 
 use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
+use farrier_campaign::QueryError;
 use schemars::JsonSchema;
 use serde::Serialize;
 
 use crate::access::{Permission, Scope};
+
+/// Faults of an import that are told one by one.
+const MOST_FAULTS: usize = 100;
 
 /// A refusal.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -13,8 +17,39 @@ pub(crate) struct Problem {
     status: StatusCode,
     code: &'static str,
     detail: String,
+    more: Option<Box<More>>,
+}
+
+/// What only some refusals say.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+struct More {
     pointer: Option<String>,
     needed_scopes: Option<Vec<Scope>>,
+    place: Option<Place>,
+    lines: Vec<LineFault>,
+}
+
+/// Where in a query something is wrong.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct Place {
+    /// In bytes from the start of the query.
+    position: usize,
+    /// From 1.
+    line: usize,
+    /// In characters from 1.
+    column: usize,
+}
+
+/// What is wrong in a line of an import.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
+pub(super) struct LineFault {
+    /// From 1.
+    pub(super) line: usize,
+    /// Of the line; absent where the whole line is meant.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(super) field: Option<String>,
+    pub(super) expected: String,
+    pub(super) found: String,
 }
 
 /// How a refusal goes out (RFC 9457).
@@ -36,11 +71,21 @@ pub(super) struct ProblemDocument<'a> {
     /// Scopes of which the token needs one, where that is what is missing.
     #[serde(skip_serializing_if = "Option::is_none")]
     needed_scopes: Option<&'a [Scope]>,
+    /// Where a query cannot be read.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    place: Option<Place>,
+    /// What is wrong in an import, the first 100.
+    #[serde(skip_serializing_if = "<[_]>::is_empty")]
+    lines: &'a [LineFault],
 }
 
 impl Problem {
     fn new(status: StatusCode, code: &'static str, detail: impl Into<String>) -> Self {
-        Self { status, code, detail: detail.into(), pointer: None, needed_scopes: None }
+        Self { status, code, detail: detail.into(), more: None }
+    }
+
+    fn with(self, more: More) -> Self {
+        Self { more: Some(Box::new(more)), ..self }
     }
 
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
@@ -50,7 +95,25 @@ impl Problem {
     /// The same with a code of its own, about one place of the document.
     pub(super) fn invalid_at(code: &'static str, pointer: String, detail: impl Into<String>) -> Self {
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, code, detail);
-        Self { pointer: Some(pointer), ..problem }
+        problem.with(More { pointer: Some(pointer), ..More::default() })
+    }
+
+    pub(super) fn query(error: &QueryError) -> Self {
+        let place = Place { position: error.position, line: error.line, column: error.column };
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "QUERY_INVALID", format!("{error}."));
+        problem.with(More { place: Some(place), ..More::default() })
+    }
+
+    /// Nothing of an import was taken.
+    pub(super) fn lines(mut faults: Vec<LineFault>) -> Self {
+        let first = faults.first().map(|first| {
+            let field = first.field.as_ref().map(|field| format!("{field}: ")).unwrap_or_default();
+            format!(" Line {}: {field}expected {}, found {}.", first.line, first.expected, first.found)
+        });
+        let detail = format!("Nothing was imported.{}", first.unwrap_or_default());
+        faults.truncate(MOST_FAULTS);
+        let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IMPORT_REFUSED", detail);
+        problem.with(More { lines: faults, ..More::default() })
     }
 
     pub(super) fn unauthorised() -> Self {
@@ -75,7 +138,7 @@ impl Problem {
             scope.name()
         );
         let problem = Self::new(StatusCode::FORBIDDEN, "FORBIDDEN", detail);
-        Self { needed_scopes: Some(needed_scopes), ..problem }
+        problem.with(More { needed_scopes: Some(needed_scopes), ..More::default() })
     }
 
     pub(super) fn not_found(what: &str, name: &str) -> Self {
@@ -110,14 +173,17 @@ impl Problem {
 
 impl IntoResponse for Problem {
     fn into_response(self) -> Response {
+        let more = self.more.map(|more| *more).unwrap_or_default();
         let document = ProblemDocument {
             kind: "about:blank",
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             code: self.code,
             detail: &self.detail,
-            pointer: self.pointer.as_deref(),
-            needed_scopes: self.needed_scopes.as_deref(),
+            pointer: more.pointer.as_deref(),
+            needed_scopes: more.needed_scopes.as_deref(),
+            place: more.place,
+            lines: &more.lines,
         };
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         // A struct of texts and a number is always JSON.

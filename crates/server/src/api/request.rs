@@ -158,6 +158,17 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
     }
 }
 
+/// JSON documents, each in a line.
+pub(super) struct Lines(pub(super) Bytes);
+
+impl<S: Send + Sync> FromRequest<S> for Lines {
+    type Rejection = Problem;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
+        Bytes::from_request(request, state).await.map(Self).map_err(unread)
+    }
+}
+
 fn unread(rejection: BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return Problem::too_large();

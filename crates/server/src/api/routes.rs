@@ -2,17 +2,23 @@
 
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
+use super::groups::{
+    self, ChangedGroup, Explanation, GroupAnswer, GroupDetails, GroupVehicles, NewGroup, Query,
+};
 use super::images::{self, Announced, StoredImageAnswer};
+use super::import::{self, ImportQuery, Imported};
 use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
 use super::operation::Operation;
+use super::page::{Page, PageQuery};
 use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
 use super::timeline::{self, TimelinePage, TimelineQuery};
 use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
-use super::vehicles::{self, NewVehicle, VehicleDetails, VehicleSummary, Why};
+use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
+use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
 use crate::access::Permission::{Administer, Operate, Release, View};
 
 pub(super) fn operations() -> Vec<Operation> {
-    let groups = [of_vehicles(), of_releases(), of_campaigns(), of_the_server()];
+    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_the_server()];
     groups.into_iter().flatten().collect()
 }
 
@@ -20,16 +26,35 @@ fn of_vehicles() -> Vec<Operation> {
     vec![
         Operation::get("/vehicles", vehicles::list)
             .needs(View, "List the vehicles, by id.")
-            .lists::<VehicleSummary>(),
-        Operation::post("/vehicles", vehicles::enrol)
+            .takes_query::<VehicleQuery>()
+            .answers::<Page<VehicleSummary>>(200, "A page of the list."),
+        Operation::post("/vehicles", vehicle_changes::enrol)
             .needs(Operate, "Enrol a vehicle, or let one that is enrolled come with another certificate.")
             .takes::<NewVehicle>()
             .answers::<VehicleSummary>(200, "It was enrolled; its certificate may be another from now on.")
             .answers::<VehicleSummary>(201, "It is enrolled now.")
             .can_conflict(),
+        Operation::post("/vehicles/import", import::import)
+            .needs(Operate, "Enrol many vehicles, or change what is said of them: all of the lines, or none.")
+            .takes_query::<ImportQuery>()
+            .takes_lines()
+            .answers::<Imported>(200, "What was done, or would have been."),
         Operation::get("/vehicles/{vehicle_id}", vehicles::show)
             .needs(View, "Show a vehicle with its inventory, its updates and what was refused.")
             .answers::<VehicleDetails>(200, "The vehicle."),
+        Operation::patch("/vehicles/{vehicle_id}", vehicle_changes::change)
+            .needs(Operate, "Change what is said of a vehicle: VIN, region, time zone, tags.")
+            .takes::<VehicleChange>()
+            .answers::<VehicleSummary>(200, "The vehicle as it is now.")
+            .can_conflict(),
+        Operation::get("/vehicles/{vehicle_id}/configurations", vehicles::configurations)
+            .needs(View, "List what a vehicle ran, by its inventories, newest first.")
+            .lists::<ConfigurationAnswer>(),
+        Operation::post("/vehicles/{vehicle_id}/rebind", vehicle_changes::rebind)
+            .needs(Operate, "Bind a vehicle to another gateway or certificate, as after a repair.")
+            .takes::<Rebinding>()
+            .answers::<VehicleSummary>(200, "What the earlier gateway sends is refused from now on.")
+            .can_conflict(),
         Operation::get("/vehicles/{vehicle_id}/why", vehicles::why)
             .needs(View, "Say why a vehicle is where it is and what it waits for.")
             .answers::<Why>(200, "The reason, as a sentence and as data."),
@@ -47,6 +72,37 @@ fn of_vehicles() -> Vec<Operation> {
         Operation::get("/security-events", messages::security_events)
             .needs(View, "List what tells whether senders can be trusted, newest first.")
             .lists::<SecurityEventAnswer>(),
+    ]
+}
+
+fn of_groups() -> Vec<Operation> {
+    vec![
+        Operation::post("/selections/explain", groups::explain)
+            .needs(View, "Say what a query means, and how many vehicles it selects.")
+            .takes::<Query>()
+            .answers::<Explanation>(200, "The query in plain English."),
+        Operation::get("/groups", groups::list)
+            .needs(View, "List the fleet groups, by name.")
+            .lists::<GroupAnswer>(),
+        Operation::post("/groups", groups::create)
+            .needs(Operate, "Save a query as a fleet group.")
+            .takes::<NewGroup>()
+            .answers::<GroupDetails>(201, "It is saved.")
+            .can_conflict(),
+        Operation::get("/groups/{name}", groups::show)
+            .needs(View, "Show a fleet group and what it means.")
+            .answers::<GroupDetails>(200, "The group."),
+        Operation::put("/groups/{name}", groups::change)
+            .needs(Operate, "Change a fleet group.")
+            .takes::<ChangedGroup>()
+            .answers::<GroupDetails>(200, "The group as it is now."),
+        Operation::delete("/groups/{name}", groups::delete)
+            .needs(Operate, "Delete a fleet group; its vehicles stay.")
+            .answers::<GroupAnswer>(200, "What it was."),
+        Operation::get("/groups/{name}/vehicles", groups::vehicles)
+            .needs(View, "List the vehicles of a fleet group, by id.")
+            .takes_query::<PageQuery>()
+            .answers::<GroupVehicles>(200, "A page of the list, and how many there are."),
     ]
 }
 

@@ -15,6 +15,7 @@ use crate::tls::testbed::Testbed;
 use crate::tls::{ExpiryAlarms, VehicleTls};
 
 mod audited;
+mod fleet;
 mod observed;
 mod openapi;
 mod releases;
@@ -197,7 +198,8 @@ async fn a_new_certificate_is_taken_after_an_operator_allowed_it() {
     car.peer.thumbprint = "7".repeat(64).parse().unwrap();
     let wake_up = car.wake_up_message(1);
     assert_eq!(car.send(&world, UpTopic::Wakeup, &wake_up).await, crate::desk::Receipt::RefusedIdentity);
-    operator.post("/vehicles", json!({"vehicle_id": "V1", "gateway_id": "CCU"})).await;
+    let allowed = json!({"vehicle_id": "V1", "gateway_id": "CCU", "thumbprint": car.peer.thumbprint});
+    operator.post("/vehicles", allowed).await;
     assert_eq!(car.send(&world, UpTopic::Wakeup, &wake_up).await, crate::desk::Receipt::Accepted);
     assert_eq!(car.vehicle(&world).await.unwrap().thumbprint, Some(car.peer.thumbprint.clone()));
 }

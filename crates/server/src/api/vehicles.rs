@@ -1,10 +1,9 @@
-//! Vehicles: enrolled, shown, explained, released from quarantine.
+//! Vehicles: listed, shown, explained, released from quarantine.
 
 use axum::Json;
 use axum::extract::State;
-use axum::http::StatusCode;
-use farrier_campaign::WaitingOn;
-use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
+use farrier_campaign::{Selection, WaitingOn};
+use farrier_protocol::{GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
@@ -13,25 +12,30 @@ use super::campaigns::{UpdateAnswer, shown_update};
 use super::messages::{RefusedAnswer, SecurityEventAnswer};
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
-use super::request::{Caller, Document, InPath, InQuery};
-use super::{Api, vehicle_id};
-use crate::conversation::{look_at_waiting, release_from_quarantine, take_into_open_campaigns};
-use crate::store::audit::{self, Change};
+use super::request::{Caller, InPath, InQuery};
+use super::{Api, groups, vehicle_id};
+use crate::conversation::release_from_quarantine;
 use crate::store::updates::VehicleUpdate;
-use crate::store::vehicles::{self, EnrolledBy, Vehicle};
-use crate::store::{Tx, messages, security_events, updates};
+use crate::store::vehicles::{self, Vehicle};
+use crate::store::{Tx, inventories, messages, security_events, selection, updates};
+use crate::vehicle_fields::{Tag, TimeZone, Vin};
 
 /// Refused messages and security events that are shown with a vehicle; the lists of them have all.
 const SHOWN: u32 = 100;
 
-/// The body of an enrolment.
+/// Which vehicles are listed.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewVehicle {
-    vehicle_id: VehicleId,
-    gateway_id: GatewayId,
-    /// Of the certificate that the vehicle must use; without it, that of its next WakeUp counts.
-    thumbprint: Option<Thumbprint>,
+pub(super) struct VehicleQuery {
+    /// How many at most; 100 where it is absent.
+    #[schemars(range(min = 1, max = 1000))]
+    limit: Option<u32>,
+    /// The `next` of the page before; the first page where it is absent.
+    after: Option<String>,
+    /// Only those that this query selects.
+    r#where: Option<String>,
+    /// Only those of this fleet group.
+    group: Option<String>,
 }
 
 /// A vehicle in a few words.
@@ -53,6 +57,13 @@ pub(super) struct VehicleSummary {
     vci_received_at_ms: Option<UnixMillis>,
     vci_digest: Option<Sha256>,
     ecu_count: Option<usize>,
+    vin: Option<Vin>,
+    /// What an operator said, else what the vehicle reported.
+    region: Option<Text>,
+    reported_region: Option<Text>,
+    time_zone: Option<TimeZone>,
+    /// In their order.
+    tags: Vec<Tag>,
 }
 
 /// A vehicle with all that is known of it.
@@ -112,60 +123,11 @@ pub(super) struct Why {
     last_seen_at_ms: Option<UnixMillis>,
 }
 
-/// `POST /vehicles`: enrols a vehicle; one that is enrolled may come with a new certificate from now on.
-pub(super) async fn enrol(
-    State(api): State<Api>,
-    caller: Caller,
-    Document(new): Document<NewVehicle>,
-) -> Result<(StatusCode, Json<VehicleSummary>), Problem> {
-    let NewVehicle { vehicle_id, gateway_id, thumbprint } = new;
-    let (binding, actor) = (Binding { vehicle_id, gateway_id }, caller.actor());
-    let shown_by = api.clone();
-    let enrolled = api.write(move |tx, rules, now| {
-        vehicles::lock(tx, &binding.vehicle_id)?;
-        let before = vehicles::by_id(tx, &binding.vehicle_id)?;
-        let (status, action) = match &before {
-            Some(vehicle) if vehicle.binding == binding => (StatusCode::OK, "vehicle.certificate_allowed"),
-            Some(vehicle) => return Err(taken(vehicle, "vehicle")),
-            None => {
-                if let Some(other) = vehicles::by_client_id(tx, &binding.client_id())? {
-                    return Err(taken(&other, "client id"));
-                }
-                vehicles::enrol(tx, &binding, EnrolledBy::Operator, now)?;
-                (StatusCode::CREATED, "vehicle.enrolled")
-            }
-        };
-        vehicles::set_thumbprint(tx, &binding.vehicle_id, thumbprint.as_ref())?;
-        let vehicle = found(tx, &binding.vehicle_id)?;
-        take_into_open_campaigns(tx, &vehicle, now)?;
-        look_at_waiting(tx, rules, &binding, now)?;
-        let change = Change {
-            action,
-            object: format!("vehicle/{}", binding.vehicle_id),
-            detail: Some(match &thumbprint {
-                Some(thumbprint) => format!("gateway {}, certificate {thumbprint}", binding.gateway_id),
-                None => format!("gateway {}, certificate of the next WakeUp", binding.gateway_id),
-            }),
-            before: before.as_ref().map(Vehicle::audited),
-            after: Some(vehicle.audited()),
-        };
-        audit::record(tx, &actor, change, now)?;
-        Ok((status, summary(tx, &shown_by, &vehicle, None)?))
-    });
-    let (status, shown) = enrolled.await?;
-    Ok((status, Json(shown)))
-}
-
-fn taken(vehicle: &Vehicle, what: &str) -> Problem {
-    let detail = format!("The {what} belongs to {} already; choose other ids.", vehicle.binding);
-    Problem::conflict("VEHICLE_EXISTS", detail)
-}
-
-fn found(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vehicle, Problem> {
+pub(super) fn found(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vehicle, Problem> {
     vehicles::by_id(tx, vehicle_id)?.ok_or_else(|| Problem::not_found("vehicle", vehicle_id.as_str()))
 }
 
-fn summary(
+pub(super) fn summary(
     tx: &Tx<'_>,
     api: &Api,
     vehicle: &Vehicle,
@@ -185,23 +147,94 @@ fn summary(
         vci_received_at_ms: vehicle.vci_received_at,
         vci_digest: vehicle.vci_digest,
         ecu_count: vci.map(|vci| vci.ecu_inventory.len()),
+        vin: vehicle.vin.clone(),
+        region: vehicle.effective_region().cloned(),
+        reported_region: vehicle.reported_region.clone(),
+        time_zone: vehicle.time_zone.clone(),
+        tags: vehicles::tags(tx, &vehicle.binding.vehicle_id)?,
     })
 }
 
 /// `GET /vehicles`
 pub(super) async fn list(
     State(api): State<Api>,
-    InQuery(query): InQuery<PageQuery>,
+    InQuery(query): InQuery<VehicleQuery>,
 ) -> Result<Json<Page<VehicleSummary>>, Problem> {
-    let (limit, after) = (query.limit()?, query.after_name()?);
-    let shown_by = api.clone();
+    let VehicleQuery { limit, after, r#where, group } = query;
+    let selected = r#where.as_deref().map(groups::parsed).transpose()?;
+    let group = group.as_deref().map(groups::group_name).transpose()?;
+    let pages = PageQuery::of(limit, after);
+    let (limit, after, shown_by) = (pages.limit()?, pages.after_name()?, api.clone());
     let listed = api.read(move |tx| {
-        let vehicles = vehicles::page(tx, &after, limit + 1)?;
-        let key = |vehicle: &Vehicle| vehicle.binding.vehicle_id.clone();
-        page(vehicles, limit, key, |vehicle| {
-            let vci = vehicles::vci(tx, &vehicle.binding.vehicle_id)?;
-            summary(tx, &shown_by, vehicle, vci.as_ref())
-        })
+        let of_group = group.as_ref().map(|name| groups::selection_of(tx, name)).transpose()?;
+        let vehicles = match (selected, of_group) {
+            (None, None) => vehicles::page(tx, &after, limit + 1)?,
+            (Some(selection), None) | (None, Some(selection)) => {
+                selection::page(tx, &selection, &after, limit + 1)?
+            }
+            (Some(one), Some(other)) => {
+                selection::page(tx, &Selection::And(vec![one, other]), &after, limit + 1)?
+            }
+        };
+        shown_page(tx, &shown_by, vehicles, limit)
+    });
+    Ok(Json(listed.await?))
+}
+
+/// The page of vehicles that were read with a limit of one more than asked for.
+pub(super) fn shown_page(
+    tx: &Tx<'_>,
+    api: &Api,
+    vehicles: Vec<Vehicle>,
+    limit: u32,
+) -> Result<Page<VehicleSummary>, Problem> {
+    let key = |vehicle: &Vehicle| vehicle.binding.vehicle_id.clone();
+    page(vehicles, limit, key, |vehicle| {
+        let vci = vehicles::vci(tx, &vehicle.binding.vehicle_id)?;
+        summary(tx, api, vehicle, vci.as_ref())
+    })
+}
+
+/// What a vehicle ran at one time.
+#[derive(Serialize, JsonSchema)]
+pub(super) struct ConfigurationAnswer {
+    /// From 1; a vehicle's newest 50 are kept.
+    number: u64,
+    vci_digest: Sha256,
+    first_seen_at_ms: UnixMillis,
+    last_seen_at_ms: UnixMillis,
+    /// Whether it is what the vehicle last said.
+    current: bool,
+    inventory: Inventory,
+}
+
+/// `GET /vehicles/{vehicle_id}/configurations`, newest first.
+pub(super) async fn configurations(
+    State(api): State<Api>,
+    InPath(text): InPath<String>,
+    InQuery(query): InQuery<PageQuery>,
+) -> Result<Json<Page<ConfigurationAnswer>>, Problem> {
+    let (vehicle_id, limit) = (vehicle_id(&text)?, query.limit()?);
+    let before = query.after()?.unwrap_or(i64::MAX);
+    let listed = api.read(move |tx| {
+        let vehicle = found(tx, &vehicle_id)?;
+        let configurations = inventories::configurations(tx, &vehicle_id, before, limit + 1)?;
+        page(
+            configurations,
+            limit,
+            |one| one.number,
+            |one| {
+                let latest = vehicle.vci_received_at.unwrap_or(one.first_seen_at);
+                Ok(ConfigurationAnswer {
+                    number: one.number,
+                    vci_digest: one.vci_digest,
+                    first_seen_at_ms: one.first_seen_at,
+                    last_seen_at_ms: one.last_seen_at.unwrap_or(latest),
+                    current: one.last_seen_at.is_none(),
+                    inventory: inventory(one.vci.clone()),
+                })
+            },
+        )
     });
     Ok(Json(listed.await?))
 }

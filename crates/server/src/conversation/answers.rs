@@ -150,8 +150,7 @@ impl Answer<'_> {
 
     fn inventory(&self, vci: &SendVci) -> Result<Option<String>, StoreError> {
         self.close_command()?;
-        let vehicle_id = &self.vehicle.binding.vehicle_id;
-        vehicles::set_vci(self.tx, vehicle_id, vci, vci_digest(vci), self.now)?;
+        vehicles::set_vci(self.tx, self.vehicle, vci, vci_digest(vci), self.now)?;
         for update in self.updates_that_learn()? {
             let event = Event::OtherVciSeen(vci);
             advance(self.tx, self.rules, update, event, Some(self.msg_id), self.now)?;

@@ -217,6 +217,15 @@ pub(crate) fn close_of_update(
     Ok(())
 }
 
+/// Closes whatever a gateway has been asked and has not answered: nobody else can.
+pub(crate) fn close_of_binding(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE command SET closed_at = $3 WHERE vehicle_id = $1 AND gateway_id = $2 AND closed_at IS NULL",
+        &[binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into(), now.into()],
+    )?;
+    Ok(())
+}
+
 /// Whether an answer of this type is still expected from the vehicle.
 pub(crate) fn is_open(
     tx: &Tx<'_>,

@@ -9,7 +9,7 @@ use super::postgres::{Session, integer};
 
 /// The steps, each with its number and named after what it brings; the SQL is the same for both databases. They are
 /// run in this order; a number that is missing is another step's, not yet here.
-pub(super) const STEPS: [(i64, &str, &str); 11] = [
+pub(super) const STEPS: [(i64, &str, &str); 12] = [
     (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "nodes", include_str!("../../migrations/0003_nodes.sql")),
@@ -19,6 +19,7 @@ pub(super) const STEPS: [(i64, &str, &str); 11] = [
     (8, "broker", include_str!("../../migrations/0008_broker.sql")),
     (9, "inventories", include_str!("../../migrations/0009_inventories.sql")),
     (10, "campaign_control", include_str!("../../migrations/0010_campaign_control.sql")),
+    (11, "fleet", include_str!("../../migrations/0011_fleet.sql")),
     (12, "release_rules", include_str!("../../migrations/0012_release_rules.sql")),
     (13, "rollout", include_str!("../../migrations/0013_rollout.sql")),
 ];
@@ -74,7 +75,8 @@ pub(super) fn run_on_postgres(session: &mut Session, store: &str) -> Result<(), 
     let numbers = session.rows(SEEN, &[])?;
     let seen = numbers.iter().filter_map(|row| integer(row, 0).transpose()).collect::<Result<Vec<_>, _>>()?;
     for (number, name, sql) in missing(&seen, || store.to_owned())? {
-        session.batch(sql)?;
+        // The one word that the databases do not share.
+        session.batch(&sql.replace("COLLATE BINARY", "COLLATE \"C\""))?;
         session.exec(NOTE, &[number.into(), name.into()])?;
     }
     session.batch("COMMIT")

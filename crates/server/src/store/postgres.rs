@@ -5,6 +5,7 @@ pub(crate) mod address;
 mod listener;
 mod session;
 
+use std::cell::RefCell;
 use std::hash::{BuildHasher, BuildHasherDefault, DefaultHasher};
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
@@ -14,7 +15,7 @@ use std::time::Instant;
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
-use super::{OnCommit, StoreError, Tx, locked, migrations};
+use super::{OnCommit, StoreError, Tx, inventories, locked, migrations};
 use crate::measurements;
 use address::PostgresAddress;
 use listener::OnNotification;
@@ -56,7 +57,8 @@ impl Postgres {
         let prepared = std::thread::scope(|scope| {
             let preparing = scope.spawn(|| {
                 let mut session = Session::connect(&address)?;
-                migrations::run_on_postgres(&mut session, address.shown())
+                migrations::run_on_postgres(&mut session, address.shown())?;
+                index_inventories(session)
             });
             preparing.join().map_err(|_| StoreError::NotCommitted)?
         });
@@ -145,6 +147,19 @@ impl Postgres {
         });
         if joined.await.unwrap_or(1) > 0 {
             tracing::error!("A thread of the store ended by a panic.");
+        }
+    }
+}
+
+/// Before anybody can ask this server, so that no selection misses a vehicle.
+fn index_inventories(session: Session) -> Result<(), StoreError> {
+    let session = RefCell::new(session);
+    loop {
+        session.borrow_mut().batch("BEGIN")?;
+        let indexed = inventories::index_missing(&Tx::on_postgres(&session))?;
+        session.borrow_mut().batch("COMMIT")?;
+        if indexed == 0 {
+            return Ok(());
         }
     }
 }

@@ -11,7 +11,7 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::is_fatal;
-use super::{Committed, OnCommit, StoreError, Tx, locked, migrations};
+use super::{Committed, OnCommit, StoreError, Tx, inventories, locked, migrations};
 use crate::measurements;
 
 /// Jobs that wait for the writer; whoever brings more waits.
@@ -59,6 +59,7 @@ impl Sqlite {
             )
             .map_err(opened)?;
         migrations::run_on_sqlite(&mut connection, path)?;
+        index_inventories(&mut connection)?;
         keep_plans(&connection).map_err(opened)?;
         connection.set_prepared_statement_cache_capacity(STATEMENTS);
         let (sender, receiver) = mpsc::channel(QUEUE);
@@ -127,6 +128,18 @@ impl Sqlite {
             && tokio::task::spawn_blocking(move || writer.join().is_err()).await.unwrap_or(true)
         {
             tracing::error!("The store's writer ended by a panic.");
+        }
+    }
+}
+
+/// Before anybody can ask, so that no selection misses a vehicle.
+fn index_inventories(connection: &mut Connection) -> Result<(), StoreError> {
+    loop {
+        let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let indexed = inventories::index_missing(&Tx::on_sqlite(&transaction))?;
+        transaction.commit()?;
+        if indexed == 0 {
+            return Ok(());
         }
     }
 }

@@ -218,9 +218,35 @@ impl<'c> Tx<'c> {
         #[cfg(test)]
         self.keep_plan(sql, parameters);
         match &self.database {
-            Database::Sqlite(connection) => self.noted(rows_on_sqlite(connection, sql, parameters, read)),
+            Database::Sqlite(connection) => self.noted(
+                connection
+                    .prepare_cached(sql)
+                    .map_err(StoreError::from)
+                    .and_then(|mut statement| rows_on_sqlite(&mut statement, parameters, read)),
+            ),
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
+                rows.iter().map(|row| read(&Row::Postgres(row))).collect()
+            }
+        }
+    }
+
+    /// Reads all rows of a statement that is made at run time: it does not stay prepared.
+    pub(super) fn rows_of<R>(
+        &self,
+        sql: &str,
+        parameters: &[Value<'_>],
+        read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
+    ) -> Result<Vec<R>, StoreError> {
+        match &self.database {
+            Database::Sqlite(connection) => self.noted(
+                connection
+                    .prepare(sql)
+                    .map_err(StoreError::from)
+                    .and_then(|mut statement| rows_on_sqlite(&mut statement, parameters, read)),
+            ),
+            Database::Postgres(session) => {
+                let rows = self.noted(session.borrow_mut().rows_once(sql, parameters))?;
                 rows.iter().map(|row| read(&Row::Postgres(row))).collect()
             }
         }
@@ -242,8 +268,7 @@ impl<'c> Tx<'c> {
     fn keep_plan(&self, sql: &'static str, parameters: &[Value<'_>]) {
         let Some(mut plans) = self.plans.borrow_mut().take() else { return };
         let (explain, column) = if self.is_shared() { ("EXPLAIN", 0) } else { ("EXPLAIN QUERY PLAN", 3) };
-        let explained: &'static str = Box::leak(format!("{explain} {sql}").into_boxed_str());
-        let lines = self.rows(explained, parameters, |row| row.text(column)).unwrap();
+        let lines = self.rows_of(&format!("{explain} {sql}"), parameters, |row| row.text(column)).unwrap();
         plans.push(format!("{sql}\n{}\n", lines.join("\n")));
         *self.plans.borrow_mut() = Some(plans);
     }
@@ -278,13 +303,11 @@ fn exec_on_sqlite(
 }
 
 fn rows_on_sqlite<R>(
-    connection: &Connection,
-    sql: &'static str,
+    statement: &mut rusqlite::Statement<'_>,
     parameters: &[Value<'_>],
     read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
 ) -> Result<Vec<R>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    bind(&mut statement, parameters)?;
+    bind(statement, parameters)?;
     let mut rows = statement.raw_query();
     let mut read_rows = Vec::new();
     while let Some(row) = rows.next()? {

@@ -3,8 +3,10 @@
 use farrier_campaign::RecentReboots;
 use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
 
+use super::selection::SelectionSql;
 use super::tx::stored_json;
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, inventories};
+use crate::vehicle_fields::{Tag, TimeZone, Vin};
 
 /// An enrolled vehicle.
 #[derive(Debug, Clone)]
@@ -24,6 +26,14 @@ pub(crate) struct Vehicle {
     pub(crate) vci_received_at: Option<UnixMillis>,
     /// Through a broker: since when it has been there, as far as is known.
     pub(crate) there_since: Option<UnixMillis>,
+    pub(crate) vin: Option<Vin>,
+    /// As operators say.
+    pub(crate) region: Option<Text>,
+    /// As its VCI says.
+    pub(crate) reported_region: Option<Text>,
+    pub(crate) time_zone: Option<TimeZone>,
+    /// Of the VCI whose ECUs can be searched.
+    pub(crate) indexed_digest: Option<Sha256>,
 }
 
 impl Vehicle {
@@ -32,7 +42,13 @@ impl Vehicle {
         serde_json::json!({
             "vehicle_id": self.binding.vehicle_id, "gateway_id": self.binding.gateway_id,
             "thumbprint": self.thumbprint, "quarantined_at": self.quarantined_at,
+            "vin": self.vin, "region": self.region, "time_zone": self.time_zone,
         })
+    }
+
+    /// What an operator says comes before what the vehicle says.
+    pub(crate) fn effective_region(&self) -> Option<&Text> {
+        self.region.as_ref().or(self.reported_region.as_ref())
     }
 }
 
@@ -71,7 +87,8 @@ macro_rules! select_vehicle {
     ($rest:literal) => {
         concat!(
             "SELECT vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
-             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since FROM vehicle ",
+             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since, \
+             vin, region, reported_region, time_zone, indexed_digest FROM vehicle ",
             $rest
         )
     };
@@ -93,6 +110,11 @@ fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
         vci_digest: row.optional_parsed(11, "a VCI digest")?,
         vci_received_at: row.optional_time(12)?,
         there_since: row.optional_time(13)?,
+        vin: row.optional_parsed(14, "a VIN")?,
+        region: row.optional_parsed(15, "a region")?,
+        reported_region: row.optional_parsed(16, "a region")?,
+        time_zone: row.optional_parsed(17, "a time zone")?,
+        indexed_digest: row.optional_parsed(18, "a VCI digest")?,
     })
 }
 
@@ -136,6 +158,23 @@ pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Vehicle>,
         &[after.into(), i64::from(limit).into()],
         read,
     )
+}
+
+/// The vehicles of a condition after an id, by id.
+pub(super) fn page_of(
+    tx: &Tx<'_>,
+    condition: &SelectionSql,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<Vehicle>, StoreError> {
+    let number = condition.next_number();
+    let sql = format!(
+        "{} {} AND v.vehicle_id > ${number} ORDER BY v.vehicle_id LIMIT ${}",
+        select_vehicle!("v WHERE"),
+        condition.sql,
+        number.saturating_add(1)
+    );
+    tx.rows_of(&sql, &condition.with(&[after.into(), i64::from(limit).into()]), read)
 }
 
 /// The lock of whoever changes which vehicles there are, or goes through all of them.
@@ -284,20 +323,121 @@ pub(crate) fn next_quarantine_due(tx: &Tx<'_>) -> Result<Option<UnixMillis>, Sto
 
 pub(crate) fn set_vci(
     tx: &Tx<'_>,
-    vehicle_id: &VehicleId,
+    vehicle: &Vehicle,
     vci: &SendVci,
     digest: Sha256,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
+    let (vehicle_id, stored) = (&vehicle.binding.vehicle_id, stored_json(vci)?);
     tx.exec(
         "INSERT INTO vehicle_inventory (vehicle_id, vci) VALUES ($1, $2) \
          ON CONFLICT (vehicle_id) DO UPDATE SET vci = $2",
-        &[vehicle_id.as_str().into(), (&stored_json(vci)?).into()],
+        &[vehicle_id.as_str().into(), (&stored).into()],
     )?;
     tx.exec(
-        "UPDATE vehicle SET vci_digest = $2, vci_received_at = $3 WHERE vehicle_id = $1",
-        &[vehicle_id.as_str().into(), (&digest.to_string()).into(), now.into()],
+        "UPDATE vehicle SET vci_digest = $2, indexed_digest = $2, vci_received_at = $3, reported_region = $4 \
+         WHERE vehicle_id = $1",
+        &[
+            vehicle_id.as_str().into(),
+            (&digest.to_string()).into(),
+            now.into(),
+            vci.region.as_ref().map(Text::as_str).into(),
+        ],
     )?;
+    if vehicle.indexed_digest != Some(digest) {
+        inventories::index(tx, vehicle_id, vci)?;
+        inventories::append(tx, vehicle, digest, &stored, now)?;
+    }
+    Ok(())
+}
+
+/// What operators say of a vehicle apart from its tags.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub(crate) struct Said {
+    pub(crate) vin: Option<Vin>,
+    pub(crate) region: Option<Text>,
+    pub(crate) time_zone: Option<TimeZone>,
+}
+
+/// Sets all of it; the VIN must be free.
+pub(crate) fn set_said(tx: &Tx<'_>, vehicle_id: &VehicleId, said: &Said) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET vin = $2, region = $3, time_zone = $4 WHERE vehicle_id = $1",
+        &[
+            vehicle_id.as_str().into(),
+            said.vin.as_ref().map(Vin::as_str).into(),
+            said.region.as_ref().map(Text::as_str).into(),
+            said.time_zone.as_ref().map(TimeZone::as_str).into(),
+        ],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn by_vin(tx: &Tx<'_>, vin: &Vin) -> Result<Option<Vehicle>, StoreError> {
+    tx.row(select_vehicle!("WHERE vin = $1"), &[vin.as_str().into()], read)
+}
+
+/// The tags of a vehicle, in their order.
+pub(crate) fn tags(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vec<Tag>, StoreError> {
+    let sql = "SELECT tag FROM vehicle_tag WHERE vehicle_id = $1 ORDER BY tag";
+    tx.rows(sql, &[vehicle_id.as_str().into()], |row| row.parsed(0, "a tag"))
+}
+
+pub(crate) fn add_tag(tx: &Tx<'_>, vehicle_id: &VehicleId, tag: &Tag) -> Result<(), StoreError> {
+    let sql =
+        "INSERT INTO vehicle_tag (vehicle_id, tag) VALUES ($1, $2) ON CONFLICT (vehicle_id, tag) DO NOTHING";
+    tx.exec(sql, &[vehicle_id.as_str().into(), tag.as_str().into()])?;
+    Ok(())
+}
+
+pub(crate) fn remove_tag(tx: &Tx<'_>, vehicle_id: &VehicleId, tag: &Tag) -> Result<(), StoreError> {
+    let sql = "DELETE FROM vehicle_tag WHERE vehicle_id = $1 AND tag = $2";
+    tx.exec(sql, &[vehicle_id.as_str().into(), tag.as_str().into()])?;
+    Ok(())
+}
+
+/// Binds a vehicle to another gateway or certificate, and forgets what only the earlier one could know: its boots, and
+/// that its inventory is told. The updates go on.
+pub(crate) fn rebind(
+    tx: &Tx<'_>,
+    before: &Vehicle,
+    binding: &Binding,
+    thumbprint: Option<&Thumbprint>,
+    reason: &Text,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let vehicle_id = binding.vehicle_id.as_str();
+    let last = tx.row(
+        "SELECT number, until FROM vehicle_binding WHERE vehicle_id = $1 ORDER BY number DESC LIMIT 1",
+        &[vehicle_id.into()],
+        |row| Ok((row.integer(0)?, row.time(1)?)),
+    )?;
+    let (number, since) = last.unwrap_or((0, before.enrolled_at));
+    tx.exec(
+        "INSERT INTO vehicle_binding (vehicle_id, number, gateway_id, thumbprint, since, until, reason) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7)",
+        &[
+            vehicle_id.into(),
+            number.saturating_add(1).into(),
+            before.binding.gateway_id.as_str().into(),
+            before.thumbprint.as_ref().map(Thumbprint::as_str).into(),
+            since.into(),
+            now.into(),
+            reason.as_str().into(),
+        ],
+    )?;
+    tx.exec(
+        "UPDATE vehicle SET gateway_id = $2, client_id = $3, thumbprint = $4, boot_id = NULL, boot_seq = NULL, \
+         recent_reboots = '[]', vci_digest = NULL, there_since = NULL WHERE vehicle_id = $1",
+        &[
+            vehicle_id.into(),
+            binding.gateway_id.as_str().into(),
+            (&binding.client_id()).into(),
+            thumbprint.map(Thumbprint::as_str).into(),
+        ],
+    )?;
+    // The earlier gateway fetches nothing more either.
+    tx.grants_taken_away();
     Ok(())
 }
 

@@ -4,7 +4,7 @@
 use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
-use super::{StoreError, Tx, campaigns, deltas, releases, updates, vehicles};
+use super::{StoreError, Tx, campaigns, deltas, groups, releases, updates, vehicles};
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
@@ -69,6 +69,7 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_command(tx)?,
             every_campaign(tx)?,
             every_release(tx)?,
+            every_group(tx)?,
         ]);
     }
     Ok(checks)
@@ -170,6 +171,15 @@ fn every_release(tx: &Tx<'_>) -> Result<Check, StoreError> {
             releases::by_name(tx, &parsed)
         });
         check.read(&format!("release {name}"), read)?;
+    }
+    Ok(check)
+}
+
+fn every_group(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("fleet groups");
+    for name in tx.rows("SELECT name FROM fleet_group ORDER BY name", &[], |row| row.text(0))? {
+        let read = parsed_name(&name).and_then(|parsed| groups::by_name(tx, &parsed));
+        check.read(&format!("group {name}"), read)?;
     }
     Ok(check)
 }

@@ -118,6 +118,8 @@ async fn begin_anew(real: &RealServer, command: Option<ServerMessage>) {
             "DELETE FROM security_event",
             "DELETE FROM command",
             "DELETE FROM vehicle_inventory",
+            "DELETE FROM vehicle_ecu",
+            "DELETE FROM vehicle_configuration",
             "DELETE FROM vehicle",
         ] {
             tx.exec(sql, &[])?;

@@ -77,6 +77,15 @@ impl Session {
         self.client.query(&statement, &by_reference(parameters)).map_err(failed)
     }
 
+    /// Of a statement that is not kept prepared.
+    pub(crate) fn rows_once(
+        &mut self,
+        sql: &str,
+        parameters: &[Value<'_>],
+    ) -> Result<Vec<postgres::Row>, StoreError> {
+        self.client.query(sql, &by_reference(parameters)).map_err(failed)
+    }
+
     fn prepared(&mut self, sql: &'static str) -> Result<Statement, StoreError> {
         if let Some(statement) = self.statements.get(sql) {
             return Ok(statement.clone());
