@@ -36,6 +36,12 @@ enum Command {
         /// A vehicle that it takes in; can be given several times. Without it: every enrolled vehicle, later ones too.
         #[arg(long = "vehicle", value_name = "VEHICLE")]
         vehicles: Vec<String>,
+        /// In place of --vehicle: those that a query selects now.
+        #[arg(long = "where", value_name = "QUERY", conflicts_with_all = ["vehicles", "group"])]
+        selection: Option<String>,
+        /// In place of --vehicle: those of a fleet group now.
+        #[arg(long, value_name = "GROUP", conflicts_with = "vehicles")]
+        group: Option<String>,
         #[command(flatten)]
         rollout: RolloutArgs,
     },
@@ -145,8 +151,13 @@ impl Campaign {
     pub(crate) async fn run(&self) -> anyhow::Result<()> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::Create { name, release, vehicles, rollout } => {
-                create(&operator, name, release, vehicles, rollout.body()?).await?
+            Command::Create { name, release, vehicles, selection, group, rollout } => {
+                let more = [
+                    ("where", selection.as_ref().map(|query| json!(query))),
+                    ("group", group.as_ref().map(|group| json!(group))),
+                    ("rollout", rollout.body()?),
+                ];
+                create(&operator, name, release, vehicles, more).await?
             }
             Command::Retry { name, codes } => {
                 operator.post(&["campaigns", name, "retry"], &json!({ "codes": codes })).await?
@@ -231,14 +242,16 @@ pub(crate) async fn create(
     name: &str,
     release: &str,
     vehicles: &[String],
-    rollout: Option<Value>,
+    more: impl IntoIterator<Item = (&'static str, Option<Value>)>,
 ) -> anyhow::Result<Value> {
     let mut body = json!({ "name": name, "release": release });
     if let (false, Some(fields)) = (vehicles.is_empty(), body.as_object_mut()) {
         fields.insert("vehicles".to_owned(), json!(vehicles));
     }
-    if let (Some(rollout), Some(fields)) = (rollout, body.as_object_mut()) {
-        fields.insert("rollout".to_owned(), rollout);
+    for (key, value) in more {
+        if let (Some(value), Some(fields)) = (value, body.as_object_mut()) {
+            fields.insert(key.to_owned(), value);
+        }
     }
     Ok(operator.post(&["campaigns"], &body).await?)
 }

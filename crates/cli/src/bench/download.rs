@@ -150,7 +150,7 @@ impl Download {
         let image = ImageArg::new(HARDWARE.parse()?, "2.0.0".parse()?, file.clone());
         release::create(&operator, "bench", &[image], &RulesArgs::default(), Some(&key)).await?;
         std::fs::remove_file(&file)?;
-        campaign::create(&operator, "bench", "bench", &[], None).await?;
+        campaign::create(&operator, "bench", "bench", &[], []).await?;
         campaign::start(&operator, "bench").await?;
         let (mut configs, mut paths) = (Vec::new(), Vec::new());
         for vehicle in &mut vehicles {

@@ -88,7 +88,7 @@ impl Stage {
         tell(&format!("release {RELEASE} is signed and on the server"))?;
         let waves = three_waves(plan.vehicles.len());
         let how = if waves.is_some() { ", in three waves" } else { "" };
-        campaign::create(&operator, CAMPAIGN, RELEASE, &[], waves).await?;
+        campaign::create(&operator, CAMPAIGN, RELEASE, &[], [("rollout", waves)]).await?;
         campaign::start(&operator, CAMPAIGN).await?;
         tell(&format!("campaign {CAMPAIGN} has started{how}"))
     }

@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{Event, GateRecord, Plan, Rollout, StopReason, WaitingOn, WaveCounts};
+use farrier_campaign::{Event, GateRecord, Plan, Rollout, Selection, StopReason, WaitingOn, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -14,10 +14,11 @@ use serde_json::json;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
-use super::{Api, name, vehicle_id};
+use super::{Api, groups, name, vehicle_id};
 use crate::conversation::{self, Rules, advance};
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
+use crate::store::selection as selections;
 use crate::store::updates::{self, VehicleUpdate};
 use crate::store::{StoreError, Tx, packages, releases, vehicles as stored_vehicles};
 
@@ -30,9 +31,13 @@ pub(super) struct NewCampaign {
     name: String,
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     release: String,
-    /// Without it: every enrolled vehicle, later ones too.
+    /// Without it, `where` and `group`: every enrolled vehicle, later ones too.
     #[schemars(length(min = 1))]
     vehicles: Option<Vec<VehicleId>>,
+    /// In place of `vehicles`: those that a query selects when the campaign is made.
+    r#where: Option<String>,
+    /// In place of `vehicles`: those of a fleet group when the campaign is made.
+    group: Option<String>,
     /// In place of the server's setting.
     #[schemars(range(min = 1, max = 31_536_000))]
     update_deadline_s: Option<u64>,
@@ -41,6 +46,9 @@ pub(super) struct NewCampaign {
     #[serde(default)]
     rollout: Rollout,
 }
+
+/// Vehicles of a selection that are read at a time.
+const SELECTED_AT_A_TIME: u32 = 1_000;
 
 /// The longest deadline of an update: a year, in seconds.
 const LONGEST_DEADLINE_S: u64 = 31_536_000;
@@ -127,6 +135,7 @@ pub(super) async fn create(
     if let Err(error) = new.rollout.check() {
         return Err(Problem::invalid(format!("/rollout{error}.")));
     }
+    let selected = selection(&new)?;
     let created = api.write(move |tx, _, now| {
         if releases::by_name(tx, &release)?.is_none() {
             return Err(Problem::not_found("release", release.as_str()));
@@ -135,7 +144,10 @@ pub(super) async fn create(
             let detail = format!("Campaign {name} exists; choose another name.");
             return Err(Problem::conflict("CAMPAIGN_EXISTS", detail));
         }
-        let named = new.vehicles.clone().unwrap_or_default();
+        let named = match &selected {
+            Some(selected) => selected_vehicles(tx, selected)?,
+            None => new.vehicles.clone().unwrap_or_default(),
+        };
         for vehicle_id in &named {
             if stored_vehicles::by_id(tx, vehicle_id)?.is_none() {
                 return Err(Problem::not_found("enrolled vehicle", vehicle_id.as_str()));
@@ -144,7 +156,7 @@ pub(super) async fn create(
         let campaign = Campaign {
             name,
             release,
-            every_vehicle: new.vehicles.is_none(),
+            every_vehicle: new.vehicles.is_none() && selected.is_none(),
             update_deadline_s: new.update_deadline_s,
             created_at: now,
             started_at: None,
@@ -170,6 +182,45 @@ pub(super) async fn create(
         shown(tx, &campaign)
     });
     Ok((StatusCode::CREATED, Json(created.await?)))
+}
+
+/// What selects the vehicles of a campaign that names none.
+enum Selected {
+    Where(Selection),
+    Group(Text),
+}
+
+fn selection(new: &NewCampaign) -> Result<Option<Selected>, Problem> {
+    match (&new.vehicles, &new.r#where, &new.group) {
+        (_, None, None) => Ok(None),
+        (None, Some(query), None) => Ok(Some(Selected::Where(groups::parsed(query)?))),
+        (None, None, Some(group)) => Ok(Some(Selected::Group(groups::group_name(group)?))),
+        (Some(_), _, _) | (None, Some(_), Some(_)) => {
+            Err(Problem::invalid("Expected one of vehicles, where and group, found several; keep one."))
+        }
+    }
+}
+
+fn selected_vehicles(tx: &Tx<'_>, selected: &Selected) -> Result<Vec<VehicleId>, Problem> {
+    let selection = match selected {
+        Selected::Where(selection) => selection.clone(),
+        Selected::Group(name) => groups::selection_of(tx, name)?,
+    };
+    let mut vehicles: Vec<VehicleId> = Vec::new();
+    loop {
+        let after = vehicles.last().map_or("", |last| last.as_str()).to_owned();
+        let page = selections::ids(tx, &selection, &after, SELECTED_AT_A_TIME)?;
+        let is_last = page.len() < SELECTED_AT_A_TIME as usize;
+        vehicles.extend(page);
+        if is_last {
+            break;
+        }
+    }
+    if vehicles.is_empty() {
+        let detail = "Expected a selection with at least one vehicle, found none; see what it has: farrier vehicle list --where QUERY.";
+        return Err(Problem::invalid(detail));
+    }
+    Ok(vehicles)
 }
 
 fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {

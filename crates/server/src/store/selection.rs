@@ -197,7 +197,6 @@ pub(crate) fn page(
     vehicles::page_of(tx, &SelectionSql::of(tx, selection), after, limit)
 }
 
-#[cfg_attr(not(test), expect(dead_code, reason = "campaigns go through selections by it"))]
 /// The ids of the selection's vehicles after an id, in their order.
 pub(crate) fn ids(
     tx: &Tx<'_>,

@@ -166,3 +166,47 @@ async fn an_import_takes_all_lines_or_none_and_changes_nothing_the_second_time()
     let none = operator.call("POST", "/api/v1/vehicles/import", "\n").await;
     refused(none, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "found 0");
 }
+
+#[tokio::test]
+async fn a_campaign_takes_in_what_a_query_or_a_group_selects() {
+    let world = World::new();
+    let operator = Operator::of(&world).await;
+    for vehicle in ["V1", "V2", "V3"] {
+        Car::known(&world, vehicle).await;
+    }
+    world.release("R2", "2").await;
+    assert_eq!(patched(&operator, "V2", json!({"tags": ["early"]})).await.0, StatusCode::OK);
+    let group = json!({"name": "early", "query": "tag = \"early\""});
+    assert_eq!(operator.post("/groups", group).await.0, StatusCode::CREATED);
+    for (name, key, value) in
+        [("C1", "where", "not tag = \"early\" and ecu.hw_part_no = \"HW-1\""), ("C2", "group", "early")]
+    {
+        let (status, body) =
+            operator.post("/campaigns", json!({"name": name, "release": "R2", key: value})).await;
+        assert_eq!(status, StatusCode::CREATED, "{body}");
+        operator.post(&format!("/campaigns/{name}/start"), json!({})).await;
+    }
+    assert_eq!(ids(&operator.get("/campaigns/C1/vehicles").await), ["V1", "V3"]);
+    assert_eq!(ids(&operator.get("/campaigns/C2/vehicles").await), ["V2"]);
+    let nobody = json!({"name": "C3", "release": "R2", "where": "tag = \"nobody\""});
+    refused(
+        operator.post("/campaigns", nobody).await,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "INVALID_REQUEST",
+        "none",
+    );
+    let wrong = json!({"name": "C3", "release": "R2", "where": "tga = \"x\""});
+    refused(
+        operator.post("/campaigns", wrong).await,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "QUERY_INVALID",
+        "tag",
+    );
+    let both = json!({"name": "C3", "release": "R2", "where": "all", "group": "early"});
+    refused(
+        operator.post("/campaigns", both).await,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "INVALID_REQUEST",
+        "one of",
+    );
+}
