@@ -150,8 +150,10 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = Bytes::from_request(request, state).await.map_err(unread)?;
         // A list of the values, without their keys, would do for serde.
-        if !body.trim_ascii_start().starts_with(b"{") {
-            return Err(Problem::invalid("Expected one JSON object with the documented keys."));
+        if body.trim_ascii_start().starts_with(b"[") {
+            let detail =
+                "The body cannot be used: expected one JSON object with the documented keys, found a list.";
+            return Err(Problem::invalid(detail));
         }
         let document = serde_json::from_slice(&body).map_err(|error| {
             Problem::invalid(format!(
