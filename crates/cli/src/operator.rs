@@ -241,7 +241,7 @@ impl Operator {
     ) -> Result<Value, OperatorError> {
         let query = format!("dry_run={dry_run}");
         let with = |request: reqwest::RequestBuilder| {
-            request.header(CONTENT_TYPE, "application/x-ndjson").body(lines)
+            request.header(CONTENT_TYPE, "text/plain; charset=utf-8").body(lines)
         };
         let sent = self.send(Method::POST, &["vehicles", "import"], Some(&query), with).await;
         sent.map_err(|mut error| {

@@ -231,7 +231,7 @@ impl Operation {
         let (content_type, schema) = match self.body {
             Body::Nothing => return None,
             Body::Json(schema) => ("application/json", schema(requests).to_value()),
-            Body::Lines => ("application/x-ndjson", json!({"type": "string"})),
+            Body::Lines => ("text/plain", json!({"type": "string"})),
             Body::Octets => ("application/octet-stream", json!({"type": "string", "format": "binary"})),
         };
         Some(json!({"required": true, "content": {content_type: {"schema": schema}}}))

@@ -149,6 +149,12 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
 
     async fn from_request(request: Request, state: &S) -> Result<Self, Problem> {
         let body = Bytes::from_request(request, state).await.map_err(unread)?;
+        // A list of the values, without their keys, would do for serde.
+        if body.trim_ascii_start().starts_with(b"[") {
+            let detail =
+                "The body cannot be used: expected one JSON object with the documented keys, found a list.";
+            return Err(Problem::invalid(detail));
+        }
         let document = serde_json::from_slice(&body).map_err(|error| {
             Problem::invalid(format!(
                 "The body cannot be used: {error}. Send one JSON object with the documented keys."

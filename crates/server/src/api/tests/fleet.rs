@@ -47,8 +47,13 @@ async fn what_is_said_of_a_vehicle_is_changed_and_forgotten() {
     let (_, body) = patched(&operator, "V1", json!({"region": null, "vin": null})).await;
     assert_eq!((&body["region"], &body["vin"]), (&json!("KR"), &Value::Null));
     assert_eq!(patched(&operator, "V2", json!({"vin": "KMHXX00XXXX000001"})).await.0, StatusCode::OK);
-    for wrong in [json!({"vin": "x"}), json!({"time_zone": "+9"}), json!({"tags": ["a b"]}), json!({"x": 1})]
-    {
+    for wrong in [
+        json!({"vin": "x"}),
+        json!({"time_zone": "+9"}),
+        json!({"tags": ["a b"]}),
+        json!({"x": 1}),
+        json!([null]),
+    ] {
         let answer = patched(&operator, "V1", wrong).await;
         refused(answer, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "");
     }
