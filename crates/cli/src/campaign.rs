@@ -1,5 +1,7 @@
 //! `farrier campaign`: plans, starts and follows campaigns.
 
+mod dry_run;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -33,6 +35,20 @@ enum Command {
         /// A vehicle that it takes in; can be given several times. Without it: every enrolled vehicle, later ones too.
         #[arg(long = "vehicle", value_name = "VEHICLE")]
         vehicles: Vec<String>,
+    },
+    /// Say what a campaign would do, from what the server knows by now. Nothing is sent or written.
+    DryRun {
+        /// The release that it would bring.
+        #[arg(long)]
+        release: String,
+        /// A vehicle that it would take in; can be given several times. Without it: every enrolled vehicle.
+        #[arg(long = "vehicle", value_name = "VEHICLE")]
+        vehicles: Vec<String>,
+        /// Also list the vehicles with this verdict.
+        #[arg(long, value_name = "VERDICT", value_parser = [
+            "would_update", "up_to_date", "ineligible", "inventory_unknown", "quarantined", "in_another_update",
+        ])]
+        list: Option<String>,
     },
     /// Start a campaign.
     Start {
@@ -112,6 +128,9 @@ impl Campaign {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
             Command::Create { name, release, vehicles } => create(&operator, name, release, vehicles).await?,
+            Command::DryRun { release, vehicles, list } => {
+                dry_run::ask(&operator, release, vehicles, list.as_deref()).await?
+            }
             Command::Start { name } => start(&operator, name).await?,
             Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,
             Command::Resume { name } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
@@ -135,6 +154,7 @@ impl Campaign {
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
+            Command::DryRun { list, .. } => print(&dry_run::shown(&answer, list.is_some())?),
             Command::Start { name } => {
                 print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
             }
