@@ -1,5 +1,7 @@
 //! `farrier campaign`: plans, starts and follows campaigns.
 
+mod dry_run;
+
 use std::collections::BTreeMap;
 use std::time::Duration;
 
@@ -58,6 +60,20 @@ enum Command {
     OpenWave {
         /// Name of the campaign.
         name: String,
+    },
+    /// Say what a campaign would do, from what the server knows by now. Nothing is sent or written.
+    DryRun {
+        /// The release that it would bring.
+        #[arg(long)]
+        release: String,
+        /// A vehicle that it would take in; can be given several times. Without it: every enrolled vehicle.
+        #[arg(long = "vehicle", value_name = "VEHICLE")]
+        vehicles: Vec<String>,
+        /// Also list the vehicles with this verdict.
+        #[arg(long, value_name = "VERDICT", value_parser = [
+            "would_update", "up_to_date", "ineligible", "inventory_unknown", "quarantined", "in_another_update",
+        ])]
+        list: Option<String>,
     },
     /// Start a campaign.
     Start {
@@ -165,6 +181,9 @@ impl Campaign {
             Command::OpenWave { name } => {
                 operator.post(&["campaigns", name, "open-wave"], &json!({})).await?
             }
+            Command::DryRun { release, vehicles, list } => {
+                dry_run::ask(&operator, release, vehicles, list.as_deref()).await?
+            }
             Command::Start { name } => start(&operator, name).await?,
             Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,
             Command::Resume { name } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
@@ -195,6 +214,7 @@ impl Campaign {
             Command::OpenWave { name } => print(&format!(
                 "The next wave of campaign {name} opens in a moment. Follow it: farrier campaign show {name} --watch"
             )),
+            Command::DryRun { list, .. } => print(&dry_run::shown(&answer, list.is_some())?),
             Command::Start { name } => {
                 print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
             }

@@ -158,12 +158,38 @@ fn a_server_is_run_used_and_stopped_from_the_command_line() {
     let created = with(&["release", "create", "r1", "--image", &image, "--release-key", text(&key)]);
     assert!(created.contains("1,234,567"), "{created}");
     assert!(with(&["release", "show", "r1"]).contains("HW-1"));
+    let rules = folder.path().join("rules.json");
+    std::fs::write(&rules, r#"[{"rule": "minimum_bootloader", "hw_part_no": "HW-1", "version": "1.2"}]"#)
+        .unwrap();
+    let of_supplier = format!("{image},supplier=S,rxswin=R1,rxswin=R2");
+    let mut create = vec!["release", "create", "ruled", "--image", &of_supplier, "--release-key", text(&key)];
+    create.extend(["--version-scheme", "dotted", "--allow-downgrade", "--release-counter", "7"]);
+    create.extend(["--notes", "For winter.", "--rules", text(&rules)]);
+    with(&create);
+    let shown = with(&["release", "show", "ruled"]);
+    for part in [
+        "R1 R2",
+        "written as dotted",
+        "number 7",
+        "For winter.",
+        "Rule: an update of HW-1 needs its bootloader at 1.2 or later.",
+    ] {
+        assert!(shown.contains(part), "expected {part} in {shown}");
+    }
+    assert!(with(&["release", "delete", "ruled"]).contains("Deleted release ruled"));
     with(&["campaign", "create", "c1", "--release", "r1"]);
     assert!(with(&["campaign", "show", "c1"]).contains("draft"));
     with(&["campaign", "start", "c1"]);
     let shown: Value = serde_json::from_str(&with(&["campaign", "show", "c1", "--json"])).unwrap();
     assert!(shown["states"].is_object(), "{shown}");
     with(&["vehicle", "enroll", "VEH_001", "--gateway", "CCU_001"]);
+    let dry_run = with(&["campaign", "dry-run", "--release", "r1", "--list", "inventory_unknown"]);
+    for part in ["1 vehicle(s)", "inventory unknown  1", "0 ECU(s)", "VEH_001"] {
+        assert!(dry_run.contains(part), "expected {part} in {dry_run}");
+    }
+    let dry_run = with(&["campaign", "dry-run", "--release", "r1", "--vehicle", "VEH_001", "--json"]);
+    let dry_run: Value = serde_json::from_str(&dry_run).unwrap();
+    assert_eq!(dry_run["outcome"]["inventory_unknown"], 1);
     assert!(with(&["vehicle", "list"]).contains("VEH_001"));
     assert!(with(&["vehicle", "show", "VEH_001"]).contains("CCU_001"));
     assert!(with(&["vehicle", "why", "VEH_001"]).trim().ends_with('.'));

@@ -2,6 +2,7 @@
 
 mod audit_log;
 mod campaigns;
+mod dry_run;
 mod groups;
 mod health;
 mod images;

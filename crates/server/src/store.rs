@@ -3,6 +3,7 @@
 
 pub(crate) mod audit;
 pub(crate) mod campaigns;
+pub(crate) mod candidates;
 pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;

@@ -14,7 +14,7 @@ use serde_json::json;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
-use super::{Api, groups, name, vehicle_id};
+use super::{Api, dry_run, groups, name, vehicle_id};
 use crate::conversation::{self, Rules, advance};
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
@@ -123,6 +123,9 @@ pub(super) async fn create(
 ) -> Result<(StatusCode, Json<CampaignAnswer>), Problem> {
     let (name, release, actor) =
         (name(&new.name, "campaign")?, name(&new.release, "release")?, caller.actor());
+    if dry_run::PATH.ends_with(&format!("/{name}")) {
+        return Err(Problem::invalid(format!("name: expected another name than {name}; choose one.")));
+    }
     if new.vehicles.as_ref().is_some_and(Vec::is_empty) {
         return Err(Problem::invalid(
             "vehicles: expected at least one vehicle, or no such key for all of them.",

@@ -18,6 +18,9 @@ use super::{Api, name};
 use crate::store::candidates::{self, Candidate};
 use crate::store::{Tx, deltas, releases};
 
+/// No campaign is called as its end: what is asked of it would have no address.
+pub(super) const PATH: &str = "/campaigns/dry-run";
+
 /// Vehicles that are looked at in one transaction: others get their turn between, and few inventories are in memory.
 const AT_A_TIME: u32 = 256;
 
@@ -180,11 +183,7 @@ fn in_order(mut named: Vec<VehicleId>) -> Result<Vec<VehicleId>, Problem> {
 }
 
 /// Of the vehicles that were named, or of all, those that come next.
-fn next_candidates(
-    tx: &Tx<'_>,
-    named: Option<&[VehicleId]>,
-    after: &str,
-) -> Result<Vec<Candidate>, Problem> {
+fn next_candidates(tx: &Tx<'_>, named: Option<&[VehicleId]>, after: &str) -> Result<Vec<Candidate>, Problem> {
     let Some(named) = named else { return Ok(candidates::page(tx, after, AT_A_TIME)?) };
     let found = |vehicle_id: &VehicleId| -> Result<Candidate, Problem> {
         let missing = || Problem::not_found("enrolled vehicle", vehicle_id.as_str());
@@ -255,9 +254,7 @@ impl Looked {
         match &self.outlook {
             Outlook::InAnotherUpdate(campaign) => format!("An update of campaign {campaign} is under way."),
             Outlook::Quarantined => "It is quarantined.".to_owned(),
-            Outlook::InventoryUnknown => {
-                "It has not said what it runs; a campaign would ask it.".to_owned()
-            }
+            Outlook::InventoryUnknown => "It has not said what it runs; a campaign would ask it.".to_owned(),
             Outlook::Evaluated(Evaluation::Eligible(plan)) => {
                 format!("{} ECU(s) would be updated by {} bytes.", plan.ecu_count(), plan.size_bytes())
             }

@@ -2,6 +2,7 @@
 
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
+use super::dry_run::{self, DryRun, DryRunAnswer};
 use super::groups::{
     self, ChangedGroup, Explanation, GroupAnswer, GroupDetails, GroupVehicles, NewGroup, Query,
 };
@@ -144,6 +145,10 @@ fn of_campaigns() -> Vec<Operation> {
             .takes::<NewCampaign>()
             .answers::<CampaignAnswer>(201, "It is planned; nothing goes out yet.")
             .can_conflict(),
+        Operation::post(dry_run::PATH, dry_run::dry_run)
+            .needs(View, "Say what a campaign would do, from what is known by now; nothing is sent or written.")
+            .takes::<DryRun>()
+            .answers::<DryRunAnswer>(200, "How many vehicles would get what, and a page of them."),
         Operation::get("/campaigns/{name}", campaigns::show)
             .needs(View, "Show a campaign.")
             .answers::<CampaignAnswer>(200, "The campaign."),

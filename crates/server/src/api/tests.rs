@@ -15,6 +15,7 @@ use crate::tls::testbed::Testbed;
 use crate::tls::{ExpiryAlarms, VehicleTls};
 
 mod audited;
+mod dry_run;
 mod fleet;
 mod observed;
 mod openapi;

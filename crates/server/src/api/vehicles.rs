@@ -2,7 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
-use farrier_campaign::{Selection, WaitingOn};
+use farrier_campaign::{IneligibleReason, Selection, WaitingOn};
 use farrier_protocol::{GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -115,6 +115,8 @@ pub(super) struct Why {
     state: &'static str,
     /// The whole answer for people.
     sentence: String,
+    /// The codes of why it cannot get the release; empty where it can.
+    reasons: Vec<&'static str>,
     /// What is waited for; absent where the update is over.
     waiting_on: Option<WaitingOn>,
     /// When the server does something by itself, if nothing happens before.
@@ -293,6 +295,7 @@ pub(super) async fn why(State(api): State<Api>, InPath(text): InPath<String>) ->
             campaign: update.map(|update| update.campaign.clone()),
             state: state.map_or("no_update", farrier_campaign::State::name),
             sentence: state.map_or_else(|| without_update(&vehicle).to_owned(), |state| state.sentence(now)),
+            reasons: reasons(state),
             waiting_on: state.and_then(farrier_campaign::State::waiting_on),
             due_at_ms: state.and_then(farrier_campaign::State::due_at),
             connected: asked.is_connected(tx, &vehicle.binding)?,
@@ -301,6 +304,13 @@ pub(super) async fn why(State(api): State<Api>, InPath(text): InPath<String>) ->
         })
     });
     Ok(Json(why.await?))
+}
+
+fn reasons(state: Option<&farrier_campaign::State>) -> Vec<&'static str> {
+    if let Some(farrier_campaign::State::Ineligible { reasons }) = state {
+        return reasons.iter().map(IneligibleReason::code).collect();
+    }
+    Vec::new()
 }
 
 fn without_update(vehicle: &Vehicle) -> &'static str {

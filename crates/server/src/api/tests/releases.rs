@@ -1,4 +1,62 @@
+use farrier_campaign::{Image, Release, ReleaseRules, Rule, VersionScheme};
+use farrier_protocol::{MessageType, ServerBody};
+
 use super::*;
+use crate::store::deltas;
+use crate::store::releases::{self, StoredImage};
+use crate::store::test_database::TestDatabase;
+use crate::testbed::text;
+
+/// An ECU: hardware, version, bootloader, supplier.
+pub(super) type Ecu = (&'static str, &'static str, &'static str, &'static str);
+
+/// Answers the RequestVCI that waits by these ECUs.
+async fn answer_vci(world: &World, car: &Car, ecus: &[Ecu]) {
+    let request = car.command(world, MessageType::RequestVci).await;
+    let mut vci = car.vci(request.msg_id.as_str());
+    let model = vci["ecu_inventory"][0].clone();
+    let ecu = |(number, (hardware, version, bootloader, supplier)): (usize, &Ecu)| {
+        let mut ecu = model.clone();
+        ecu["ecu_id"] = json!(format!("e{number}"));
+        ecu["hw_part_no"] = json!(hardware);
+        ecu["sw_version"] = json!(version);
+        ecu["bootloader_ver"] = json!(bootloader);
+        ecu["supplier_code"] = json!(supplier);
+        ecu["functional_group"]["index"] = json!(number + 1);
+        ecu
+    };
+    vci["ecu_inventory"] = ecus.iter().enumerate().map(ecu).collect();
+    let receipt = car.send(world, UpTopic::Vci, &vci).await;
+    assert_eq!(receipt, crate::desk::Receipt::Accepted, "{:?}", car.refused(world).await);
+}
+
+/// A car that has told these ECUs.
+pub(super) async fn known(world: &World, vehicle: &str, ecus: &[Ecu]) -> Car {
+    let car = Car::new(vehicle);
+    car.wake_up(world).await;
+    answer_vci(world, &car, ecus).await;
+    car
+}
+
+pub(super) fn image(hardware: &str, version: &str) -> Image {
+    Image::new(text(hardware), text(version), Sha256::of(format!("{hardware} {version}").as_bytes()), 1_000)
+}
+
+/// A release as the API creates it, without the bytes of its images.
+pub(super) async fn release(world: &World, name: &str, images: Vec<Image>, rules: ReleaseRules) {
+    let (name, release) = (text(name), Release::with_rules(images, rules).unwrap());
+    world
+        .write(move |tx, rules, now| {
+            for image in release.images() {
+                let stored =
+                    StoredImage { sha256: image.sha256, size_bytes: 1_000, signature: vec![0x30, 1] };
+                releases::put_image(tx, &stored, now)?;
+            }
+            releases::create(tx, &name, &release, now)?;
+            deltas::want_from_newest(tx, &release, rules.deltas.bases_per_image, now)
+        })
+        .await;
+}
 
 /// A release of `versions` for HW-0, HW-1, …, with more keys.
 async fn made(operator: &Operator, name: &str, versions: &[&str], more: Value) -> (StatusCode, Value) {
@@ -24,8 +82,7 @@ fn all_rules() -> Value {
 
 #[tokio::test]
 async fn a_release_keeps_its_rules_and_for_whom_its_images_are() {
-    let database = crate::store::test_database::TestDatabase::both();
-    for world in database.map(World::on) {
+    for world in TestDatabase::both().map(World::on) {
         let operator = Operator::of(&world).await;
         let (one, other) = (operator.upload(b"one").await, operator.upload(b"other").await);
         let new = json!({
@@ -115,8 +172,7 @@ async fn what_makes_no_release_is_refused_with_its_place() {
 
 #[tokio::test]
 async fn a_release_is_deleted_as_long_as_no_campaign_uses_it() {
-    let database = crate::store::test_database::TestDatabase::both();
-    for world in database.map(World::on) {
+    for world in TestDatabase::both().map(World::on) {
         let operator = Operator::of(&world).await;
         assert_eq!(made(&operator, "R2", &["2"], json!({})).await.0, StatusCode::CREATED);
         let delete = || operator.call("DELETE", "/api/v1/releases/R2", "");
@@ -128,4 +184,45 @@ async fn a_release_is_deleted_as_long_as_no_campaign_uses_it() {
         refused(delete().await, StatusCode::CONFLICT, "RELEASE_IN_USE", "campaign C2");
         assert_eq!(operator.get("/releases/R2").await["images"][0]["version"], "3");
     }
+}
+
+#[tokio::test]
+async fn a_vehicle_without_what_the_release_needs_is_ineligible_and_told_why() {
+    let world = World::new();
+    let rules = ReleaseRules {
+        scheme: Some(VersionScheme::Dotted),
+        rules: vec![Rule::Needs { hw_part_no: text("HW-2"), when_updating: None, at_least: text("5") }],
+        ..ReleaseRules::default()
+    };
+    release(&world, "R2", vec![image("HW-1", "2")], rules).await;
+    let ecus = [("HW-1", "1", "B", "S"), ("HW-2", "4.9", "B", "S")];
+    let car = known(&world, "V1", &ecus).await;
+    world.campaign("C2", "R2", None).await;
+    answer_vci(&world, &car, &ecus).await;
+    assert!(car.commands(&world).await.is_empty());
+    let why = Operator::of(&world).await.get("/vehicles/V1/why").await;
+    assert_eq!((&why["state"], &why["reasons"]), (&json!("ineligible"), &json!(["NEED_NOT_MET"])));
+    let says = "the release needs HW-2 at 5 or later, and it would be e1 4.9";
+    assert!(why["sentence"].as_str().unwrap().contains(says), "{why}");
+}
+
+#[tokio::test]
+async fn the_order_of_a_release_is_the_install_order_of_its_packages() {
+    let world = World::new();
+    let order = |first: &str, then: &str| Rule::Order { first: text(first), then: text(then) };
+    let rules =
+        ReleaseRules { rules: vec![order("HW-2", "HW-1"), order("HW-3", "HW-2")], ..Default::default() };
+    let images = vec![image("HW-1", "2"), image("HW-2", "2"), image("HW-3", "2")];
+    release(&world, "R2", images, rules).await;
+    let ecus = [("HW-1", "1", "B", "S"), ("HW-2", "1", "B", "S"), ("HW-3", "1", "B", "S")];
+    let car = known(&world, "V1", &ecus).await;
+    world.campaign("C2", "R2", None).await;
+    answer_vci(&world, &car, &ecus).await;
+    car.answer_ready(&world).await;
+    let command = car.command(&world, MessageType::StartDownload).await;
+    let ServerBody::StartDownload(start) = command.body else { panic!("another command") };
+    let mut packages = start.packages;
+    packages.sort_by_key(|package| package.install_order);
+    let hardware: Vec<_> = packages.iter().map(|package| package.target_component.as_str()).collect();
+    assert_eq!(hardware, ["e2", "e1", "e0"]);
 }

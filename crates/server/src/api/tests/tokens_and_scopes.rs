@@ -41,6 +41,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("DELETE", "/releases/{name}", Permission::Release),
     ("GET", "/campaigns", Permission::View),
     ("POST", "/campaigns", Permission::Operate),
+    ("POST", "/campaigns/dry-run", Permission::View),
     ("GET", "/campaigns/{name}", Permission::View),
     ("POST", "/campaigns/{name}/start", Permission::Operate),
     ("POST", "/campaigns/{name}/pause", Permission::Operate),
