@@ -8,6 +8,7 @@ use crate::desk::{FileAnswer, PackageDesk};
 use crate::pki::Pki;
 use crate::store::deltas::{DeltaState, ReleaseDelta};
 use crate::store::releases::{self, StoredImage};
+use crate::store::test_database::TestDatabase;
 use crate::testbed::{Car, START, World, text};
 
 /// A server with images on its disk, and the maker of its deltas.
@@ -320,4 +321,20 @@ async fn the_maker_makes_what_is_wanted_while_it_runs_and_ends_when_the_server_s
     ready("R3").await;
     shutdown.cancel();
     running.await.unwrap();
+}
+
+#[tokio::test]
+async fn what_most_plans_would_have_taken_is_made_first() {
+    for database in TestDatabase::both() {
+        let workshop = Workshop { world: World::on(database), ..Workshop::new() };
+        for (name, version) in [("R1", "1"), ("R2", "2"), ("R3", "3")] {
+            workshop.release(name, version, version.as_bytes()).await;
+        }
+        workshop.world.campaign("C2", "R3", None).await;
+        // Both its ECUs run 1; the delta from 2 was wanted before, and nobody would have taken it.
+        workshop.downloads_of("V1").await;
+        let claimed =
+            workshop.world.write(|tx, _, now| deltas::claim_next_wanted(tx, "n", now)).await.unwrap();
+        assert_eq!((claimed.from, claimed.image), (Sha256::of(b"1"), Sha256::of(b"3")));
+    }
 }

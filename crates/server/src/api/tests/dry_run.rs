@@ -8,7 +8,8 @@ use crate::testbed::text;
 
 /// R1, R2 with rules and a delta from R1 to it, and cars of every kind.
 async fn fleet(world: &World) {
-    release(world, "R1", vec![image("HW-1", "1.0.0")], ReleaseRules::default()).await;
+    let of_another = Image { supplier: Some(text("T")), ..image("HW-2", "1.0.0") };
+    release(world, "R1", vec![image("HW-1", "1.0.0"), of_another], ReleaseRules::default()).await;
     let rules = ReleaseRules {
         scheme: Some(VersionScheme::Semver),
         rules: vec![
@@ -33,7 +34,10 @@ async fn fleet(world: &World) {
                 compressed_image_bytes: 900,
             };
             deltas::made(tx, &wanted, &made, now)?;
-            assert!(deltas::claim_next_wanted(tx, "n", now)?.is_none(), "no delta leads to HW-2");
+            assert!(
+                deltas::claim_next_wanted(tx, "n", now)?.is_none(),
+                "no delta leads from one supplier's image to another's"
+            );
             Ok(())
         })
         .await;
