@@ -32,7 +32,7 @@ const IMAGE_OCTETS: usize = 4 * 1024;
 const ENROLLING: usize = 16;
 
 /// Of the fleet's own server: silence ends within the run.
-const SETTINGS: &str = "failure_report = true\n[deadlines]\nverify_deadline_s = 20\n";
+const SETTINGS: &str = "failure_report = true\n[deadlines]\nverify_deadline_s = 40\n";
 /// Vehicles that need a workshop are meant to be there: the server's alarms are none here.
 const LOG: &str = "error,farrier_server::conversation::outgoing=off";
 
