@@ -367,11 +367,12 @@ pub(super) async fn open_wave(
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let control = |tx: &Tx<'_>, campaign: &Campaign, _| {
-        let is_last = campaign.gate.open >= campaign.rollout.wave_count() || !campaign.rollout.has_gate();
-        if is_last || campaign.gate.open_next {
+        let record = campaigns::hold_gate(tx, &campaign.name)?;
+        let is_last = record.open >= campaign.rollout.wave_count() || !campaign.rollout.has_gate();
+        if is_last || record.open_next {
             return Ok(false);
         }
-        let record = GateRecord { open_next: true, ..campaign.gate.clone() };
+        let record = GateRecord { open_next: true, ..record };
         campaigns::set_gate(tx, &campaign.name, &record).map(|()| true)
     };
     controlled(&api, &caller, &text, "campaign.wave_asked_for", control).await
@@ -454,33 +455,30 @@ pub(super) async fn retry(
     if codes.is_empty() {
         return Err(Problem::invalid("/codes: expected at least one code, found none."));
     }
-    let detail = codes.join(", ");
     let (mut retried, mut after) = (0_u64, Some(String::new()));
     while let Some(from) = after.take() {
-        let (name, codes) = (name.clone(), codes.clone());
+        let (name, codes, actor) = (name.clone(), codes.clone(), actor.clone());
         let batch = api.write(move |tx, rules, now| {
             let campaign = found(tx, &name)?;
             if campaign.aborted.is_some() {
                 return Err(is_aborted(&name));
             }
-            Ok(retry_some(tx, rules, &campaign, &codes, &from, now)?)
+            let (number, next) = retry_some(tx, rules, &campaign, &codes, &from, now)?;
+            if number > 0 {
+                let change = Change {
+                    action: "campaign.retried",
+                    object: format!("campaign/{name}"),
+                    detail: Some(format!("{number} vehicle(s) with {}", codes.join(", "))),
+                    before: None,
+                    after: None,
+                };
+                audit::record(tx, &actor, change, now)?;
+            }
+            Ok((number, next))
         });
         let (number, next) = batch.await?;
         retried = retried.saturating_add(number);
         after = next;
-    }
-    let noted = api.write(move |tx, _, now| {
-        let change = Change {
-            action: "campaign.retried",
-            object: format!("campaign/{name}"),
-            detail: Some(format!("{retried} vehicle(s) with {detail}")),
-            before: None,
-            after: None,
-        };
-        Ok::<_, Problem>(audit::record(tx, &actor, change, now)?)
-    });
-    if retried > 0 {
-        noted.await?;
     }
     Ok(Json(Retried { retried }))
 }

@@ -169,8 +169,9 @@ pub(crate) fn stop(tx: &Tx<'_>, name: &Text, stopped: &Stopped) -> Result<(), St
 /// it no more.
 pub(crate) fn resume(tx: &Tx<'_>, campaign: &Campaign) -> Result<(), StoreError> {
     if campaign.stopped.is_some() {
+        let record = hold_gate(tx, &campaign.name)?;
         let forgiven = wave_counts(tx, campaign)?;
-        set_gate(tx, &campaign.name, &GateRecord { forgiven, ..campaign.gate.clone() })?;
+        set_gate(tx, &campaign.name, &GateRecord { forgiven, ..record })?;
     }
     let sql = "UPDATE campaign SET paused_at = NULL, stopped_at = NULL, stop_reason = NULL, look_after = '' \
                WHERE name = $1";
