@@ -255,7 +255,14 @@ fn change_tags(tx: &Tx<'_>, vehicle_id: &VehicleId, change: &VehicleChange) -> R
     if change.tags.is_some() && (change.add_tags.is_some() || change.remove_tags.is_some()) {
         return Err(field("tags", "all tags, or some to add and to remove", "both".to_owned()));
     }
-    if change.tags.is_none() && change.add_tags.is_none() && change.remove_tags.is_none() {
+    let given =
+        [("tags", &change.tags), ("add_tags", &change.add_tags), ("remove_tags", &change.remove_tags)];
+    for (name, tags) in given {
+        if let Some(tags) = tags.as_ref().filter(|tags| tags.len() > MOST_TAGS) {
+            return Err(field(name, "at most 64 tags", tags.len().to_string()));
+        }
+    }
+    if given.iter().all(|(_, tags)| tags.is_none()) {
         return Ok(Vec::new());
     }
     let before = vehicles::tags(tx, vehicle_id)?;

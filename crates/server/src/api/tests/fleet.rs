@@ -57,6 +57,10 @@ async fn what_is_said_of_a_vehicle_is_changed_and_forgotten() {
         let answer = patched(&operator, "V1", wrong).await;
         refused(answer, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "");
     }
+    for field in ["tags", "add_tags", "remove_tags"] {
+        let many = patched(&operator, "V1", json!({field: vec!["x"; 65]})).await;
+        refused(many, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", field);
+    }
     let both = patched(&operator, "V1", json!({"tags": [], "add_tags": ["x"]})).await;
     refused(both, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "both");
 }
