@@ -1,6 +1,8 @@
 //! `farrier bench`: what this machine's server takes in and gives out, measured beside a baseline of the same run.
-//! Each starts a server process of its own on loopback, with certificates of its own, and clears it away.
+//! Each but `campaign`, which needs no sockets, starts a server process of its own on loopback, with certificates of its
+//! own, and clears it away.
 
+mod campaign;
 mod download;
 mod downloader;
 mod idle;
@@ -17,6 +19,8 @@ use clap::Subcommand;
 pub(crate) enum Bench {
     /// Messages over MQTT and mutual TLS, acknowledged after their commit, beside what SQLite can commit here.
     Ingest(ingest::Ingest),
+    /// Campaigns over a small fleet and a large one: starting, opening a wave, the gate, and the processor time of messages.
+    Campaign(campaign::Campaign),
     /// The server's memory for vehicles that are connected and say nothing.
     Idle(idle::Idle),
     /// Package files over HTTPS and mutual TLS, beside nginx with the same certificate where it is installed.
@@ -27,6 +31,7 @@ impl Bench {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
         match self {
             Self::Ingest(ingest) => ingest.run().await,
+            Self::Campaign(campaign) => campaign.run().await,
             Self::Idle(idle) => idle.run().await,
             Self::Download(download) => download.run().await,
         }

@@ -99,3 +99,31 @@ fn downloads_are_measured_and_nothing_is_left() {
     assert!(figures.iter().all(|figure| figure["farrier_mb_per_second"].as_f64().unwrap() > 0.0), "{report}");
     assert!(is_empty(dir.path()), "something is left in the folder");
 }
+
+#[test]
+fn campaigns_are_measured_in_two_fleets_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+    command
+        .env_remove("FARRIER_LOG")
+        .env_remove("FARRIER_BENCH_STORE")
+        .env_remove("FARRIER_BENCH_SMALL_STORE")
+        .stdin(Stdio::null());
+    command.args(["bench", "campaign", "--vehicles", "900", "--small", "300", "--wave", "60"]);
+    command.args(["--updates", "5", "--rounds", "3", "--json", "--dir"]).arg(dir.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    for (fleet, vehicles, wave) in [("small", 300, 20), ("large", 900, 60)] {
+        let figures = &report[fleet];
+        assert_eq!((&figures["vehicles"], &figures["wave"]), (&vehicles.into(), &wave.into()), "{report}");
+        // WakeUp, VCI, readiness, three results, VCI.
+        assert_eq!(figures["messages"], 3 * 5 * 7, "{report}");
+        assert!(figures["start"]["answered_s"].as_f64() <= figures["start"]["done_s"].as_f64(), "{report}");
+        assert!(figures["start"]["messages"]["number"].as_u64() > Some(0), "{report}");
+        assert_eq!(figures["look_at_gate"]["number"], 2_000, "{report}");
+    }
+    let cpu = |fleet: &str| report[fleet]["cpu_us_per_message"].as_f64().unwrap();
+    assert!((report["cpu_ratio"].as_f64().unwrap() - cpu("large") / cpu("small")).abs() < 1e-9, "{report}");
+    assert!(is_empty(dir.path()), "something is left in the folder");
+}

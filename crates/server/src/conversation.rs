@@ -7,6 +7,7 @@ mod answers;
 mod desk;
 mod grants;
 mod outgoing;
+mod starting;
 mod wake_up;
 
 use std::sync::Arc;
@@ -24,9 +25,10 @@ use crate::store::releases::KnownReleases;
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
-pub(crate) use advance::{advance, look_at_campaign, look_at_waiting, start, take_into_open_campaigns};
+pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
+pub(crate) use starting::{go_on_starting, start};
 pub(crate) use wake_up::release_from_quarantine;
 
 /// What the conversation goes by; never changes while the server runs.

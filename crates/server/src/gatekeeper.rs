@@ -127,6 +127,10 @@ pub(crate) fn look_at_gate(
     if campaign.started_at.is_none() || !campaign.goes_on() {
         return Ok(Looked::default());
     }
+    // Nobody knows yet how many vehicles are in which wave.
+    if campaign.starting.as_ref().is_some_and(|starting| starting.shares.is_none()) {
+        return Ok(Looked::default());
+    }
     let (rollout, mut record) = (&campaign.rollout, campaign.gate.clone());
     let waves = campaigns::wave_counts(tx, &campaign)?;
     if let Some(reason) = rollout.stop_reason(&waves, &record) {

@@ -7,6 +7,7 @@ mod artifacts;
 pub mod audit;
 mod audit_heads;
 pub mod backup;
+pub mod bench;
 pub mod broker;
 mod config;
 mod conversation;

@@ -12,7 +12,9 @@ use tokio_util::sync::CancellationToken;
 use tracing::Instrument;
 
 use crate::SPANS;
-use crate::conversation::{Rules, advance, is_there, look_at_campaign, release_from_quarantine};
+use crate::conversation::{
+    Rules, advance, go_on_starting, is_there, look_at_campaign, release_from_quarantine,
+};
 use crate::desk::WallClock;
 use crate::store::audit::Actor;
 use crate::store::{
@@ -106,8 +108,9 @@ impl Runner {
         let ran = try_join_all((0..lanes).map(lane)).instrument(span).await?;
         let rules = Arc::clone(&self.rules);
         let has_more_to_look_at = self.store.write(move |tx| look_at_a_campaign(tx, &rules, now)).await?;
+        let has_more_to_start = go_on_starting(&self.store, &self.rules, now).await?;
         Ok(Ran {
-            has_more: has_more_to_look_at || ran.iter().any(|ran| ran.has_more),
+            has_more: has_more_to_look_at || has_more_to_start || ran.iter().any(|ran| ran.has_more),
             next: ran.iter().filter_map(|ran| ran.next).min(),
         })
     }

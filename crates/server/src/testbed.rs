@@ -12,7 +12,7 @@ use farrier_protocol::{
 use serde_json::{Value, json};
 
 use crate::config::Enroll;
-use crate::conversation::{Presence, ReadMessage, Rules, receive, start};
+use crate::conversation::{Presence, ReadMessage, Rules, go_on_starting, receive, start};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::gatekeeper::look_at_gate;
 use crate::runner::{look_at_a_campaign, run_due};
@@ -114,6 +114,7 @@ impl World {
         let (rules, since, now) = (Arc::clone(&self.rules), self.last_run, self.now);
         self.store.write::<_, StoreError>(move |tx| run_due(tx, &rules, since, now)).await.unwrap();
         while self.write(look_at_a_campaign).await {}
+        while go_on_starting(&self.store, &self.rules, now).await.unwrap() {}
         self.look_at_gates().await;
         while self.write(look_at_a_campaign).await {}
         self.last_run = now;
@@ -187,6 +188,7 @@ impl World {
             rollout,
             gate: GateRecord::default(),
             stopped: None,
+            starting: None,
         };
         self.write(move |tx, rules, now| {
             campaigns::create(tx, &campaign, &named)?;

@@ -5,7 +5,9 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{Event, GateRecord, Plan, Rollout, Selection, StopReason, WaitingOn, WaveCounts};
+use farrier_campaign::{
+    Event, GateRecord, Plan, Rollout, Selection, Starting, StopReason, WaitingOn, WaveCounts,
+};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,7 +60,8 @@ const LONGEST_DEADLINE_S: u64 = 31_536_000;
 pub(super) struct CampaignAnswer {
     name: Text,
     release: Text,
-    /// `draft`, `running`, `paused`, `stopped`, `aborted` or `finished`.
+    /// `draft`, `starting` while it takes in the vehicles that it starts with, `running`, `paused`, `stopped`, `aborted` or
+    /// `finished`.
     state: &'static str,
     /// How many vehicle updates are in which state.
     states: BTreeMap<String, u64>,
@@ -168,6 +171,7 @@ pub(super) async fn create(
             rollout: new.rollout,
             gate: GateRecord::default(),
             stopped: None,
+            starting: None,
         };
         campaigns::create(tx, &campaign, &named)?;
         let whom = match named.len() {
@@ -236,14 +240,18 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         _ if campaign.aborted.is_some() => "aborted",
         None => "draft",
         // A campaign for every vehicle goes on: there may be later ones.
-        Some(_) if !campaign.every_vehicle && counts.ended == counts.total => "finished",
+        Some(_) if !campaign.every_vehicle && campaign.starting.is_none() && counts.ended == counts.total => {
+            "finished"
+        }
         Some(_) if campaign.stopped.is_some() => "stopped",
         Some(_) if campaign.paused_at.is_some() => "paused",
+        Some(_) if campaign.starting.is_some() => "starting",
         Some(_) => "running",
     };
-    let vehicles = match campaign.started_at {
-        Some(_) => counts.total,
-        None => campaigns::vehicles(tx, campaign)?.len() as u64,
+    let vehicles = match (campaign.started_at, &campaign.starting) {
+        (Some(_), None) => counts.total,
+        (Some(_), Some(Starting { shares: Some(shares), .. })) => counts.total.max(shares.all()),
+        (Some(_), Some(Starting { shares: None, .. })) | (None, _) => campaigns::vehicle_count(tx, campaign)?,
     };
     Ok(CampaignAnswer {
         name: campaign.name.clone(),

@@ -1,11 +1,10 @@
 //! Carries out what the campaign decides about vehicle updates: state, commands, what may be downloaded, and
 //! which update of a vehicle is next.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, State};
-use farrier_protocol::{Binding, MsgId, Sha256, Text, UnixMillis};
+use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, Starting, State, lot};
+use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
 use crate::store::campaigns::{Aborted, Campaign};
@@ -151,7 +150,7 @@ fn block(
 }
 
 /// Whether the campaign's gate lets a vehicle begin that has not begun, or would begin again.
-fn at_gate(
+pub(crate) fn at_gate(
     tx: &Tx<'_>,
     campaign: &Campaign,
     update: &VehicleUpdate,
@@ -251,43 +250,8 @@ pub(crate) fn look_at_campaign(
     advance(tx, rules, update, event, None, now)
 }
 
-/// Starts a campaign with all its vehicles, shared out among its waves; says how many there are, or `None` where it runs
-/// already. Vehicles are shared out by chance, the same one each time: the first wave shall tell something of the last.
-pub(crate) fn start(
-    tx: &Tx<'_>,
-    rules: &Rules,
-    campaign: &Campaign,
-    now: UnixMillis,
-) -> Result<Option<usize>, StoreError> {
-    if !campaigns::start(tx, &campaign.name, now)? {
-        return Ok(None);
-    }
-    if campaign.rollout.has_gate() && campaign.rollout.opens_next(&[], &campaign.gate, now) {
-        campaigns::set_gate(tx, &campaign.name, &GateRecord { open: 1, ..campaign.gate.clone() })?;
-    }
-    let vehicles = campaigns::vehicles(tx, campaign)?;
-    let mut shuffled: Vec<_> = vehicles.iter().collect();
-    shuffled.sort_by_cached_key(|vehicle_id| {
-        Sha256::of(format!("{}/{vehicle_id}", campaign.name).as_bytes()).to_string()
-    });
-    let ends = campaign.rollout.wave_ends(vehicles.len() as u64);
-    let mut waves = BTreeMap::new();
-    for (place, vehicle_id) in (1_u64..).zip(shuffled) {
-        let before = ends.iter().filter(|end| **end < place).count();
-        waves.insert(vehicle_id, u32::try_from(before).unwrap_or(u32::MAX).saturating_add(1));
-    }
-    for (vehicle_id, wave) in waves {
-        vehicles::lock(tx, vehicle_id)?;
-        if let Some(vehicle) = vehicles::by_id(tx, vehicle_id)? {
-            take_in(tx, rules, &campaign.name, wave, &vehicle, now)?;
-        }
-    }
-    tx.gate_changed(&campaign.name);
-    Ok(Some(vehicles.len()))
-}
-
 /// A campaign takes in a vehicle, unless it has it already.
-fn take_in(
+pub(super) fn take_in(
     tx: &Tx<'_>,
     rules: &Rules,
     campaign: &Text,
@@ -308,8 +272,14 @@ pub(crate) fn take_into_open_campaigns(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     for campaign in campaigns::open_to_all(tx)? {
-        let last_wave = campaign.rollout.wave_count();
-        updates::select(tx, &campaign.name, &vehicle.binding.vehicle_id, last_wave, now)?;
+        let vehicle_id = &vehicle.binding.vehicle_id;
+        let wave = match &campaign.starting {
+            None => campaign.rollout.wave_count(),
+            Some(Starting { shares: Some(shares), .. }) => shares.wave_of(&lot(&campaign.name, vehicle_id)),
+            // It draws its lot with the others.
+            Some(Starting { shares: None, .. }) => continue,
+        };
+        updates::select(tx, &campaign.name, vehicle_id, wave, now)?;
     }
     Ok(())
 }

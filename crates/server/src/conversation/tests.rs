@@ -11,6 +11,7 @@ mod broker;
 mod control;
 mod outcomes;
 mod refusals;
+mod starting;
 
 #[tokio::test]
 async fn the_whole_conversation_ends_in_success_that_the_inventory_shows() {

@@ -606,6 +606,7 @@ fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> R
         rollout: Rollout::default(),
         gate: GateRecord::default(),
         stopped: None,
+        starting: None,
     };
     if campaigns::by_name(tx, &campaign.name)?.is_some() {
         return Ok(());

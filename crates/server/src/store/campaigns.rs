@@ -2,7 +2,7 @@
 
 use std::collections::BTreeMap;
 
-use farrier_campaign::{GateRecord, Rollout, Standing, State, StopReason, WaveCounts};
+use farrier_campaign::{GateRecord, Rollout, Standing, Starting, State, StopReason, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::tx::{Counter, stored_json};
@@ -25,6 +25,8 @@ pub(crate) struct Campaign {
     /// How far it has gone out.
     pub(crate) gate: GateRecord,
     pub(crate) stopped: Option<Stopped>,
+    /// While it takes in the vehicles that it starts with.
+    pub(crate) starting: Option<Starting>,
 }
 
 /// A campaign has stopped by its rule.
@@ -64,7 +66,7 @@ macro_rules! select_campaign {
     ($rest:literal) => {
         concat!(
             "SELECT name, release_name, every_vehicle, update_deadline_s, created_at, started_at, paused_at, aborted_at, \
-             abort_reason, rollout, gate, stopped_at, stop_reason FROM campaign ",
+             abort_reason, rollout, gate, stopped_at, stop_reason, starting FROM campaign ",
             $rest
         )
     };
@@ -85,6 +87,7 @@ fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
         rollout: row.optional_json(9, "a rollout")?.unwrap_or_default(),
         gate: row.optional_json(10, "the record of a gate")?.unwrap_or_default(),
         stopped: stopped.map(|(at, reason)| Stopped { at, reason }),
+        starting: row.optional_json(13, "how far a campaign has started")?,
     })
 }
 
@@ -227,9 +230,25 @@ pub(crate) fn under_way(tx: &Tx<'_>) -> Result<Vec<Text>, StoreError> {
     )
 }
 
-/// Ends a campaign; its updates are looked at soon.
+/// Notes how far a campaign has taken in the vehicles that it starts with; `None` is its end.
+pub(crate) fn set_starting(tx: &Tx<'_>, name: &Text, starting: Option<&Starting>) -> Result<(), StoreError> {
+    let stored = starting.map(stored_json).transpose()?;
+    let sql = "UPDATE campaign SET starting = $2 WHERE name = $1";
+    tx.exec(sql, &[name.as_str().into(), stored.as_ref().into()])?;
+    tx.due_changed();
+    tx.gate_changed(name);
+    Ok(())
+}
+
+/// A campaign that takes in the vehicles that it starts with.
+pub(crate) fn starting(tx: &Tx<'_>) -> Result<Option<Campaign>, StoreError> {
+    tx.row(select_campaign!("WHERE starting IS NOT NULL ORDER BY name LIMIT 1"), &[], read)
+}
+
+/// Ends a campaign, which takes in no further vehicle; its updates are looked at soon.
 pub(crate) fn abort(tx: &Tx<'_>, name: &Text, aborted: &Aborted) -> Result<(), StoreError> {
-    let sql = "UPDATE campaign SET aborted_at = $2, abort_reason = $3, look_after = '' WHERE name = $1";
+    let sql = "UPDATE campaign SET aborted_at = $2, abort_reason = $3, look_after = '', starting = NULL \
+               WHERE name = $1";
     tx.exec(sql, &[name.as_str().into(), aborted.at.into(), aborted.reason.as_str().into()])?;
     tx.due_changed();
     Ok(())
@@ -262,19 +281,33 @@ pub(crate) fn set_look(tx: &Tx<'_>, name: &Text, after: Option<&str>) -> Result<
     Ok(())
 }
 
-/// The vehicles that a campaign takes in when it starts.
-pub(crate) fn vehicles(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<VehicleId>, StoreError> {
+/// The vehicles that a campaign takes in when it starts: those after an id, by id.
+pub(crate) fn vehicles_after(
+    tx: &Tx<'_>,
+    campaign: &Campaign,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<VehicleId>, StoreError> {
+    let read = |row: &Row<'_>| row.parsed(0, "a vehicle id");
     if campaign.every_vehicle {
-        tx.rows("SELECT vehicle_id FROM vehicle ORDER BY vehicle_id", &[], |row| {
-            row.parsed(0, "a vehicle id")
-        })
+        let sql = "SELECT vehicle_id FROM vehicle WHERE vehicle_id > $1 ORDER BY vehicle_id LIMIT $2";
+        tx.rows(sql, &[after.into(), i64::from(limit).into()], read)
     } else {
-        tx.rows(
-            "SELECT vehicle_id FROM campaign_vehicle WHERE campaign_name = $1 ORDER BY vehicle_id",
-            &[campaign.name.as_str().into()],
-            |row| row.parsed(0, "a vehicle id"),
-        )
+        let sql = "SELECT vehicle_id FROM campaign_vehicle WHERE campaign_name = $1 AND vehicle_id > $2 \
+                   ORDER BY vehicle_id LIMIT $3";
+        tx.rows(sql, &[campaign.name.as_str().into(), after.into(), i64::from(limit).into()], read)
     }
+}
+
+/// How many vehicles those are.
+pub(crate) fn vehicle_count(tx: &Tx<'_>, campaign: &Campaign) -> Result<u64, StoreError> {
+    let count = if campaign.every_vehicle {
+        tx.row("SELECT COUNT(*) FROM vehicle", &[], |row| row.count(0))?
+    } else {
+        let sql = "SELECT COUNT(*) FROM campaign_vehicle WHERE campaign_name = $1";
+        tx.row(sql, &[campaign.name.as_str().into()], |row| row.count(0))?
+    };
+    Ok(count.unwrap_or(0))
 }
 
 /// How many vehicle updates of a campaign are in which state, and how many of them are over.
@@ -323,6 +356,11 @@ pub(crate) fn wave_counts(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<WaveCo
         if let Some(counts) = counts.get_mut(index) {
             counts.add(standing, vehicles);
         }
+    }
+    // Those that are still to come count as well: a share of the vehicles is one of all.
+    let shares = campaign.starting.as_ref().and_then(|starting| starting.shares.as_ref());
+    for (counts, to_come) in counts.iter_mut().zip(shares.iter().flat_map(|shares| &shares.vehicles)) {
+        counts.vehicles = counts.vehicles.max(*to_come);
     }
     Ok(counts)
 }

@@ -1,0 +1,132 @@
+//! A campaign that starts takes in its vehicles some at a time: nobody waits for a large fleet, and a server that is struck
+//! down goes on where it was.
+
+use std::sync::Arc;
+
+use farrier_campaign::{GateRecord, Shares, Starting, lot};
+use farrier_protocol::{Text, UnixMillis};
+
+use super::Rules;
+use super::advance::take_in;
+use crate::store::campaigns::{self, Campaign};
+use crate::store::{Store, StoreError, Tx, vehicles};
+
+/// Vehicles that are taken in by one transaction. A campaign of no more has all of them once its start is answered.
+pub(crate) const BATCH: u32 = 256;
+/// Vehicles whose lots are read at a time.
+const LOTS_AT_A_TIME: u32 = 10_000;
+
+/// Starts a campaign; says how many vehicles it starts with, or `None` where it runs already.
+pub(crate) fn start(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+    now: UnixMillis,
+) -> Result<Option<u64>, StoreError> {
+    if !campaigns::start(tx, &campaign.name, now)? {
+        return Ok(None);
+    }
+    if campaign.rollout.has_gate() && campaign.rollout.opens_next(&[], &campaign.gate, now) {
+        campaigns::set_gate(tx, &campaign.name, &GateRecord { open: 1, ..campaign.gate.clone() })?;
+    }
+    let vehicles = campaigns::vehicle_count(tx, campaign)?;
+    campaigns::set_starting(tx, &campaign.name, Some(&Starting::default()))?;
+    if vehicles <= u64::from(BATCH) {
+        share_out(tx, &campaign.name, shares(tx, campaign)?)?;
+        if let Some(campaign) = campaigns::by_name(tx, &campaign.name)? {
+            take_in_some_of(tx, rules, &campaign, now)?;
+        }
+    }
+    Ok(Some(vehicles))
+}
+
+/// Goes on with campaigns that start; says whether there is more to do.
+pub(crate) async fn go_on_starting(
+    store: &Store,
+    rules: &Arc<Rules>,
+    now: UnixMillis,
+) -> Result<bool, StoreError> {
+    let own_rules = Arc::clone(rules);
+    match store.write(move |tx| take_in_some(tx, &own_rules, now)).await? {
+        TakenIn::Nothing => Ok(false),
+        TakenIn::Some => Ok(true),
+        TakenIn::NotSharedOut(campaign) => {
+            let name = campaign.name.clone();
+            // Read beside the writers: it takes a second for a million vehicles.
+            let shares = store.read(move |tx| shares(tx, &campaign)).await?;
+            store.write(move |tx| share_out(tx, &name, shares)).await?;
+            Ok(true)
+        }
+    }
+}
+
+/// What was there to do for campaigns that start.
+enum TakenIn {
+    Nothing,
+    Some,
+    /// Its vehicles have not drawn their lots yet.
+    NotSharedOut(Box<Campaign>),
+}
+
+/// Takes some vehicles into a campaign that starts. In a transaction of its own: it waits for vehicles in the order of their
+/// ids, and may hold none before.
+fn take_in_some(tx: &Tx<'_>, rules: &Rules, now: UnixMillis) -> Result<TakenIn, StoreError> {
+    if campaigns::starting(tx)?.is_none() {
+        return Ok(TakenIn::Nothing);
+    }
+    // Not the campaign's row: a vehicle that asks at its gate holds itself while it waits for that.
+    tx.lock("starting campaigns")?;
+    let Some(campaign) = campaigns::starting(tx)? else { return Ok(TakenIn::Nothing) };
+    if campaign.starting.as_ref().is_some_and(|starting| starting.shares.is_none()) {
+        return Ok(TakenIn::NotSharedOut(Box::new(campaign)));
+    }
+    take_in_some_of(tx, rules, &campaign, now)?;
+    Ok(TakenIn::Some)
+}
+
+fn take_in_some_of(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let Some(Starting { shares: Some(shares), after }) = &campaign.starting else { return Ok(()) };
+    let vehicle_ids = campaigns::vehicles_after(tx, campaign, after, BATCH)?;
+    // All before the first asks at the gate, which others may hold who wait for a vehicle.
+    for vehicle_id in &vehicle_ids {
+        vehicles::lock(tx, vehicle_id)?;
+    }
+    for vehicle_id in &vehicle_ids {
+        if let Some(vehicle) = vehicles::by_id(tx, vehicle_id)? {
+            let wave = shares.wave_of(&lot(&campaign.name, vehicle_id));
+            take_in(tx, rules, &campaign.name, wave, &vehicle, now)?;
+        }
+    }
+    let last = vehicle_ids.last().filter(|_| vehicle_ids.len() >= BATCH as usize);
+    let rest = last.map(|last| Starting { shares: Some(shares.clone()), after: last.to_string() });
+    campaigns::set_starting(tx, &campaign.name, rest.as_ref())
+}
+
+/// Notes how a campaign's vehicles are shared out, unless that is known already or it starts no more.
+fn share_out(tx: &Tx<'_>, name: &Text, shares: Shares) -> Result<(), StoreError> {
+    tx.lock("starting campaigns")?;
+    let starting = campaigns::by_name(tx, name)?.and_then(|campaign| campaign.starting);
+    match starting {
+        Some(starting @ Starting { shares: None, .. }) => {
+            campaigns::set_starting(tx, name, Some(&Starting { shares: Some(shares), ..starting }))
+        }
+        Some(Starting { shares: Some(_), .. }) | None => Ok(()),
+    }
+}
+
+fn shares(tx: &Tx<'_>, campaign: &Campaign) -> Result<Shares, StoreError> {
+    let (mut lots, mut after) = (Vec::new(), String::new());
+    loop {
+        let vehicle_ids = campaigns::vehicles_after(tx, campaign, &after, LOTS_AT_A_TIME)?;
+        lots.extend(vehicle_ids.iter().map(|vehicle_id| lot(&campaign.name, vehicle_id)));
+        match vehicle_ids.last().filter(|_| vehicle_ids.len() >= LOTS_AT_A_TIME as usize) {
+            Some(last) => after = last.to_string(),
+            None => return Ok(campaign.rollout.share_out(lots)),
+        }
+    }
+}
