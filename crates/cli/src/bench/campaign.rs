@@ -46,7 +46,7 @@ pub(crate) struct Campaign {
     /// The large fleet's store, such as postgres://USER@HOST/DATABASE: an empty database, in which the fleet stays; without
     /// it SQLite in a temporary folder.
     #[arg(long, value_name = "URL", env = "FARRIER_BENCH_STORE", hide_env_values = true)]
-    store: Option<PostgresAddress>,
+    store: Option<String>,
 
     /// The same for the small fleet, if the large one's is given.
     #[arg(
@@ -56,7 +56,7 @@ pub(crate) struct Campaign {
         hide_env_values = true,
         requires = "store"
     )]
-    small_store: Option<PostgresAddress>,
+    small_store: Option<String>,
 
     /// Where the temporary folder is made, so that its disk is the one that is measured.
     #[arg(long, value_name = "DIR")]
@@ -139,10 +139,11 @@ impl Campaign {
                 self.updates * u32::from(self.rounds)
             );
         }
-        let (small, mut of_small) =
-            self.fleet(&folder.path().join("small"), &self.small_store, self.small, small_wave).await?;
+        let (small, mut of_small) = self
+            .fleet(&folder.path().join("small"), self.small_store.as_ref(), self.small, small_wave)
+            .await?;
         let (large, mut of_large) =
-            self.fleet(&folder.path().join("large"), &self.store, self.vehicles, wave).await?;
+            self.fleet(&folder.path().join("large"), self.store.as_ref(), self.vehicles, wave).await?;
         self.say("Vehicles are updated in both fleets, in turns")?;
         let (mut in_small, mut in_large) = (Vec::new(), Vec::new());
         for _ in 0..self.rounds {
@@ -164,14 +165,15 @@ impl Campaign {
     async fn fleet(
         &self,
         folder: &std::path::Path,
-        store: &Option<PostgresAddress>,
+        store: Option<&String>,
         vehicles: u32,
         wave: u32,
     ) -> anyhow::Result<(Fleet, OfFleet)> {
         self.say(&format!("A fleet of {} vehicles is made", thousands(vehicles.into())))?;
         std::fs::create_dir(folder).context("cannot make a folder for the fleet")?;
         let begun = Instant::now();
-        let fleet = Fleet::make(folder, store.clone(), vehicles.into()).await?;
+        let store = store.map(|store| store.parse::<PostgresAddress>()).transpose()?;
+        let fleet = Fleet::make(folder, store, vehicles.into()).await?;
         let filled_s = begun.elapsed().as_secs_f64();
         self.say("  its campaign starts")?;
         let start = fleet.start_campaign(wave.into()).await?.into();
