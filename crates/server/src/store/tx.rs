@@ -1,7 +1,7 @@
 //! Statements and rows, as small as any SQL database can offer them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 use std::str::FromStr;
 
 use farrier_campaign::Standing;
@@ -219,10 +219,10 @@ impl<'c> Tx<'c> {
         self.keep_plan(sql, parameters);
         match &self.database {
             Database::Sqlite(connection) => self.noted(
-                connection
-                    .prepare_cached(sql)
-                    .map_err(StoreError::from)
-                    .and_then(|mut statement| rows_on_sqlite(&mut statement, parameters, read)),
+                connection.prepare_cached(sql).map_err(StoreError::from).and_then(|mut statement| {
+                    let places = places(&statement, sql);
+                    rows_on_sqlite(&mut statement, parameters, places, read)
+                }),
             ),
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
@@ -239,12 +239,12 @@ impl<'c> Tx<'c> {
         read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
     ) -> Result<Vec<R>, StoreError> {
         match &self.database {
-            Database::Sqlite(connection) => self.noted(
-                connection
-                    .prepare(sql)
-                    .map_err(StoreError::from)
-                    .and_then(|mut statement| rows_on_sqlite(&mut statement, parameters, read)),
-            ),
+            Database::Sqlite(connection) => {
+                self.noted(connection.prepare(sql).map_err(StoreError::from).and_then(|mut statement| {
+                    let places = Places::of(&statement);
+                    rows_on_sqlite(&mut statement, parameters, places, read)
+                }))
+            }
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows_once(sql, parameters))?;
                 rows.iter().map(|row| read(&Row::Postgres(row))).collect()
@@ -280,7 +280,15 @@ impl<'c> Tx<'c> {
         parameters: &[Value<'_>],
         read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
     ) -> Result<Option<R>, StoreError> {
-        Ok(self.rows(sql, parameters, read)?.into_iter().next())
+        #[cfg(test)]
+        self.keep_plan(sql, parameters);
+        match &self.database {
+            Database::Sqlite(connection) => self.noted(row_on_sqlite(connection, sql, parameters, read)),
+            Database::Postgres(session) => {
+                let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
+                rows.first().map(|row| read(&Row::Postgres(row))).transpose()
+            }
+        }
     }
 
     fn noted<T>(&self, result: Result<T, StoreError>) -> Result<T, StoreError> {
@@ -298,16 +306,31 @@ fn exec_on_sqlite(
     parameters: &[Value<'_>],
 ) -> Result<usize, StoreError> {
     let mut statement = connection.prepare_cached(sql)?;
-    bind(&mut statement, parameters)?;
+    let places = places(&statement, sql);
+    bind(&mut statement, parameters, places)?;
     Ok(statement.raw_execute()?)
+}
+
+fn row_on_sqlite<R>(
+    connection: &Connection,
+    sql: &'static str,
+    parameters: &[Value<'_>],
+    read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
+) -> Result<Option<R>, StoreError> {
+    let mut statement = connection.prepare_cached(sql)?;
+    let places = places(&statement, sql);
+    bind(&mut statement, parameters, places)?;
+    let mut rows = statement.raw_query();
+    rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
 }
 
 fn rows_on_sqlite<R>(
     statement: &mut rusqlite::Statement<'_>,
     parameters: &[Value<'_>],
+    places: Places,
     read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
 ) -> Result<Vec<R>, StoreError> {
-    bind(statement, parameters)?;
+    bind(statement, parameters, places)?;
     let mut rows = statement.raw_query();
     let mut read_rows = Vec::new();
     while let Some(row) = rows.next()? {
@@ -316,26 +339,54 @@ fn rows_on_sqlite<R>(
     Ok(read_rows)
 }
 
-/// Whether this is the name of the parameter with that number.
-fn is_parameter(name: Option<&str>, number: usize) -> bool {
-    let digits = name.and_then(|name| name.strip_prefix('$'));
-    digits.is_some_and(|digits| digits.parse() == Ok(number))
+/// Where the parameters of a statement stand: SQLite numbers `$1`, `$2` by where they first stand, PostgreSQL by their digits.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Places {
+    /// Each where its number says, as in most statements.
+    InOrder,
+    /// Each where its name is.
+    ByName,
 }
 
-/// Binds by name: SQLite numbers `$1`, `$2` by where they first stand, PostgreSQL by their digits.
-fn bind(statement: &mut rusqlite::Statement<'_>, parameters: &[Value<'_>]) -> Result<(), StoreError> {
+impl Places {
+    fn of(statement: &rusqlite::Statement<'_>) -> Self {
+        let is_in_place = |number| {
+            let digits = statement.parameter_name(number).and_then(|name| name.strip_prefix('$'));
+            digits.is_some_and(|digits| digits.parse() == Ok(number))
+        };
+        if (1..=statement.parameter_count()).all(is_in_place) { Self::InOrder } else { Self::ByName }
+    }
+}
+
+thread_local! {
+    /// Of the statements that this thread has run, by where their text stands in the program: asking SQLite for each name
+    /// again costs as much as binding the values.
+    static KNOWN_PLACES: RefCell<HashMap<(usize, usize), Places>> = RefCell::default();
+}
+
+fn places(statement: &rusqlite::Statement<'_>, sql: &'static str) -> Places {
+    KNOWN_PLACES.with_borrow_mut(|known| {
+        *known.entry((sql.as_ptr().addr(), sql.len())).or_insert_with(|| Places::of(statement))
+    })
+}
+
+fn bind(
+    statement: &mut rusqlite::Statement<'_>,
+    parameters: &[Value<'_>],
+    places: Places,
+) -> Result<(), StoreError> {
     if statement.parameter_count() != parameters.len() {
         let (given, wanted) = (parameters.len(), statement.parameter_count());
         return Err(rusqlite::Error::InvalidParameterCount(given, wanted).into());
     }
     for (number, parameter) in (1..).zip(parameters) {
-        // Most statements name their parameters in order, and this one then stands where its number says.
-        let index = if is_parameter(statement.parameter_name(number), number) {
-            number
-        } else {
-            let name = format!("${number}");
-            let index = statement.parameter_index(&name)?;
-            index.ok_or(rusqlite::Error::InvalidParameterName(name))?
+        let index = match places {
+            Places::InOrder => number,
+            Places::ByName => {
+                let name = format!("${number}");
+                let index = statement.parameter_index(&name)?;
+                index.ok_or(rusqlite::Error::InvalidParameterName(name))?
+            }
         };
         statement.raw_bind_parameter(index, parameter)?;
     }
