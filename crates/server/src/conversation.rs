@@ -22,6 +22,7 @@ use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::measurements;
 use crate::store::releases::KnownReleases;
+use crate::store::senders::{self, Sender};
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
@@ -70,6 +71,10 @@ pub(crate) struct ReadMessage {
 struct Parsed {
     received: ReceivedMessage,
     content: Sha256,
+    /// The same as it is stored.
+    content_text: String,
+    /// What is kept of the message for people.
+    kept: String,
 }
 
 impl ReadMessage {
@@ -77,7 +82,8 @@ impl ReadMessage {
         let parsed = ReceivedMessage::parse(inbound.topic, &inbound.payload, Some(&inbound.binding));
         let parsed = parsed.map(|received| {
             let content = Sha256::of(&received.message.to_json());
-            Parsed { received, content }
+            let (content_text, kept) = (content.to_string(), messages::kept_of(&inbound.payload));
+            Parsed { received, content, content_text, kept }
         });
         Self { inbound, parsed }
     }
@@ -99,9 +105,10 @@ impl ReadMessage {
 /// Takes a message: checks it, does what follows from it, or stores why it is refused.
 pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, message: &ReadMessage) -> Result<Receipt, StoreError> {
     let ReadMessage { inbound, parsed } = message;
-    let vehicle = vehicles::by_id(tx, &inbound.binding.vehicle_id)?;
-    let taken = match admitted(tx, rules, inbound, vehicle.as_ref(), parsed.as_ref())? {
-        Ok(parsed) => take(tx, rules, inbound, vehicle, parsed)?,
+    let sender = senders::of_message(tx, &inbound.binding, message.msg_id())?;
+    let vehicle = sender.as_ref().map(|sender| &sender.vehicle);
+    let taken = match admitted(tx, rules, inbound, vehicle, parsed.as_ref())? {
+        Ok(parsed) => take(tx, rules, inbound, sender, parsed)?,
         Err(refusal) => Err(refusal),
     };
     match taken {
@@ -215,12 +222,12 @@ fn take(
     tx: &Tx<'_>,
     rules: &Rules,
     inbound: &Inbound,
-    vehicle: Option<Vehicle>,
+    sender: Option<Sender>,
     parsed: &Parsed,
 ) -> Result<Result<(), Refusal>, StoreError> {
-    let Parsed { received, content } = parsed;
+    let Parsed { received, content, content_text, kept } = parsed;
     let message = &received.message;
-    match messages::content_of(tx, &inbound.binding, &message.msg_id)? {
+    match sender.as_ref().and_then(|sender| sender.content_before) {
         Some(before) if before == *content => return Ok(Ok(())),
         Some(_) => {
             let expected = "the content that came under this msg_id before, or a new msg_id";
@@ -232,24 +239,25 @@ fn take(
     let now = inbound.received_at;
     let note = match &message.body {
         VehicleBody::WakeUp(wake_up) => {
-            if let Err(refusal) = wake_up::check_boot(wake_up, vehicle.as_ref()) {
+            if let Err(refusal) = wake_up::check_boot(wake_up, sender.as_ref().map(|sender| &sender.vehicle))
+            {
                 return Ok(Err(refusal));
             }
-            let vehicle = match vehicle {
-                Some(vehicle) => vehicle,
+            let sender = match sender {
+                Some(sender) => sender,
                 None => wake_up::enrol(tx, &inbound.binding, now)?,
             };
             if inbound.peer.is_none() {
-                heard_anew(tx, &vehicle.binding, now)?;
+                heard_anew(tx, &sender.vehicle.binding, now)?;
             }
-            wake_up::woken_up(tx, rules, &vehicle, wake_up, now)?
+            wake_up::woken_up(tx, rules, &sender, wake_up, now)?
         }
         VehicleBody::SendVci(_)
         | VehicleBody::ReadinessReport(_)
         | VehicleBody::UpdateSuccessResult(_)
         | VehicleBody::ErrorResponse(_) => {
             // Only a WakeUp gets past the check of the binding without a vehicle.
-            let Some(vehicle) = vehicle else { return Ok(Ok(())) };
+            let Some(Sender { vehicle, .. }) = sender else { return Ok(Ok(())) };
             if inbound.peer.is_none() && vehicle.there_since.is_none() {
                 vehicles::came_to_broker(tx, &vehicle.binding.vehicle_id, now)?;
             }
@@ -261,8 +269,9 @@ fn take(
     };
     let behind_ms = now.0.saturating_sub(message.ts.0);
     vehicles::seen(tx, &message.vehicle_id, now, behind_ms)?;
-    let seen = messages::Seen { payload: &inbound.payload, now, behind_ms, note: note.as_deref() };
-    messages::record_accepted(tx, message, *content, &seen)?;
+    let (size_bytes, note) = (inbound.payload.len(), note.as_deref());
+    let seen = messages::Seen { content: content_text, size_bytes, kept, now, behind_ms, note };
+    messages::record_accepted(tx, message, &seen)?;
     log_accepted(message, behind_ms);
     Ok(Ok(()))
 }

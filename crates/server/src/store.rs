@@ -20,6 +20,7 @@ mod postgres;
 pub(crate) mod releases;
 pub(crate) mod security_events;
 pub(crate) mod selection;
+pub(crate) mod senders;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;
@@ -71,7 +72,7 @@ pub(crate) struct Committed {
     pub(crate) gates: BTreeSet<Text>,
 }
 
-/// Told of every commit, on the thread that made it; must not block.
+/// Told of every commit before whoever waits for it; must not block.
 pub(crate) type OnCommit = Arc<dyn Fn(Committed) + Send + Sync>;
 
 /// The store; clones share it.
@@ -162,6 +163,23 @@ impl Store {
                 };
                 postgres.write(Some(vehicle_id.as_str()), job).await
             }
+        }
+    }
+
+    /// The same for a job that may be run again after its changes were undone, which costs less where many come at a
+    /// time. It is dropped by whoever waits for it, not by the writer.
+    pub(crate) async fn write_again_about<T, E>(
+        &self,
+        vehicle_id: &VehicleId,
+        job: impl Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E>
+    where
+        T: Send + 'static,
+        E: From<StoreError> + Send + 'static,
+    {
+        match &self.0.database {
+            Database::Sqlite(sqlite) => sqlite.write_again(job).await,
+            Database::Postgres(_) => self.write_about(vehicle_id, job).await,
         }
     }
 

@@ -52,7 +52,7 @@ impl MessageDesk for ServerDesk {
             correlation_id = message.correlation_id().map(tracing::field::display),
             verdict = Empty,
         );
-        let taken = self.store.write_about(&vehicle_id, move |tx| receive(tx, &rules, &message));
+        let taken = self.store.write_again_about(&vehicle_id, move |tx| receive(tx, &rules, &message));
         let receipt = taken.instrument(span.clone()).await.map_err(unavailable)?;
         let verdict = measurements::message(topic, receipt);
         span.record("verdict", verdict);
@@ -96,7 +96,7 @@ impl MessageDesk for ServerDesk {
         let vehicle = &binding.vehicle_id;
         let span = tracing::debug_span!(target: SPANS, "command delivered", %vehicle, %msg_id);
         let job = move |tx: &Tx<'_>| commands::delivered(tx, &own, &msg_id, now);
-        let delivered = self.store.write_about(vehicle, job);
+        let delivered = self.store.write_again_about(vehicle, job);
         delivered.instrument(span).await.map_err(unavailable)
     }
 }

@@ -7,6 +7,7 @@ use super::advance::{advance, look_at_waiting, take_into_open_campaigns};
 use super::{Rules, outgoing};
 use crate::desk::Inbound;
 use crate::store::audit::{self, Actor, Change};
+use crate::store::senders::{self, Sender};
 use crate::store::vehicles::{Boot, EnrolledBy, Vehicle};
 use crate::store::{StoreError, Tx, commands, security_events, updates, vehicles};
 
@@ -48,14 +49,14 @@ pub(super) fn check_boot(wake_up: &WakeUp, vehicle: Option<&Vehicle>) -> Result<
 }
 
 /// Enrols a vehicle by its WakeUp; running campaigns take it in.
-pub(super) fn enrol(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<Vehicle, StoreError> {
+pub(super) fn enrol(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<Sender, StoreError> {
     vehicles::enrol(tx, binding, EnrolledBy::ItsWakeUp, now)?;
     tracing::info!(vehicle = %binding.vehicle_id, gateway = %binding.gateway_id, "A vehicle enrolled itself.");
-    let vehicle = vehicles::by_id(tx, &binding.vehicle_id)?
+    let sender = senders::of_message(tx, binding, None)?
         .ok_or(StoreError::Damaged { expected: "the vehicle just enrolled", found: binding.to_string() })?;
     let detail = format!("gateway {}, by its WakeUp", binding.gateway_id);
-    audit_vehicle(tx, &Actor::server(), "vehicle.enrolled", None, &vehicle, Some(detail), now)?;
-    Ok(vehicle)
+    audit_vehicle(tx, &Actor::server(), "vehicle.enrolled", None, &sender.vehicle, Some(detail), now)?;
+    Ok(sender)
 }
 
 /// Says in the audit log what became of a vehicle.
@@ -82,17 +83,22 @@ fn audit_vehicle(
 pub(super) fn woken_up(
     tx: &Tx<'_>,
     rules: &Rules,
-    vehicle: &Vehicle,
+    sender: &Sender,
     wake_up: &WakeUp,
     now: UnixMillis,
 ) -> Result<Option<String>, StoreError> {
+    let vehicle = &sender.vehicle;
     if vehicle.thumbprint.is_none() {
         vehicles::set_thumbprint(tx, &vehicle.binding.vehicle_id, Some(&wake_up.client_cert_thumbprint))?;
     }
     let note = note_boot(tx, rules, vehicle, wake_up, now)?;
-    take_into_open_campaigns(tx, vehicle, now)?;
-    for update in updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)? {
-        advance(tx, rules, update, Event::WokenUp, None, now)?;
+    if sender.is_wanted {
+        take_into_open_campaigns(tx, vehicle, now)?;
+    }
+    if sender.is_wanted || sender.has_open_updates {
+        for update in updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)? {
+            advance(tx, rules, update, Event::WokenUp, None, now)?;
+        }
     }
     ask_for_inventory(tx, vehicle, wake_up, rules, now)?;
     Ok(note)

@@ -22,7 +22,7 @@ use crate::store::in_memory::InMemory;
 use crate::store::packages::Grant;
 use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::updates::VehicleUpdate;
-use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, updates};
+use crate::store::{StoreError, Tx, campaigns, commands, messages, packages, releases, senders, updates};
 use crate::testbed::{START, text};
 
 /// Commands that are on their way at the same time.
@@ -518,8 +518,9 @@ impl<'s> World<'s> {
         for (vehicle, sequence) in &self.acknowledged {
             let (binding, msg_id) = (&self.gateways[*vehicle].binding, format!("VMG-{sequence}"));
             let msg_id: MsgId = msg_id.parse().unwrap();
-            let (stored, _) = self.server.store.job(false, |tx| messages::content_of(tx, binding, &msg_id));
-            if stored.is_none() {
+            let (stored, _) =
+                self.server.store.job(false, |tx| senders::of_message(tx, binding, Some(&msg_id)));
+            if stored.and_then(|sender| sender.content_before).is_none() {
                 return Err(format!("V{vehicle}: {msg_id} was acknowledged and is not stored"));
             }
         }

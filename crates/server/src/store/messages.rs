@@ -10,22 +10,13 @@ const KEPT_PAYLOAD: usize = 16 * 1024;
 /// Octets of an accepted message that are kept for people.
 const KEPT_ACCEPTED_PAYLOAD: usize = 4 * 1024;
 
-/// The digest of the content that came under this id before.
-pub(crate) fn content_of(
-    tx: &Tx<'_>,
-    binding: &Binding,
-    msg_id: &MsgId,
-) -> Result<Option<Sha256>, StoreError> {
-    tx.row(
-        "SELECT content_sha256 FROM inbound_message WHERE vehicle_id = $1 AND gateway_id = $2 AND msg_id = $3",
-        &[binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into(), msg_id.as_str().into()],
-        |row| row.parsed(0, "a digest"),
-    )
-}
-
 /// How an accepted message came.
 pub(crate) struct Seen<'a> {
-    pub(crate) payload: &'a [u8],
+    /// The digest of its content, as text.
+    pub(crate) content: &'a str,
+    pub(crate) size_bytes: usize,
+    /// As much of it as is kept.
+    pub(crate) kept: &'a str,
     pub(crate) now: UnixMillis,
     /// By how much the vehicle's clock is behind the server's.
     pub(crate) behind_ms: i64,
@@ -39,11 +30,15 @@ fn beginning(payload: &[u8], octets: usize) -> String {
     String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")
 }
 
+/// What is kept for people of a message that is accepted.
+pub(crate) fn kept_of(payload: &[u8]) -> String {
+    beginning(payload, KEPT_ACCEPTED_PAYLOAD)
+}
+
 /// Remembers an accepted message.
 pub(crate) fn record_accepted(
     tx: &Tx<'_>,
     message: &VehicleMessage,
-    content: Sha256,
     seen: &Seen<'_>,
 ) -> Result<(), StoreError> {
     tx.exec(
@@ -53,14 +48,14 @@ pub(crate) fn record_accepted(
             message.vehicle_id.as_str().into(),
             message.gateway_id.as_str().into(),
             message.msg_id.as_str().into(),
-            (&content.to_string()).into(),
+            seen.content.into(),
             message.message_type().name().into(),
             message.correlation_id().map(MsgId::as_str).into(),
             seen.now.into(),
             seen.note.into(),
-            i64::try_from(seen.payload.len()).unwrap_or(i64::MAX).into(),
+            i64::try_from(seen.size_bytes).unwrap_or(i64::MAX).into(),
             seen.behind_ms.into(),
-            (&beginning(seen.payload, KEPT_ACCEPTED_PAYLOAD)).into(),
+            seen.kept.into(),
         ],
     )?;
     Ok(())

@@ -3,6 +3,7 @@ use std::sync::mpsc as std_mpsc;
 use super::test_database::TestDatabase;
 use super::*;
 
+mod again;
 mod operators;
 
 fn open(database: &TestDatabase) -> (Store, Arc<Mutex<Vec<Committed>>>) {

@@ -83,18 +83,23 @@ impl std::str::FromStr for EnrolledBy {
     }
 }
 
+/// What [`read`] reads, from the first column on.
+macro_rules! vehicle_columns {
+    () => {
+        "vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
+         boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since, \
+         vin, region, reported_region, time_zone, indexed_digest"
+    };
+}
+pub(super) use vehicle_columns;
+
 macro_rules! select_vehicle {
     ($rest:literal) => {
-        concat!(
-            "SELECT vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
-             boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since, \
-             vin, region, reported_region, time_zone, indexed_digest FROM vehicle ",
-            $rest
-        )
+        concat!("SELECT ", vehicle_columns!(), " FROM vehicle ", $rest)
     };
 }
 
-fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
+pub(super) fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
     let boot_id: Option<Text> = row.optional_parsed(7, "a boot id")?;
     let boot_seq: Option<u64> = row.optional_parsed(8, "a boot counter")?;
     Ok(Vehicle {

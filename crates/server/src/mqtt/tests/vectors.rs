@@ -13,8 +13,8 @@ use serde_json::{Map, Value};
 use super::real_server::{Heard, RealServer};
 use super::*;
 use crate::store::commands::{self, NewCommand};
-use crate::store::messages;
 use crate::store::vehicles::{self, EnrolledBy};
+use crate::store::{messages, senders};
 
 /// One message, and the command that it answers.
 struct Vector {
@@ -199,8 +199,9 @@ async fn plays_as_check_message_says(real: &RealServer, vector: &Vector, version
             assert!(stored.is_empty() && rejected.is_none(), "{name}: {stored:?} {rejected:?}");
             let value: Value = serde_json::from_slice(&payload).unwrap();
             let msg_id: MsgId = value["msg_id"].as_str().unwrap().parse().unwrap();
-            let taken = real.read(move |tx| messages::content_of(tx, &own(), &msg_id)).await;
-            assert!(taken.is_some(), "{name} is not stored");
+            let taken = real.read(move |tx| senders::of_message(tx, &own(), Some(&msg_id))).await;
+            let content = taken.and_then(|sender| sender.content_before);
+            assert!(content.is_some(), "{name} is not stored");
         }
         Verdict::Refused(refusal) => {
             let expected = reason_code(refusal.code).filter(|_| version == Version::V5_0);
