@@ -64,7 +64,8 @@ pub(crate) enum Presence {
 /// it is kept short.
 pub(crate) struct ReadMessage {
     inbound: Inbound,
-    parsed: Result<Parsed, Refused>,
+    /// Boxed, so that what carries it to the store stays small: glibc's allocator is quick up to a KiB.
+    parsed: Result<Box<Parsed>, Refused>,
 }
 
 /// A message that can be parsed.
@@ -83,7 +84,7 @@ impl ReadMessage {
         let parsed = parsed.map(|received| {
             let content = Sha256::of(&received.message.to_json());
             let (content_text, kept) = (content.to_string(), messages::kept_of(&inbound.payload));
-            Parsed { received, content, content_text, kept }
+            Box::new(Parsed { received, content, content_text, kept })
         });
         Self { inbound, parsed }
     }
@@ -107,7 +108,7 @@ pub(crate) fn receive(tx: &Tx<'_>, rules: &Rules, message: &ReadMessage) -> Resu
     let ReadMessage { inbound, parsed } = message;
     let sender = senders::of_message(tx, &inbound.binding, message.msg_id())?;
     let vehicle = sender.as_ref().map(|sender| &sender.vehicle);
-    let taken = match admitted(tx, rules, inbound, vehicle, parsed.as_ref())? {
+    let taken = match admitted(tx, rules, inbound, vehicle, parsed.as_deref())? {
         Ok(parsed) => take(tx, rules, inbound, sender, parsed)?,
         Err(refusal) => Err(refusal),
     };
