@@ -290,5 +290,5 @@ fn waits(work: &OfWork) -> String {
 }
 
 fn decision(of: &Quantiles) -> String {
-    format!("{:.2} / {:.2} / {:.2} ms", of.p50_ms, of.p99_ms, of.longest_ms)
+    format!("{:.0} / {:.0} / {:.0} µs", of.p50_ms * 1e3, of.p99_ms * 1e3, of.longest_ms * 1e3)
 }
