@@ -25,6 +25,7 @@ mod simulate;
 mod spans;
 mod stop_signal;
 mod token;
+mod upload;
 mod vehicle;
 
 use std::io::{ErrorKind, IsTerminal, Write};

@@ -4,8 +4,8 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use clap::Args;
-use reqwest::header::{AUTHORIZATION, CONTENT_LENGTH, CONTENT_TYPE, HeaderValue};
-use reqwest::{Body, Client, Method, StatusCode, Url};
+use reqwest::header::{AUTHORIZATION, CONTENT_TYPE, HeaderValue};
+use reqwest::{Client, Method, StatusCode, Url};
 use rustls::RootCertStore;
 use rustls::pki_types::CertificateDer;
 use rustls::pki_types::pem::PemObject;
@@ -16,9 +16,6 @@ use serde_json::Value;
 
 /// What the server calls the root that its certificate leads to.
 const CA_BESIDE_TOKEN: &str = "operator.ca.pem";
-
-/// Carries the detached signature of an image, base64 of ASN.1 DER.
-const SIGNATURE_HEADER: &str = "farrier-signature";
 
 /// Which server, and who asks.
 #[derive(Args, Clone)]
@@ -101,7 +98,7 @@ pub(crate) enum OperatorError {
     #[error("the server at {url} does not take this token: {detail}")]
     Unauthorized { url: Url, detail: String },
     #[error("{title}: {detail}")]
-    Refused { status: StatusCode, title: String, detail: String },
+    Refused { status: StatusCode, title: String, code: String, detail: String },
     #[error("nothing of these lines was imported:\n{}", told(faults))]
     RefusedLines { faults: Vec<LineFault> },
     #[error(
@@ -116,6 +113,8 @@ pub(crate) enum OperatorError {
 #[derive(Deserialize)]
 struct Problem {
     title: String,
+    #[serde(default)]
+    code: String,
     #[serde(default)]
     detail: String,
     #[serde(default)]
@@ -252,26 +251,18 @@ impl Operator {
         })
     }
 
-    /// Brings an image to the server; `body` gives exactly `size_bytes` bytes with this digest.
-    pub(crate) async fn put_image(
+    /// Sends the next part of an image.
+    pub(crate) async fn patch_upload(
         &self,
         sha256: &str,
-        size_bytes: u64,
-        signature: Option<String>,
-        body: Body,
+        offset_bytes: u64,
+        part: Vec<u8>,
     ) -> Result<Value, OperatorError> {
-        let query = format!("size_bytes={size_bytes}");
-        self.send(Method::PUT, &["images", sha256], Some(&query), |request| {
-            let request = request
-                .header(CONTENT_LENGTH, size_bytes)
-                .header(CONTENT_TYPE, "application/octet-stream")
-                .body(body);
-            match signature {
-                Some(signature) => request.header(SIGNATURE_HEADER, signature),
-                None => request,
-            }
-        })
-        .await
+        let query = format!("offset_bytes={offset_bytes}");
+        let with = |request: reqwest::RequestBuilder| {
+            request.header(CONTENT_TYPE, "application/octet-stream").body(part)
+        };
+        self.send(Method::PATCH, &["uploads", sha256], Some(&query), with).await
     }
 
     async fn send(
@@ -305,9 +296,10 @@ impl Operator {
             Ok(Problem { lines, .. }) if !lines.is_empty() => {
                 Err(OperatorError::RefusedLines { faults: lines })
             }
-            Ok(Problem { title, detail, .. }) => Err(OperatorError::Refused {
+            Ok(Problem { title, code, detail, .. }) => Err(OperatorError::Refused {
                 status,
                 title: crate::output::plain(&title),
+                code,
                 detail: crate::output::plain(&detail),
             }),
             Err(_) => Err(OperatorError::NotOurs { url, status }),

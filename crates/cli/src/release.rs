@@ -10,15 +10,14 @@ use aws_lc_rs::digest::{Context, Digest, SHA256};
 use clap::{Args, Subcommand};
 use data_encoding::BASE64;
 use farrier_protocol::{Sha256, Text};
-use futures_util::TryStreamExt;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde::Deserialize;
 use serde_json::{Value, json};
-use tokio_util::io::ReaderStream;
 
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{bytes, is_watched, moment, plain, print, print_json, table, thousands};
 use crate::release_key::ReleaseKey;
+use crate::upload::{ImageFile, upload as upload_in_parts};
 
 #[derive(Args)]
 pub(crate) struct Release {
@@ -242,16 +241,11 @@ async fn upload(operator: &Operator, path: &Path, key: Option<&ReleaseKey>) -> a
     let (digest, size_bytes) = digest(path).with_context(unreadable)?;
     let signature = key.map(|key| key.sign(&digest)).transpose()?;
     let sha256 = Sha256::from(<[u8; 32]>::try_from(digest.as_ref())?);
-    let file = tokio::fs::File::open(path).await.with_context(unreadable)?;
+    let image = ImageFile { path, sha256, size_bytes, signature: signature.map(|der| BASE64.encode(&der)) };
     let progress = progress_bar(path, size_bytes);
-    let shown = progress.clone();
-    let stream = ReaderStream::new(file).inspect_ok(move |read| shown.inc(read.len() as u64));
-    let body = reqwest::Body::wrap_stream(stream);
-    operator
-        .put_image(&sha256.to_string(), size_bytes, signature.map(|der| BASE64.encode(&der)), body)
-        .await?;
+    let uploaded = upload_in_parts(operator, &image, &progress).await;
     progress.finish_and_clear();
-    Ok(sha256)
+    uploaded.map(|()| sha256)
 }
 
 /// SHA-256 and length of a file, read once without holding it in memory.

@@ -1,8 +1,11 @@
 //! The operators' API (`/api/v1`): JSON, bearer tokens, problem documents (RFC 9457).
 
+mod asked;
 mod audit_log;
 mod campaigns;
+mod docs;
 mod dry_run;
+mod etag;
 mod groups;
 mod health;
 mod images;
@@ -11,21 +14,25 @@ mod messages;
 mod operation;
 mod page;
 mod problem;
+mod problems;
 mod releases;
 mod request;
 mod routes;
 mod timeline;
 mod tokens;
+mod uploads;
 mod vehicle_changes;
 mod vehicles;
 
 use std::sync::Arc;
 
-use axum::Router;
 use axum::extract::DefaultBodyLimit;
+use axum::http::StatusCode;
 use axum::middleware;
 use axum::routing::get;
+use axum::{Json, Router};
 use farrier_protocol::{Binding, Text, UnixMillis, VehicleId};
+use serde::Serialize;
 use serde_json::Value;
 
 use crate::artifacts::Artifacts;
@@ -68,8 +75,30 @@ impl Api {
         &self,
         job: impl FnOnce(&Tx<'_>, &Rules, UnixMillis) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
-        let (rules, now) = (Arc::clone(&self.rules), self.now());
-        self.store.write(move |tx| job(tx, &rules, now)).await
+        self.write_as(job).await
+    }
+
+    /// The same for jobs with errors of their own.
+    async fn write_as<T: Send + 'static, E: From<StoreError> + From<Problem> + Send + 'static>(
+        &self,
+        job: impl FnOnce(&Tx<'_>, &Rules, UnixMillis) -> Result<T, E> + Send + 'static,
+    ) -> Result<T, E> {
+        let (rules, now, asked) = (Arc::clone(&self.rules), self.now(), asked::current());
+        asked::write(&self.store, asked, now, move |tx| job(tx, &rules, now), |_| None).await
+    }
+
+    /// Changes something, and gives the whole answer: what came with a key is stored in the same transaction.
+    async fn answer<A: Serialize + Send + 'static>(
+        &self,
+        job: impl FnOnce(&Tx<'_>, &Rules, UnixMillis) -> Result<(StatusCode, A), Problem> + Send + 'static,
+    ) -> Result<(StatusCode, Json<A>), Problem> {
+        let (rules, now, asked) = (Arc::clone(&self.rules), self.now(), asked::current());
+        let shown = |(status, answer): &(StatusCode, A)| {
+            serde_json::to_string(answer).ok().map(|answer| (*status, answer))
+        };
+        let (status, answer) =
+            asked::write(&self.store, asked, now, move |tx| job(tx, &rules, now), shown).await?;
+        Ok((status, Json(answer)))
     }
 
     fn is_connected(&self, tx: &Tx<'_>, binding: &Binding) -> Result<bool, StoreError> {
@@ -88,9 +117,10 @@ impl From<StoreError> for Problem {
 pub(crate) fn router(api: Api) -> Router {
     let operations = routes::operations();
     let document = Arc::new(operation::openapi(&operations));
+    let rendered = docs::Rendered::of(&document);
     let mut v1 = Router::new();
     for operation in operations {
-        let (path, route) = operation.into_route();
+        let (path, route) = operation.into_route(&api);
         v1 = v1.route(path, route);
     }
     let v1 = v1
@@ -102,8 +132,13 @@ pub(crate) fn router(api: Api) -> Router {
         .route("/healthz", get(health::healthz))
         .route("/readyz", get(health::readyz))
         .route("/metrics", get(health::metrics))
+        .route(docs::PATH, get(docs::page))
+        .route(docs::STYLE, get(docs::style))
+        .route(problems::PATH, get(docs::problems))
+        .route(problems::OF_CODE, get(docs::problem))
         .nest("/api/v1", v1)
         .fallback(|| async { Problem::no_such_route() })
+        .layer(axum::Extension(rendered))
         .layer(DefaultBodyLimit::max(MOST_JSON_OCTETS))
         .with_state(api)
 }

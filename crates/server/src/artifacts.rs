@@ -1,5 +1,7 @@
 //! The images' bytes: one file per image, named by its digest, whole or not there at all.
 
+mod parts;
+
 use std::io;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
@@ -10,6 +12,8 @@ use farrier_protocol::Sha256;
 use futures_util::{Stream, StreamExt};
 use tokio::fs::{self, File};
 use tokio::io::AsyncWriteExt;
+
+pub(crate) use parts::Parts;
 
 const INCOMING: &str = ".incoming-";
 
@@ -60,10 +64,18 @@ pub(crate) struct WrittenImage {
     pub(crate) digest: Digest,
 }
 
+impl WrittenImage {
+    pub(crate) fn sha256(&self) -> Sha256 {
+        sha256_of(&self.digest)
+    }
+}
+
 /// A file that is removed unless it gets its name.
 struct Incoming {
     path: PathBuf,
     is_kept: bool,
+    /// Held until it has its name or is gone, where several may write to it.
+    lock: Option<File>,
 }
 
 impl Drop for Incoming {
@@ -102,7 +114,7 @@ impl Artifacts {
         octets: impl Stream<Item = Result<Bytes, E>>,
     ) -> Result<WrittenImage, StoreImageError> {
         let path = self.0.path.join(format!("{}{}", self.0.incoming, crate::store::new_id()));
-        let incoming = Incoming { path, is_kept: false };
+        let incoming = Incoming { path, is_kept: false, lock: None };
         let mut file = File::create_new(&incoming.path).await?;
         let (mut hash, mut found) = (Context::new(&SHA256), 0_u64);
         let mut octets = std::pin::pin!(octets);
@@ -131,6 +143,7 @@ impl Artifacts {
         let mut incoming = image.incoming;
         fs::rename(&incoming.path, self.path(&sha256_of(&image.digest))).await?;
         incoming.is_kept = true;
+        incoming.lock = None;
         File::open(&self.0.path).await?.sync_all().await
     }
 }

@@ -9,6 +9,7 @@ pub(crate) mod deltas;
 mod error;
 pub(crate) mod fleet;
 pub(crate) mod groups;
+pub(crate) mod idempotency;
 #[cfg(test)]
 pub(crate) mod in_memory;
 pub(crate) mod inventories;
@@ -28,6 +29,7 @@ pub(crate) mod timeline;
 pub(crate) mod tokens;
 mod tx;
 pub(crate) mod updates;
+pub(crate) mod uploads;
 pub(crate) mod vehicles;
 pub(crate) mod verify;
 

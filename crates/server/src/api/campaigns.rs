@@ -13,6 +13,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
@@ -142,7 +143,7 @@ pub(super) async fn create(
         return Err(Problem::invalid(format!("/rollout{error}.")));
     }
     let selected = selection(&new)?;
-    let created = api.write(move |tx, _, now| {
+    let created = api.answer(move |tx, _, now| {
         if releases::by_name(tx, &release)?.is_none() {
             return Err(Problem::not_found("release", release.as_str()));
         }
@@ -186,9 +187,9 @@ pub(super) async fn create(
             after: Some(json!({"campaign": campaign.audited(), "vehicles": named})),
         };
         audit::record(tx, &actor, change, now)?;
-        shown(tx, &campaign)
+        Ok((StatusCode::CREATED, shown(tx, &campaign)?))
     });
-    Ok((StatusCode::CREATED, Json(created.await?)))
+    created.await
 }
 
 /// What selects the vehicles of a campaign that names none.
@@ -233,6 +234,15 @@ fn selected_vehicles(tx: &Tx<'_>, selected: &Selected) -> Result<Vec<VehicleId>,
 fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {
     campaigns::by_name(tx, name)?.ok_or_else(|| Problem::not_found("campaign", name.as_str()))
 }
+
+/// A campaign as what an ETag is of. Its lock is that of operators alone: what vehicles do goes on meanwhile.
+pub(super) const CAMPAIGN: Resource = Resource {
+    lock: |tx, name| tx.lock(&format!("campaign {name}")),
+    settled: |tx, name| {
+        let Ok(name) = name.parse() else { return Ok(None) };
+        Ok(campaigns::by_name(tx, &name)?.map(|campaign| campaign.audited()))
+    },
+};
 
 fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
@@ -315,7 +325,7 @@ pub(super) async fn start(
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(&text, "campaign")?, caller.actor());
-    let started = api.write(move |tx, rules, now| {
+    let started = api.answer(move |tx, rules, now| {
         let campaign = found(tx, &name)?;
         if campaign.aborted.is_some() {
             return Err(is_aborted(&name));
@@ -330,9 +340,9 @@ pub(super) async fn start(
             };
             audit::record(tx, &actor, change, now)?;
         }
-        shown(tx, &found(tx, &name)?)
+        Ok((StatusCode::OK, shown(tx, &found(tx, &name)?)?))
     });
-    Ok(Json(started.await?))
+    Ok(started.await?.1)
 }
 
 fn is_aborted(name: &Text) -> Problem {
@@ -408,7 +418,7 @@ async fn controlled(
     control: impl FnOnce(&Tx<'_>, &Campaign, UnixMillis) -> Result<bool, StoreError> + Send + 'static,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(text, "campaign")?, caller.actor());
-    let controlled = api.write(move |tx, _, now| {
+    let controlled = api.answer(move |tx, _, now| {
         let before = found(tx, &name)?;
         if before.aborted.is_some() {
             return Err(is_aborted(&name));
@@ -429,9 +439,9 @@ async fn controlled(
             };
             audit::record(tx, &actor, change, now)?;
         }
-        shown(tx, &after)
+        Ok((StatusCode::OK, shown(tx, &after)?))
     });
-    Ok(Json(controlled.await?))
+    Ok(controlled.await?.1)
 }
 
 /// The body of a retry.
@@ -617,7 +627,7 @@ async fn give(
     order: Order,
 ) -> Result<Json<UpdateAnswer>, Problem> {
     let (campaign, vehicle_id, actor) = (name(campaign, "campaign")?, vehicle_id(vehicle)?, caller.actor());
-    let given = api.write(move |tx, rules, now| {
+    let given = api.answer(move |tx, rules, now| {
         stored_vehicles::lock(tx, &vehicle_id)?;
         let before = selected(tx, &campaign, &vehicle_id)?;
         let state_before = before.state.clone();
@@ -634,9 +644,9 @@ async fn give(
             after: Some(json!(after.state)),
         };
         audit::record(tx, &actor, change, now)?;
-        shown_update(tx, &after, now)
+        Ok((StatusCode::OK, shown_update(tx, &after, now)?))
     });
-    Ok(Json(given.await?))
+    Ok(given.await?.1)
 }
 
 fn selected(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId) -> Result<VehicleUpdate, Problem> {

@@ -8,6 +8,7 @@ use farrier_protocol::{LongText, Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
@@ -165,7 +166,7 @@ pub(super) async fn create(
     Document(new): Document<NewGroup>,
 ) -> Result<(StatusCode, Json<GroupDetails>), Problem> {
     let (name, selection, actor) = (group_name(&new.name)?, parsed(&new.query)?, caller.actor());
-    let made = api.write(move |tx, _, now| {
+    let made = api.answer(move |tx, _, now| {
         tx.lock(GROUPS)?;
         if groups::by_name(tx, &name)?.is_some() {
             let detail = format!("There is a group {name} already; choose another name, or change that one.");
@@ -174,13 +175,22 @@ pub(super) async fn create(
         let group = Group { name, selection, note: new.note, created_at: now, updated_at: now };
         groups::put(tx, &group)?;
         record(tx, &actor, "group.created", None, Some(&group), now)?;
-        details(tx, &group)
+        Ok((StatusCode::CREATED, details(tx, &group)?))
     });
-    Ok((StatusCode::CREATED, Json(made.await?)))
+    made.await
 }
 
 /// The lock of whoever makes, changes or removes groups.
 const GROUPS: &str = "groups";
+
+/// A group as what an ETag is of.
+pub(super) const GROUP: Resource = Resource {
+    lock: |tx, _| tx.lock(GROUPS),
+    settled: |tx, name| {
+        let Ok(name) = name.parse() else { return Ok(None) };
+        Ok(groups::by_name(tx, &name)?.map(|group| group.audited()))
+    },
+};
 
 fn record(
     tx: &Tx<'_>,

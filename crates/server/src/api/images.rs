@@ -13,7 +13,7 @@ use serde_json::json;
 use super::Api;
 use super::problem::Problem;
 use super::request::{Caller, InPath, InQuery};
-use crate::artifacts::StoreImageError;
+use crate::artifacts::{StoreImageError, WrittenImage};
 use crate::release_signature::SignatureError;
 use crate::store::audit::{self, Change};
 use crate::store::releases::{self, StoredImage};
@@ -54,9 +54,21 @@ pub(super) async fn put(
     }
     let given = signature(&headers)?;
     let written = api.artifacts.write(sha256, announced.size_bytes, body.into_data_stream()).await?;
+    store(&api, &caller, written, announced.size_bytes, given).await
+}
+
+/// Signs an image that is written, puts it under its name and remembers it.
+pub(super) async fn store(
+    api: &Api,
+    caller: &Caller,
+    written: WrittenImage,
+    size_bytes: u64,
+    given: Option<Vec<u8>>,
+) -> Result<(StatusCode, Json<StoredImageAnswer>), Problem> {
+    let sha256 = written.sha256();
     let signature = api.signature.settle(&written.digest, given)?;
     api.artifacts.keep(written).await.map_err(StoreImageError::from)?;
-    let image = StoredImage { sha256, size_bytes: announced.size_bytes, signature };
+    let image = StoredImage { sha256, size_bytes, signature };
     let actor = caller.actor();
     let known = api.write(move |tx, _, now| {
         let before = releases::image(tx, &image.sha256)?;
@@ -73,15 +85,18 @@ pub(super) async fn put(
         Ok(before.is_some())
     });
     let status = if known.await? { StatusCode::OK } else { StatusCode::CREATED };
-    Ok((status, Json(StoredImageAnswer { sha256, size_bytes: announced.size_bytes })))
+    Ok((status, Json(StoredImageAnswer { sha256, size_bytes })))
 }
 
 /// The detached signature that came with the image.
 fn signature(headers: &HeaderMap) -> Result<Option<Vec<u8>>, Problem> {
     let Some(value) = headers.get(SIGNATURE.0) else { return Ok(None) };
-    let decoded = BASE64.decode(value.as_bytes());
-    decoded.map(Some).map_err(|_| {
-        Problem::invalid("Expected base64 of an ASN.1 DER signature in the header Farrier-Signature, found something else.")
+    read_signature(value.as_bytes()).map(Some)
+}
+
+pub(super) fn read_signature(base64: &[u8]) -> Result<Vec<u8>, Problem> {
+    BASE64.decode(base64).map_err(|_| {
+        Problem::invalid("Expected base64 of an ASN.1 DER signature in Farrier-Signature or signature, found something else.")
     })
 }
 

@@ -2,7 +2,6 @@
 
 use std::collections::BTreeMap;
 use std::str::FromStr;
-use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
@@ -55,6 +54,12 @@ enum Undone {
     OnlyTried(Imported),
 }
 
+impl From<Problem> for Undone {
+    fn from(problem: Problem) -> Self {
+        Self::Refused(problem)
+    }
+}
+
 impl From<StoreError> for Undone {
     fn from(error: StoreError) -> Self {
         Self::Refused(error.into())
@@ -69,15 +74,15 @@ pub(super) async fn import(
     Lines(body): Lines,
 ) -> Result<Json<Imported>, Problem> {
     let vehicles = read(&body)?;
-    let (rules, now, actor) = (Arc::clone(&api.rules), api.now(), caller.actor());
-    let imported = api.store.write(move |tx| {
+    let actor = caller.actor();
+    let imported = api.write_as(move |tx, rules, now| {
         let (mut imported, mut faults) = (Imported { dry_run, ..Imported::default() }, Vec::new());
         // In the order of their ids, as everybody locks them.
         for (_, vehicle) in &vehicles {
             vehicles::lock(tx, &vehicle.vehicle_id)?;
         }
         for (line, vehicle) in &vehicles {
-            match enrol_one(tx, &rules, &actor, vehicle, now) {
+            match enrol_one(tx, rules, &actor, vehicle, now) {
                 Ok(enrolment) => imported.count(enrolment),
                 Err(unfit) => faults.push(fault(*line, unfit).map_err(Undone::Refused)?),
             }

@@ -10,6 +10,8 @@ use schemars::{JsonSchema, Schema};
 use serde_json::{Map, Value, json};
 
 use super::Api;
+use super::asked::{self, Besides};
+use super::etag::Resource;
 use super::page::{Page, PageQuery};
 use super::problem::ProblemDocument;
 use super::request;
@@ -37,6 +39,8 @@ pub(super) struct Operation {
     body: Body,
     answers: Vec<(u16, &'static str, Option<SchemaOf>)>,
     conflicts: bool,
+    resource: Option<Resource>,
+    shows_a_secret: bool,
     handler: MethodRouter<Api>,
 }
 
@@ -56,6 +60,8 @@ impl Operation {
             body: Body::Nothing,
             answers: Vec::new(),
             conflicts: false,
+            resource: None,
+            shows_a_secret: false,
             handler: on(filter, handler),
         }
     }
@@ -98,7 +104,13 @@ impl Operation {
 
     /// A body of any octets, and one optional header beside it. The handler bounds the body by itself.
     pub(super) fn takes_octets(mut self, header: (&'static str, &'static str)) -> Self {
-        (self.body, self.header) = (Body::Octets, Some(header));
+        self.header = Some(header);
+        self.takes_part()
+    }
+
+    /// A body of any octets, which the handler bounds by itself.
+    pub(super) fn takes_part(mut self) -> Self {
+        self.body = Body::Octets;
         self.handler = self.handler.layer(axum::extract::DefaultBodyLimit::disable());
         self
     }
@@ -124,10 +136,36 @@ impl Operation {
         self
     }
 
+    /// It shows or changes one resource, which the first name in its address names: with an ETag, and If-Match or
+    /// If-None-Match.
+    pub(super) fn of(mut self, resource: Resource) -> Self {
+        self.resource = Some(resource);
+        self
+    }
+
+    /// Its answer shows a secret, and is never kept.
+    pub(super) fn shows_a_secret(mut self) -> Self {
+        self.shows_a_secret = true;
+        self
+    }
+
+    /// Whether it can be asked to be done once only: what changes nothing needs no key, and the other methods do the same
+    /// however often they are sent.
+    pub(super) fn is_keyed(&self) -> bool {
+        self.method == Method::POST && self.needs != Permission::View
+    }
+
     /// The address, and what serves this method of it.
-    pub(super) fn into_route(self) -> (&'static str, MethodRouter<Api>) {
+    pub(super) fn into_route(self, api: &Api) -> (&'static str, MethodRouter<Api>) {
+        let besides = Besides {
+            method: self.method.clone(),
+            resource: self.resource,
+            is_keyed: self.is_keyed(),
+            is_secret: self.shows_a_secret,
+        };
+        let besides = middleware::from_fn_with_state((api.clone(), besides), asked::besides);
         let permission = middleware::from_fn_with_state(self.needs, request::permitted);
-        (self.path, self.handler.route_layer(permission))
+        (self.path, self.handler.route_layer(besides).route_layer(permission))
     }
 
     #[cfg(test)]
@@ -140,10 +178,21 @@ impl Operation {
         let mut responses = Map::new();
         for (status, when, schema) in &self.answers {
             let mut response = json!({"description": when});
+            if let (Some(_), Some(fields)) = (self.resource, response.as_object_mut()) {
+                let etag = json!({
+                    "description": "Which state of it this is; absent where it is gone.",
+                    "schema": {"type": "string"},
+                });
+                fields.insert("headers".to_owned(), json!({"ETag": etag}));
+            }
             if let (Some(schema), Some(fields)) = (schema, response.as_object_mut()) {
                 fields.insert("content".to_owned(), json!({"application/json": {"schema": schema(answers)}}));
             }
             responses.insert(status.to_string(), response);
+        }
+        if self.is_conditional_get() {
+            let when = "It is as If-None-Match names it; nothing is sent.";
+            responses.insert("304".to_owned(), json!({"description": when}));
         }
         for (status, when) in self.refusals() {
             let problem = answers.subschema_for::<ProblemDocument>();
@@ -186,11 +235,49 @@ impl Operation {
                 self.path.contains('{') || takes_document,
                 (404, "Something that the request names is not there."),
             ),
-            (self.conflicts, (409, "It does not go with what there is; `code` says why.")),
-            (takes_document, (413, "The document is larger than 1 MiB.")),
+            (self.conflicts || self.is_keyed(), (409, "It does not go with what there is; `code` says why.")),
+            (
+                self.resource.is_some() && !self.is_conditional_get(),
+                (412, "It was changed since it was as If-Match names it; `ETag` says how it is now."),
+            ),
+            (takes_document || self.is_keyed(), (413, "The document is larger than 1 MiB.")),
         ];
         refusals.extend(named.into_iter().filter_map(|(can_be, refusal)| can_be.then_some(refusal)));
         refusals
+    }
+
+    fn is_conditional_get(&self) -> bool {
+        self.resource.is_some() && self.method == Method::GET
+    }
+
+    /// What may be asked beside: once only, only if it is as it was seen, only if it is new.
+    fn besides(&self) -> Vec<Value> {
+        let mut parameters = Vec::new();
+        let mut header = |name: &str, description: &str, schema: Value| {
+            parameters.push(json!({
+                "name": name, "in": "header", "required": false, "description": description, "schema": schema,
+            }));
+        };
+        if self.is_keyed() {
+            let means = if self.shows_a_secret {
+                "A key of your own: sent again within a day with the same key and body, the request does nothing again. Its \
+                 answer shows a secret and is not kept: 409 IDEMPOTENCY_SECRET."
+            } else {
+                "A key of your own: sent again within a day with the same key and body, the request does nothing again and \
+                 gets the first answer, with `Idempotency-Replayed: true`. Requests that are refused are not kept."
+            };
+            let schema =
+                json!({"type": "string", "pattern": "^[!-~]{1,255}$", "minLength": 1, "maxLength": 255});
+            header("Idempotency-Key", means, schema);
+        }
+        if self.is_conditional_get() {
+            let means = "ETags that you know: if it is still so, the answer is 304.";
+            header("If-None-Match", means, json!({"type": "string"}));
+        } else if self.resource.is_some() {
+            let means = "Change it only if it is still as one of these ETags says, or `*`. What only vehicles change does not count.";
+            header("If-Match", means, json!({"type": "string"}));
+        }
+        parameters
     }
 
     fn parameters(&self, requests: &mut SchemaGenerator) -> Vec<Value> {
@@ -224,6 +311,7 @@ impl Operation {
                 "schema": {"type": "string"},
             }));
         }
+        parameters.extend(self.besides());
         parameters
     }
 
@@ -283,7 +371,8 @@ pub(super) fn openapi(operations: &[Operation]) -> Value {
             "title": "Farrier operator API",
             "version": "1.0",
             "description": "Plans and follows updates of vehicles. Every answer has `x-request-id`; what is refused \
-                            is answered by a problem document (RFC 9457) whose `code` is stable.",
+                            is answered by a problem document (RFC 9457) whose `code` is stable, and whose `type` is \
+                            the address of what it means.",
             "license": {"name": "MIT OR Apache-2.0", "identifier": "MIT OR Apache-2.0"},
         },
         "security": [{"token": []}],

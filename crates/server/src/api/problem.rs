@@ -1,6 +1,6 @@
 //! What operators are told when something is refused: a stable code, and a sentence that says what to do.
 
-use axum::http::{StatusCode, header};
+use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use farrier_campaign::QueryError;
 use schemars::JsonSchema;
@@ -27,6 +27,8 @@ struct More {
     needed_scopes: Option<Vec<Scope>>,
     place: Option<Place>,
     lines: Vec<LineFault>,
+    /// What the resource's ETag is now.
+    etag: Option<String>,
 }
 
 /// Where in a query something is wrong.
@@ -55,6 +57,7 @@ pub(super) struct LineFault {
 /// How a refusal goes out (RFC 9457).
 #[derive(Serialize, JsonSchema)]
 pub(super) struct ProblemDocument<'a> {
+    /// The address of a page that says what the code means.
     #[serde(rename = "type")]
     kind: &'a str,
     /// The status in words.
@@ -164,6 +167,17 @@ impl Problem {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
+    /// A resource is not as the client has seen it; `etag` is its tag now.
+    pub(super) fn precondition_failed(etag: String, detail: impl Into<String>) -> Self {
+        let problem = Self::new(StatusCode::PRECONDITION_FAILED, "PRECONDITION_FAILED", detail);
+        problem.with(More { etag: Some(etag), ..More::default() })
+    }
+
+    pub(super) fn key_reused() -> Self {
+        let detail = "This Idempotency-Key was given with another request within a day; use a new key for each request.";
+        Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", detail)
+    }
+
     pub(super) fn unavailable() -> Self {
         let detail =
             "The server cannot read or write its store at the moment; try again, and look at its log.";
@@ -175,7 +189,7 @@ impl IntoResponse for Problem {
     fn into_response(self) -> Response {
         let more = self.more.map(|more| *more).unwrap_or_default();
         let document = ProblemDocument {
-            kind: "about:blank",
+            kind: &format!("{}/{}", super::problems::PATH, self.code),
             title: self.status.canonical_reason().unwrap_or_default(),
             status: self.status.as_u16(),
             code: self.code,
@@ -188,10 +202,13 @@ impl IntoResponse for Problem {
         let content_type = [(header::CONTENT_TYPE, "application/problem+json")];
         // A struct of texts and a number is always JSON.
         let document = serde_json::to_string(&document).unwrap_or_default();
-        let response = (self.status, content_type, document);
+        let mut response = (self.status, content_type, document).into_response();
         if self.status == StatusCode::UNAUTHORIZED {
-            return ([(header::WWW_AUTHENTICATE, "Bearer")], response).into_response();
+            response.headers_mut().insert(header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer"));
         }
-        response.into_response()
+        if let Some(etag) = more.etag.and_then(|etag| HeaderValue::try_from(etag).ok()) {
+            response.headers_mut().insert(header::ETAG, etag);
+        }
+        response
     }
 }

@@ -9,6 +9,7 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
+use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
@@ -135,7 +136,7 @@ pub(super) async fn create(
     Document(new): Document<NewRelease>,
 ) -> Result<(StatusCode, Json<ReleaseAnswer>), Problem> {
     let (name, actor) = (name(&new.name, "release")?, caller.actor());
-    api.write(move |tx, rules, now| {
+    api.answer(move |tx, rules, now| {
         let release = release(tx, new)?;
         match releases::by_name(tx, &name)? {
             Some(existing) if is_same(&existing.release, &release) => {
@@ -166,7 +167,6 @@ pub(super) async fn create(
         }
     })
     .await
-    .map(|(status, release)| (status, Json(release)))
 }
 
 /// The images must have been uploaded.
@@ -294,6 +294,15 @@ fn shown_delta(delta: ReleaseDelta, can_sign: bool) -> DeltaAnswer {
         ratio,
     }
 }
+
+/// A release as what an ETag is of.
+pub(super) const RELEASE: Resource = Resource {
+    lock: |tx, name| tx.lock(&format!("release {name}")),
+    settled: |tx, name| {
+        let Ok(name) = name.parse() else { return Ok(None) };
+        Ok(releases::by_name(tx, &name)?.as_ref().map(audited))
+    },
+};
 
 /// `GET /releases`
 pub(super) async fn list(

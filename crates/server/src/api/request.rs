@@ -175,7 +175,7 @@ impl<S: Send + Sync> FromRequest<S> for Lines {
     }
 }
 
-fn unread(rejection: BytesRejection) -> Problem {
+pub(super) fn unread(rejection: BytesRejection) -> Problem {
     if rejection.status() == StatusCode::PAYLOAD_TOO_LARGE {
         return Problem::too_large();
     }

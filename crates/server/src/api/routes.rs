@@ -14,6 +14,7 @@ use super::page::{Page, PageQuery};
 use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
 use super::timeline::{self, TimelinePage, TimelineQuery};
 use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
+use super::uploads::{self, At, NewUpload, UploadAnswer};
 use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
 use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
 use crate::access::Permission::{Administer, Operate, Release, View};
@@ -42,9 +43,11 @@ fn of_vehicles() -> Vec<Operation> {
             .answers::<Imported>(200, "What was done, or would have been."),
         Operation::get("/vehicles/{vehicle_id}", vehicles::show)
             .needs(View, "Show a vehicle with its inventory, its updates and what was refused.")
+            .of(vehicles::VEHICLE)
             .answers::<VehicleDetails>(200, "The vehicle."),
         Operation::patch("/vehicles/{vehicle_id}", vehicle_changes::change)
             .needs(Operate, "Change what is said of a vehicle: VIN, region, time zone, tags.")
+            .of(vehicles::VEHICLE)
             .takes::<VehicleChange>()
             .answers::<VehicleSummary>(200, "The vehicle as it is now.")
             .can_conflict(),
@@ -53,6 +56,7 @@ fn of_vehicles() -> Vec<Operation> {
             .lists::<ConfigurationAnswer>(),
         Operation::post("/vehicles/{vehicle_id}/rebind", vehicle_changes::rebind)
             .needs(Operate, "Bind a vehicle to another gateway or certificate, as after a repair.")
+            .of(vehicles::VEHICLE)
             .takes::<Rebinding>()
             .answers::<VehicleSummary>(200, "What the earlier gateway sends is refused from now on.")
             .can_conflict(),
@@ -65,6 +69,7 @@ fn of_vehicles() -> Vec<Operation> {
             .answers::<TimelinePage>(200, "A page of the time line."),
         Operation::post("/vehicles/{vehicle_id}/release", vehicles::release)
             .needs(Operate, "End a vehicle's quarantine.")
+            .of(vehicles::VEHICLE)
             .answers::<VehicleSummary>(200, "It gets update commands again.")
             .can_conflict(),
         Operation::get("/refused-messages", messages::refused)
@@ -92,13 +97,16 @@ fn of_groups() -> Vec<Operation> {
             .can_conflict(),
         Operation::get("/groups/{name}", groups::show)
             .needs(View, "Show a fleet group and what it means.")
+            .of(groups::GROUP)
             .answers::<GroupDetails>(200, "The group."),
         Operation::put("/groups/{name}", groups::change)
             .needs(Operate, "Change a fleet group.")
+            .of(groups::GROUP)
             .takes::<ChangedGroup>()
             .answers::<GroupDetails>(200, "The group as it is now."),
         Operation::delete("/groups/{name}", groups::delete)
             .needs(Operate, "Delete a fleet group; its vehicles stay.")
+            .of(groups::GROUP)
             .answers::<GroupAnswer>(200, "What it was."),
         Operation::get("/groups/{name}/vehicles", groups::vehicles)
             .needs(View, "List the vehicles of a fleet group, by id.")
@@ -116,6 +124,34 @@ fn of_releases() -> Vec<Operation> {
             .answers::<StoredImageAnswer>(200, "It was there already.")
             .answers::<StoredImageAnswer>(201, "It is stored.")
             .can_conflict(),
+        Operation::get("/uploads", uploads::list)
+            .needs(View, "List the images that come in parts, by digest.")
+            .lists::<UploadAnswer>(),
+        Operation::post("/uploads", uploads::begin)
+            .needs(
+                Release,
+                "Begin an upload in parts, or find out how far it is; it ends a day after the last part.",
+            )
+            .takes::<NewUpload>()
+            .answers::<UploadAnswer>(200, "It was begun before, or the image is stored.")
+            .answers::<UploadAnswer>(201, "It is begun.")
+            .can_conflict(),
+        Operation::get("/uploads/{sha256}", uploads::show)
+            .needs(View, "Say how far an upload is.")
+            .answers::<UploadAnswer>(200, "So far it is."),
+        Operation::patch("/uploads/{sha256}", uploads::append)
+            .needs(
+                Release,
+                "Send the next part of an image; after the last one it is checked, signed and stored.",
+            )
+            .takes_query::<At>()
+            .takes_part()
+            .answers::<UploadAnswer>(200, "So far it is; is_stored says whether it is whole and stored.")
+            .can_conflict(),
+        Operation::delete("/uploads/{sha256}", uploads::end)
+            .needs(Release, "Give up an upload, and remove what has come of it.")
+            .answers::<UploadAnswer>(200, "It is gone; this is what it was.")
+            .can_conflict(),
         Operation::get("/releases", releases::list)
             .needs(View, "List the releases, by name.")
             .lists::<ReleaseAnswer>(),
@@ -127,9 +163,11 @@ fn of_releases() -> Vec<Operation> {
             .can_conflict(),
         Operation::get("/releases/{name}", releases::show)
             .needs(View, "Show a release with its deltas.")
+            .of(releases::RELEASE)
             .answers::<ReleaseDetails>(200, "The release."),
         Operation::delete("/releases/{name}", releases::delete)
             .needs(Release, "Delete a release that no campaign uses.")
+            .of(releases::RELEASE)
             .answers::<ReleaseAnswer>(200, "It is gone; this is what it was.")
             .can_conflict(),
     ]
@@ -151,30 +189,37 @@ fn of_campaigns() -> Vec<Operation> {
             .answers::<DryRunAnswer>(200, "How many vehicles would get what, and a page of them."),
         Operation::get("/campaigns/{name}", campaigns::show)
             .needs(View, "Show a campaign.")
+            .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "The campaign."),
         Operation::post("/campaigns/{name}/start", campaigns::start)
             .needs(Operate, "Start a campaign; one that runs goes on.")
+            .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "It runs.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/pause", campaigns::pause)
             .needs(Operate, "Pause a campaign: no vehicle is sent a StartDownload; those that have one go on.")
+            .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "It is paused.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/resume", campaigns::resume)
             .needs(Operate, "Let a campaign go on that is paused, or that has stopped by its rule.")
+            .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "It runs.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/open-wave", campaigns::open_wave)
             .needs(Operate, "Open the next wave of a campaign, whatever else it waits for.")
+            .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "The wave opens in a moment.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/retry", campaigns::retry)
             .needs(Operate, "Try updates again that ended without a change, by why they ended.")
+            .of(campaigns::CAMPAIGN)
             .takes::<Retry>()
             .answers::<Retried>(200, "So many go on where their vehicles are connected, the others at their next WakeUp.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/abort", campaigns::abort)
             .needs(Operate, "End a campaign for good: updates are cancelled where they can be, the others end by themselves.")
+            .of(campaigns::CAMPAIGN)
             .takes::<CancelReason>()
             .answers::<CampaignAnswer>(200, "It is aborted; its updates end one after the other.")
             .can_conflict(),
@@ -202,9 +247,15 @@ fn of_the_server() -> Vec<Operation> {
             .needs(Administer, "Make a token; this answer is the only one that shows it.")
             .takes::<NewToken>()
             .answers::<MadeToken>(201, "It is made.")
+            .shows_a_secret()
             .can_conflict(),
+        Operation::get("/tokens/{name}", tokens::show)
+            .needs(Administer, "Show a token; not the secret.")
+            .of(tokens::TOKEN)
+            .answers::<TokenAnswer>(200, "The token."),
         Operation::post("/tokens/{name}/revoke", tokens::revoke)
             .needs(Administer, "Revoke a token, at once.")
+            .of(tokens::TOKEN)
             .answers::<TokenAnswer>(200, "It opens nothing any more.")
             .can_conflict(),
         Operation::get("/audit", audit_log::list)

@@ -15,13 +15,17 @@ use crate::tls::testbed::Testbed;
 use crate::tls::{ExpiryAlarms, VehicleTls};
 
 mod audited;
+mod besides;
+mod docs;
 mod dry_run;
 mod fleet;
 mod observed;
 mod openapi;
+mod pages;
 mod releases;
 mod timeline;
 mod tokens_and_scopes;
+mod uploads;
 
 fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
     let token = Token {

@@ -7,6 +7,7 @@ use farrier_protocol::{Sha256, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
@@ -110,6 +111,25 @@ pub(super) async fn list(
     page(tokens, limit, |token| token.name.clone(), |token| Ok(shown(token, now))).map(Json)
 }
 
+/// A token as what an ETag is of.
+pub(super) const TOKEN: Resource = Resource {
+    lock: |tx, name| tx.lock(&format!("token {name}")),
+    settled: |tx, name| Ok(tokens::by_name(tx, name)?.map(|token| token.audited())),
+};
+
+/// `GET /tokens/{name}`
+pub(super) async fn show(
+    State(api): State<Api>,
+    InPath(text): InPath<String>,
+) -> Result<Json<TokenAnswer>, Problem> {
+    let (name, now) = (name(&text, "token")?.to_string(), api.now());
+    let found = api.read(move |tx| {
+        let token = tokens::by_name(tx, &name)?;
+        token.map(|token| shown(&token, now)).ok_or_else(|| Problem::not_found("token", &name))
+    });
+    Ok(Json(found.await?))
+}
+
 /// `POST /tokens/{name}/revoke`: revoking a revoked one changes nothing.
 pub(super) async fn revoke(
     State(api): State<Api>,
@@ -117,12 +137,12 @@ pub(super) async fn revoke(
     InPath(text): InPath<String>,
 ) -> Result<Json<TokenAnswer>, Problem> {
     let (name, actor) = (name(&text, "token")?.to_string(), caller.actor());
-    let revoked = api.write(move |tx, _, now| {
+    let revoked = api.answer(move |tx, _, now| {
         let Some(before) = tokens::by_name(tx, &name)? else {
             return Err(Problem::not_found("token", &name));
         };
         if before.revoked_at.is_some() {
-            return Ok(shown(&before, now));
+            return Ok((StatusCode::OK, shown(&before, now)));
         }
         let administers = before.scope == Scope::Admin && before.is_usable(now);
         if administers && !tokens::another_admin(tx, &name, now)? {
@@ -140,7 +160,7 @@ pub(super) async fn revoke(
             after: Some(after.audited()),
         };
         audit::record(tx, &actor, change, now)?;
-        Ok(shown(&after, now))
+        Ok((StatusCode::OK, shown(&after, now)))
     });
-    Ok(Json(revoked.await?))
+    Ok(revoked.await?.1)
 }

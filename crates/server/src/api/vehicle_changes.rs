@@ -298,7 +298,7 @@ pub(super) async fn enrol(
     Document(new): Document<NewVehicle>,
 ) -> Result<(StatusCode, Json<VehicleSummary>), Problem> {
     let (actor, shown_by) = (caller.actor(), api.clone());
-    let enrolled = api.write(move |tx, rules, now| {
+    let enrolled = api.answer(move |tx, rules, now| {
         vehicles::lock(tx, &new.vehicle_id)?;
         let enrolment = enrol_one(tx, rules, &actor, &new, now).map_err(Unfit::into_problem)?;
         let status = match enrolment {
@@ -307,8 +307,7 @@ pub(super) async fn enrol(
         };
         Ok((status, summary(tx, &shown_by, &found(tx, &new.vehicle_id)?, None)?))
     });
-    let (status, shown) = enrolled.await?;
-    Ok((status, Json(shown)))
+    enrolled.await
 }
 
 /// `PATCH /vehicles/{vehicle_id}`
@@ -341,7 +340,7 @@ pub(super) async fn rebind(
     Document(new): Document<Rebinding>,
 ) -> Result<Json<VehicleSummary>, Problem> {
     let (vehicle_id, actor, shown_by) = (vehicle_id(&text)?, caller.actor(), api.clone());
-    let rebound = api.write(move |tx, _, now| {
+    let rebound = api.answer(move |tx, _, now| {
         vehicles::lock(tx, &vehicle_id)?;
         let before = found(tx, &vehicle_id)?;
         let gateway_id = new.gateway_id.unwrap_or_else(|| before.binding.gateway_id.clone());
@@ -361,7 +360,7 @@ pub(super) async fn rebind(
         };
         let detail = format!("gateway {}, {certificate}: {}", binding.gateway_id, new.reason);
         record(tx, &actor, "vehicle.rebound", Some(&before), &after, Some(detail), now)?;
-        summary(tx, &shown_by, &after, None)
+        Ok((StatusCode::OK, summary(tx, &shown_by, &after, None)?))
     });
-    Ok(Json(rebound.await?))
+    Ok(rebound.await?.1)
 }

@@ -2,6 +2,7 @@
 
 use axum::Json;
 use axum::extract::State;
+use axum::http::StatusCode;
 use farrier_campaign::{IneligibleReason, Selection, WaitingOn};
 use farrier_protocol::{GatewayId, SendVci, Sha256, Text, Thumbprint, UnixMillis, VehicleId};
 use schemars::JsonSchema;
@@ -9,6 +10,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::{Value, json};
 
 use super::campaigns::{UpdateAnswer, shown_update};
+use super::etag::Resource;
 use super::messages::{RefusedAnswer, SecurityEventAnswer};
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
@@ -128,6 +130,16 @@ pub(super) struct Why {
 pub(super) fn found(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vehicle, Problem> {
     vehicles::by_id(tx, vehicle_id)?.ok_or_else(|| Problem::not_found("vehicle", vehicle_id.as_str()))
 }
+
+/// A vehicle as what an ETag is of.
+pub(super) const VEHICLE: Resource = Resource {
+    lock: |tx, name| name.parse().map_or(Ok(()), |vehicle_id| vehicles::lock(tx, &vehicle_id)),
+    settled: |tx, name| {
+        let Ok(vehicle_id) = name.parse() else { return Ok(None) };
+        let Some(vehicle) = vehicles::by_id(tx, &vehicle_id)? else { return Ok(None) };
+        Ok(Some(json!([vehicle.audited(), vehicles::tags(tx, &vehicle_id)?])))
+    },
+};
 
 pub(super) fn summary(
     tx: &Tx<'_>,
@@ -329,7 +341,7 @@ pub(super) async fn release(
 ) -> Result<Json<VehicleSummary>, Problem> {
     let (vehicle_id, actor) = (vehicle_id(&text)?, caller.actor());
     let shown_by = api.clone();
-    let released = api.write(move |tx, rules, now| {
+    let released = api.answer(move |tx, rules, now| {
         vehicles::lock(tx, &vehicle_id)?;
         let vehicle = found(tx, &vehicle_id)?;
         if vehicle.quarantined_at.is_none() {
@@ -337,7 +349,7 @@ pub(super) async fn release(
             return Err(Problem::conflict("NOT_QUARANTINED", detail));
         }
         release_from_quarantine(tx, rules, &vehicle, &actor, now)?;
-        summary(tx, &shown_by, &found(tx, &vehicle_id)?, None)
+        Ok((StatusCode::OK, summary(tx, &shown_by, &found(tx, &vehicle_id)?, None)?))
     });
-    Ok(Json(released.await?))
+    Ok(released.await?.1)
 }

@@ -115,12 +115,24 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     operator.call("DELETE", "/api/v1/groups/korea", "").await;
     log("DELETE /groups/{name}");
 
+    let large = Sha256::of(b"large");
+    for given_up in [true, false] {
+        operator.post("/uploads", json!({"sha256": large, "size_bytes": 5})).await;
+        log("POST /uploads");
+        let (method, query, body) =
+            if given_up { ("DELETE", "", "") } else { ("PATCH", "?offset_bytes=0", "large") };
+        let ended = operator.call(method, &format!("/api/v1/uploads/{large}{query}"), body).await;
+        assert_eq!(ended.0, StatusCode::OK, "{}", ended.1);
+        log(&format!("{method} /uploads/{{sha256}}"));
+    }
+
     let (entries, head) = entries(&operator).await;
     let actions: Vec<_> = entries
         .iter()
         .map(|entry| (entry.actor.as_str(), entry.action.as_str(), entry.object.as_str()))
         .collect();
     let image = format!("image/{sha256}");
+    let (upload, uploaded) = (format!("upload/{large}"), format!("image/{large}"));
     let by_admin = [
         ("vehicle.enrolled", "vehicle/V2"),
         ("image.uploaded", image.as_str()),
@@ -149,6 +161,10 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("group.created", "group/korea"),
         ("group.changed", "group/korea"),
         ("group.deleted", "group/korea"),
+        ("image.upload_begun", upload.as_str()),
+        ("image.upload_ended", upload.as_str()),
+        ("image.upload_begun", upload.as_str()),
+        ("image.uploaded", uploaded.as_str()),
     ];
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
