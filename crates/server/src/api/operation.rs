@@ -26,6 +26,8 @@ enum Body {
     /// JSON documents, each in a line.
     Lines,
     Octets,
+    /// Octets, or none: what came before may be all.
+    Part,
 }
 
 /// One method of one address.
@@ -104,13 +106,14 @@ impl Operation {
 
     /// A body of any octets, and one optional header beside it. The handler bounds the body by itself.
     pub(super) fn takes_octets(mut self, header: (&'static str, &'static str)) -> Self {
-        self.header = Some(header);
-        self.takes_part()
+        self = self.takes_part();
+        (self.body, self.header) = (Body::Octets, Some(header));
+        self
     }
 
-    /// A body of any octets, which the handler bounds by itself.
+    /// A body of any octets, which may be none, and which the handler bounds by itself.
     pub(super) fn takes_part(mut self) -> Self {
-        self.body = Body::Octets;
+        self.body = Body::Part;
         self.handler = self.handler.layer(axum::extract::DefaultBodyLimit::disable());
         self
     }
@@ -320,9 +323,12 @@ impl Operation {
             Body::Nothing => return None,
             Body::Json(schema) => ("application/json", schema(requests).to_value()),
             Body::Lines => ("text/plain", json!({"type": "string"})),
-            Body::Octets => ("application/octet-stream", json!({"type": "string", "format": "binary"})),
+            Body::Octets | Body::Part => {
+                ("application/octet-stream", json!({"type": "string", "format": "binary"}))
+            }
         };
-        Some(json!({"required": true, "content": {content_type: {"schema": schema}}}))
+        let is_required = !matches!(self.body, Body::Part);
+        Some(json!({"required": is_required, "content": {content_type: {"schema": schema}}}))
     }
 }
 
