@@ -44,6 +44,7 @@ use crate::store::{Store, StoreError, Tx};
 pub(crate) use campaigns::retry_some;
 pub(crate) use health::{Trust, Vitals};
 use problem::Problem;
+pub(crate) use uploads::keep_uploads_tidy;
 
 /// The largest JSON document that operators may send, in octets.
 const MOST_JSON_OCTETS: usize = 1024 * 1024;

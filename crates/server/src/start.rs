@@ -267,6 +267,7 @@ impl Server {
             clock,
             limits: config.mqtt.limits.clone(),
         };
+        let uploads = api.clone();
         let mut endpoints = vec![
             tokio::spawn(files::serve(
                 https.0,
@@ -285,6 +286,7 @@ impl Server {
             tokio::spawn(delta_maker.run(shutdown.clone())),
             tokio::spawn(gatekeeper.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
+            tokio::spawn(api::keep_uploads_tidy(uploads, shutdown.clone())),
         ];
         if let Some((socket, _)) = mqtt {
             endpoints.push(tokio::spawn(mqtt::serve(socket, tls, endpoint, shutdown.clone())));

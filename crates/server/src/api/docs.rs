@@ -125,7 +125,7 @@ fn status(meaning: &Meaning) -> String {
 
 fn table_of_codes() -> String {
     let mut table = String::from(
-        "<div class=\"wide\"><table><caption>All codes</caption><thead><tr><th scope=\"col\">Code</th><th scope=\"col\">Status</th>\
+        "<div class=\"wide\" role=\"region\" aria-label=\"All codes\" tabindex=\"0\"><table><caption>All codes</caption><thead><tr><th scope=\"col\">Code</th><th scope=\"col\">Status</th>\
          <th scope=\"col\">Meaning</th><th scope=\"col\">What to do</th></tr></thead><tbody>\n",
     );
     for meaning in problems::ALL {
@@ -274,7 +274,18 @@ fn article(shown: &Shown<'_>) -> String {
 
 /// A command that asks it; what is in capitals is to be filled in.
 fn curl(shown: &Shown<'_>) -> String {
-    let path = shown.path.replace('{', "").replace('}', "");
+    let parts = shown.path.split('/').map(|part| match part.strip_prefix('{') {
+        Some(name) => name.trim_end_matches('}').to_ascii_uppercase(),
+        None => part.to_owned(),
+    });
+    let mut path = parts.collect::<Vec<_>>().join("/");
+    let asked = items(shown.operation, "parameters").iter().filter(|parameter| {
+        text(parameter, "in") == "query" && parameter.get("required").and_then(Value::as_bool) == Some(true)
+    });
+    for (number, parameter) in asked.enumerate() {
+        let value = example(parameter.get("schema").unwrap_or(&Value::Null), 0);
+        let _ = write!(path, "{}{}={value}", if number == 0 { '?' } else { '&' }, text(parameter, "name"));
+    }
     let mut command = format!(
         "curl --cacert operator.ca.pem -X {} \\\n  -H \"Authorization: Bearer $FARRIER_TOKEN\"",
         shown.method

@@ -1,6 +1,8 @@
 //! Images that come in parts, over lines that break: begun with digest and size, continued from where they are, and stored like any
 //! other image once they are whole. An upload is found by the digest of its image, so a client that has forgotten all finds it again.
 
+use std::time::Duration;
+
 use axum::Json;
 use axum::body::Body;
 use axum::extract::State;
@@ -9,6 +11,7 @@ use farrier_protocol::{Sha256, UnixMillis};
 use futures_util::StreamExt;
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
+use tokio_util::sync::CancellationToken;
 
 use super::Api;
 use super::images;
@@ -26,6 +29,8 @@ const MOST_OF_A_TOKEN: u64 = 16;
 const MOST_BYTES: u64 = 64 << 30;
 /// How long an upload waits for its next part, in seconds.
 const LIFE_S: u64 = 86_400;
+/// How often uploads that nobody goes on with are looked for.
+const TIDY_EVERY: Duration = Duration::from_secs(3_600);
 /// What has come is made durable after so many octets, however many one request brings.
 const DURABLE_EVERY: u64 = 8 << 20;
 
@@ -314,7 +319,19 @@ pub(super) async fn end(
     Ok(Json(ended))
 }
 
-/// Removes uploads that nobody goes on with. Whoever begins one does it for all: they take room from nobody else.
+/// Removes uploads that nobody goes on with, at the start and every hour, until the server stops.
+pub(crate) async fn keep_uploads_tidy(api: Api, shutdown: CancellationToken) {
+    while !shutdown.is_cancelled() {
+        // What the store or the disk refuses is in the log, and is tried again.
+        let _ = remove_expired(&api).await;
+        tokio::select! {
+            () = shutdown.cancelled() => {}
+            () = tokio::time::sleep(TIDY_EVERY) => {}
+        }
+    }
+}
+
+/// Removes uploads that nobody goes on with. Whoever begins one does it too, so that they take room from nobody.
 async fn remove_expired(api: &Api) -> Result<(), Problem> {
     let now = api.now();
     for upload in api.read(move |tx| Ok(uploads::expired(tx, now)?)).await? {
