@@ -3,17 +3,23 @@
 mod dry_run;
 
 use std::collections::BTreeMap;
+use std::process::ExitCode;
 use std::time::Duration;
 
 use clap::{Args, Subcommand};
 use serde::Deserialize;
 use serde_json::{Value, json};
 
+mod course;
 mod rollout;
+mod wait;
+mod watch;
 
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{plain, print, print_json, table, thousands};
+use course::Awaited;
 use rollout::RolloutArgs;
+use wait::WaitArgs;
 
 /// How often a watched campaign is asked for.
 const WATCH_EVERY: Duration = Duration::from_secs(1);
@@ -55,11 +61,15 @@ enum Command {
         /// given several times.
         #[arg(long = "code", value_name = "CODE", required = true)]
         codes: Vec<String>,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Open the next wave of a campaign, whatever else it waits for.
     OpenWave {
         /// Name of the campaign.
         name: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Say what a campaign would do, from what the server knows by now. Nothing is sent or written.
     DryRun {
@@ -79,6 +89,8 @@ enum Command {
     Start {
         /// Name of the campaign.
         name: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Pause a campaign: no further vehicle begins to download; those that have begun go on.
     Pause {
@@ -89,6 +101,8 @@ enum Command {
     Resume {
         /// Name of the campaign.
         name: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// End a campaign for good: updates are cancelled where they can be, the others end by themselves.
     Abort {
@@ -97,6 +111,8 @@ enum Command {
         /// Why; vehicles and the audit log are told.
         #[arg(long)]
         reason: String,
+        #[command(flatten)]
+        wait: WaitArgs,
     },
     /// Show where a campaign and its vehicles are.
     Show {
@@ -105,6 +121,12 @@ enum Command {
         /// Go on until every vehicle that it has taken in is done.
         #[arg(long)]
         watch: bool,
+    },
+    /// Watch a campaign in the terminal: waves, stages, failures, pace, vehicles; keys pause it and let it go on. Where there
+    /// is no terminal: a line for each change, until it is over, with the exit codes of --wait.
+    Watch {
+        /// Name of the campaign.
+        name: String,
     },
     /// List the campaigns.
     List,
@@ -127,6 +149,8 @@ pub(crate) struct CampaignAnswer {
     stop_sentence: Option<String>,
     #[serde(default)]
     waves: Vec<Wave>,
+    #[serde(default)]
+    rollout: Value,
 }
 
 #[derive(Deserialize)]
@@ -138,6 +162,8 @@ struct Wave {
     at_release: u64,
     failed: u64,
     left_out: u64,
+    #[serde(default)]
+    ended: u64,
 }
 
 impl CampaignAnswer {
@@ -156,6 +182,8 @@ pub(crate) struct VehicleUpdate {
     pub(crate) state: String,
     pub(crate) sentence: String,
     #[serde(default)]
+    waiting_on: Option<Value>,
+    #[serde(default)]
     pub(crate) bytes_served: u64,
     #[serde(default)]
     pub(crate) bytes_total: u64,
@@ -164,7 +192,7 @@ pub(crate) struct VehicleUpdate {
 }
 
 impl Campaign {
-    pub(crate) async fn run(&self) -> anyhow::Result<()> {
+    pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
             Command::Create { name, release, vehicles, selection, group, rollout } => {
@@ -175,61 +203,99 @@ impl Campaign {
                 ];
                 create(&operator, name, release, vehicles, more).await?
             }
-            Command::Retry { name, codes } => {
+            Command::Retry { name, codes, .. } => {
                 operator.post(&["campaigns", name, "retry"], &json!({ "codes": codes })).await?
             }
-            Command::OpenWave { name } => {
+            Command::OpenWave { name, .. } => {
                 operator.post(&["campaigns", name, "open-wave"], &json!({})).await?
             }
             Command::DryRun { release, vehicles, list } => {
                 dry_run::ask(&operator, release, vehicles, list.as_deref()).await?
             }
-            Command::Start { name } => start(&operator, name).await?,
+            Command::Start { name, .. } => start(&operator, name).await?,
             Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,
-            Command::Resume { name } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
-            Command::Abort { name, reason } => {
+            Command::Resume { name, .. } => operator.post(&["campaigns", name, "resume"], &json!({})).await?,
+            Command::Abort { name, reason, .. } => {
                 operator.post(&["campaigns", name, "abort"], &json!({ "reason": reason })).await?
             }
+            Command::Watch { name } if self.operator.json || !watch::is_possible() => {
+                return WaitArgs::without_end()
+                    .until_over(&operator, name, Awaited::End, self.operator.json)
+                    .await;
+            }
+            Command::Watch { name } => {
+                return watch::run(&operator, name).await.map(|()| ExitCode::SUCCESS);
+            }
             Command::List => operator.list(&["campaigns"]).await?,
-            Command::Show { name, watch: true } => return self.watch(&operator, name).await,
+            Command::Show { name, watch: true } => {
+                return self.watch(&operator, name).await.map(|()| ExitCode::SUCCESS);
+            }
             Command::Show { name, watch: false } => {
                 if !self.operator.json {
-                    return print(&whole_text(&operator, name).await?.1);
+                    return print(&whole_text(&operator, name).await?.1).map(|()| ExitCode::SUCCESS);
                 }
                 operator.get(&["campaigns", name]).await?
             }
         };
-        if self.operator.json {
-            return print_json(&answer);
+        if let Some((name, wait, awaited)) = self.waits(&answer)? {
+            self.tell(&answer, true)?;
+            return wait.until_over(&operator, name, awaited, self.operator.json).await;
         }
+        self.tell(&answer, false).map(|()| ExitCode::SUCCESS)
+    }
+
+    /// Whether this command waits for the campaign, and for what.
+    fn waits(&self, answer: &Value) -> anyhow::Result<Option<(&str, &WaitArgs, Awaited)>> {
+        let (name, wait, awaited) = match &self.command {
+            Command::Start { name, wait }
+            | Command::Resume { name, wait }
+            | Command::Retry { name, wait, .. } => (name, wait, Awaited::End),
+            Command::OpenWave { name, wait } => (name, wait, Awaited::wave_after(&read(answer)?)),
+            Command::Abort { name, wait, .. } => (name, wait, Awaited::EndOfAborted),
+            Command::Create { .. }
+            | Command::DryRun { .. }
+            | Command::Pause { .. }
+            | Command::Show { .. }
+            | Command::Watch { .. }
+            | Command::List => return Ok(None),
+        };
+        Ok(wait.is_asked_for().then_some((name.as_str(), wait, awaited)))
+    }
+
+    /// Prints what was done; who waits needs not be told how to follow it.
+    fn tell(&self, answer: &Value, waits: bool) -> anyhow::Result<()> {
+        if self.operator.json {
+            return print_json(answer);
+        }
+        let follow = |name: &str| match waits {
+            true => String::new(),
+            false => format!(" Follow it: farrier campaign watch {name}"),
+        };
         match &self.command {
-            Command::List => print(&listed(&read::<Vec<CampaignAnswer>>(&answer)?)),
+            Command::List => print(&listed(&read::<Vec<CampaignAnswer>>(answer)?)),
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
             Command::Retry { name, .. } => print(&format!(
-                "{} vehicle(s) of campaign {name} are tried again. Follow them: farrier campaign show {name} --watch",
-                thousands(answer.get("retried").and_then(Value::as_u64).unwrap_or(0))
+                "{} vehicle(s) of campaign {name} are tried again.{}",
+                thousands(answer.get("retried").and_then(Value::as_u64).unwrap_or(0)),
+                follow(name)
             )),
-            Command::OpenWave { name } => print(&format!(
-                "The next wave of campaign {name} opens in a moment. Follow it: farrier campaign show {name} --watch"
-            )),
-            Command::DryRun { list, .. } => print(&dry_run::shown(&answer, list.is_some())?),
-            Command::Start { name } => {
-                print(&format!("Started campaign {name}. Follow it: farrier campaign show {name} --watch"))
+            Command::OpenWave { name, .. } => {
+                print(&format!("The next wave of campaign {name} opens in a moment.{}", follow(name)))
             }
+            Command::DryRun { list, .. } => print(&dry_run::shown(answer, list.is_some())?),
+            Command::Start { name, .. } => print(&format!("Started campaign {name}.{}", follow(name))),
             Command::Pause { name } => print(&format!(
                 "Paused campaign {name}: {}. Let it go on: farrier campaign resume {name}",
-                under_way(&read(&answer)?)
+                under_way(&read(answer)?)
             )),
-            Command::Resume { name } => {
-                print(&format!("Campaign {name} goes on. Follow it: farrier campaign show {name} --watch"))
-            }
+            Command::Resume { name, .. } => print(&format!("Campaign {name} goes on.{}", follow(name))),
             Command::Abort { name, .. } => print(&format!(
                 "Aborted campaign {name}: {}. See how each ended: farrier campaign show {name}",
-                under_way(&read(&answer)?)
+                under_way(&read(answer)?)
             )),
-            Command::Show { .. } => Ok(()),
+            Command::Show { .. } | Command::Watch { .. } => Ok(()),
         }
     }
 

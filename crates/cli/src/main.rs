@@ -7,8 +7,10 @@ mod bench;
 mod broker_rules;
 mod campaign;
 mod check_message;
+mod completion;
 mod delta;
 mod demo;
+mod exit_code;
 mod group;
 mod light;
 mod messages;
@@ -24,6 +26,7 @@ mod simulate;
 #[cfg(feature = "otel")]
 mod spans;
 mod stop_signal;
+mod time_span;
 mod token;
 mod upload;
 mod vehicle;
@@ -39,7 +42,8 @@ use tracing_subscriber::{EnvFilter, Layer};
 
 /// Updates the software of vehicles over the air: all ECUs of a vehicle, or none.
 #[derive(Parser)]
-#[command(name = "farrier", version, subcommand_required = true, arg_required_else_help = true)]
+#[command(name = "farrier", version, subcommand_required = true, arg_required_else_help = true,
+          after_help = exit_code::TABLE)]
 struct Cli {
     /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter such as farrier_server=debug.
     #[arg(long, global = true, env = "FARRIER_LOG", value_name = "FILTER")]
@@ -108,6 +112,10 @@ enum Command {
     /// Measure what this machine's server takes in.
     #[command(subcommand)]
     Bench(bench::Bench),
+    /// Write what makes a shell complete these commands.
+    Completion(completion::Completion),
+    /// Write man pages.
+    Man(completion::Man),
 }
 
 impl Command {
@@ -130,6 +138,8 @@ impl Command {
             | Self::Store(_)
             | Self::CheckMessage(_)
             | Self::Delta(_)
+            | Self::Completion(_)
+            | Self::Man(_)
             | Self::Simulate(simulate::Simulate::Fleet(_))
             // What is wrong with a certificate, the error says.
             | Self::Bench(_) => "warn,rustls_platform_verifier=off",
@@ -144,7 +154,7 @@ fn main() -> ExitCode {
         Err(error) if is_closed_pipe(&error) => ExitCode::SUCCESS,
         Err(error) => {
             report(&error);
-            ExitCode::FAILURE
+            exit_code::of(&error)
         }
     }
 }
@@ -194,6 +204,8 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         Command::Backup(backup) => return backup.run().map(|()| ExitCode::SUCCESS),
         Command::Restore(restore) => return restore.run().map(|()| ExitCode::SUCCESS),
         Command::Store(store) => return store.run(),
+        Command::Completion(completion) => return completion.run().map(|()| ExitCode::SUCCESS),
+        Command::Man(man) => return man.run().map(|()| ExitCode::SUCCESS),
         command @ (Command::Demo(_)
         | Command::Server(_)
         | Command::Release(_)
@@ -218,7 +230,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Demo(demo) => return demo.run().await,
             Command::Server(server) => server.run().await?,
             Command::Release(release) => release.run().await?,
-            Command::Campaign(campaign) => campaign.run().await?,
+            Command::Campaign(campaign) => return campaign.run().await,
             Command::Vehicle(vehicle) => vehicle.run().await?,
             Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
@@ -232,7 +244,9 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             | Command::Delta(_)
             | Command::Backup(_)
             | Command::Restore(_)
-            | Command::Store(_) => {}
+            | Command::Store(_)
+            | Command::Completion(_)
+            | Command::Man(_) => {}
         }
         Ok(ExitCode::SUCCESS)
     })
@@ -262,5 +276,24 @@ mod tests {
     #[test]
     fn the_options_of_every_command_fit_together() {
         Cli::command().debug_assert();
+    }
+
+    /// Every command and option says what it is for; otherwise its path is in the list.
+    fn unexplained(command: &clap::Command, path: &str, found: &mut Vec<String>) {
+        let path = format!("{path} {}", command.get_name());
+        if command.get_about().is_none() {
+            found.push(path.clone());
+        }
+        let silent = command.get_arguments().filter(|argument| argument.get_help().is_none());
+        found.extend(silent.map(|argument| format!("{path}: {}", argument.get_id())));
+        command.get_subcommands().for_each(|command| unexplained(command, &path, found));
+    }
+
+    #[test]
+    fn every_command_and_every_option_says_what_it_is_for() {
+        let mut found = Vec::new();
+        unexplained(&Cli::command(), "", &mut found);
+        unexplained(&farrier_gateway::arguments::Arguments::command(), "", &mut found);
+        assert!(found.is_empty(), "no help: {found:#?}");
     }
 }

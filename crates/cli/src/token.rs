@@ -8,6 +8,7 @@ use serde_json::json;
 
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{moment, plain, print, print_json, table};
+use crate::time_span::time_span;
 
 #[derive(Args)]
 pub(crate) struct Token {
@@ -27,7 +28,7 @@ enum Command {
         #[arg(long, value_enum)]
         scope: Scope,
         /// When it stops working, as 90d, 12h, 30m or 45s from now; without it, it works until it is revoked.
-        #[arg(long, value_name = "TIME", value_parser = life)]
+        #[arg(long, value_name = "TIME", value_parser = time_span)]
         expires_in: Option<Duration>,
     },
     /// List the tokens, without their secrets.
@@ -85,7 +86,7 @@ impl Token {
             Command::List => operator.list(&["tokens"]).await?,
             Command::Revoke { name } => operator.post(&["tokens", name, "revoke"], &json!({})).await?,
             Command::Create { name, scope, expires_in } => {
-                let expires_in_s = expires_in.map(|life| life.as_secs());
+                let expires_in_s = expires_in.map(|span| span.as_secs());
                 let body = json!({"name": name, "scope": scope.name(), "expires_in_s": expires_in_s});
                 operator.post(&["tokens"], &body).await?
             }
@@ -128,34 +129,4 @@ fn listed(tokens: &[TokenAnswer]) -> String {
         [token.name.clone(), token.scope.clone(), state, moment(Some(token.created_at_ms)), by]
     });
     table(["TOKEN", "SCOPE", "STATE", "MADE", "BY"], rows.collect())
-}
-
-/// `90d`, `12h`, `30m`, `45s`.
-fn life(text: &str) -> Result<Duration, String> {
-    let expected = || format!("expected a time such as 90d, 12h, 30m or 45s, found {text:?}");
-    let (number, unit) = text.split_at_checked(text.len().saturating_sub(1)).ok_or_else(expected)?;
-    let seconds = match unit {
-        "d" => 24 * 60 * 60,
-        "h" => 60 * 60,
-        "m" => 60,
-        "s" => 1,
-        _ => return Err(expected()),
-    };
-    let number: u64 = number.parse().map_err(|_| expected())?;
-    number.checked_mul(seconds).filter(|life| *life > 0).map(Duration::from_secs).ok_or_else(expected)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_life_is_a_number_and_a_unit() {
-        for (text, seconds) in [("90d", 7_776_000), ("12h", 43_200), ("30m", 1_800), ("45s", 45)] {
-            assert_eq!(life(text), Ok(Duration::from_secs(seconds)));
-        }
-        for text in ["", "d", "0d", "1", "1w", "-1d", "1.5h", "99999999999999999999d", "1é"] {
-            assert!(life(text).unwrap_err().contains("90d"), "{text}");
-        }
-    }
 }

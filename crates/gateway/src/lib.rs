@@ -2,6 +2,7 @@
 //! carries out what `farrier_vehicle_update` decides. It decides nothing of an update itself.
 
 mod agent;
+pub mod arguments;
 mod backoff;
 mod check;
 mod clock;

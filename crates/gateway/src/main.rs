@@ -1,37 +1,14 @@
 //! `farrier-gateway --config FILE` runs until SIGTERM or SIGINT; `check` and `status` look at it.
 
-use std::path::{Path, PathBuf};
+use std::path::Path;
 use std::process::ExitCode;
 
 use anyhow::Context;
-use clap::{CommandFactory, Parser, Subcommand};
+use clap::{CommandFactory, Parser};
+use farrier_gateway::arguments::{Arguments, Command};
 use farrier_gateway::{Gateway, GatewayConfig, Pulse, ServiceManager, StatusReport, check, with_causes};
 use tokio::signal::unix::{SignalKind, signal};
 use tracing_subscriber::EnvFilter;
-
-/// The agent on a vehicle's gateway: updates the vehicle's ECUs, all of them or none.
-#[derive(Debug, Parser)]
-#[command(version)]
-struct Arguments {
-    /// The settings, TOML.
-    #[arg(long, value_name = "FILE", global = true)]
-    config: Option<PathBuf>,
-    /// Without one the gateway runs.
-    #[command(subcommand)]
-    command: Option<Command>,
-}
-
-#[derive(Debug, Subcommand)]
-enum Command {
-    /// Looks at settings, certificates, journal, topology and ECUs, and says what to do; fails if anything is wrong.
-    Check,
-    /// Says what the gateway at work is doing; fails if none is.
-    Status {
-        /// As one JSON object.
-        #[arg(long)]
-        json: bool,
-    },
-}
 
 #[tokio::main]
 async fn main() -> ExitCode {
