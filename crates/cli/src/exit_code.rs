@@ -85,11 +85,8 @@ mod tests {
 
     #[test]
     fn the_code_tells_what_kind_of_trouble_it_is_also_below_other_errors() {
-        let refused = |status| OperatorError::Refused {
-            status,
-            title: "title".to_owned(),
-            detail: "detail".to_owned(),
-        };
+        let refused =
+            |status| OperatorError::Refused { status, code: "CODE".to_owned(), message: "why".to_owned() };
         for (error, code) in [
             (OperatorError::NoToken, 5),
             (refused(StatusCode::CONFLICT), 3),

@@ -46,15 +46,21 @@ use tracing_subscriber::{EnvFilter, Layer};
           after_help = exit_code::TABLE)]
 struct Cli {
     /// What goes to the log on stderr: error, warn, info, debug, trace, or a filter such as farrier_server=debug.
-    #[arg(long, global = true, env = "FARRIER_LOG", value_name = "FILTER")]
+    #[arg(long, global = true, help_heading = "Log", env = "FARRIER_LOG", value_name = "FILTER")]
     log: Option<String>,
 
     /// How the log looks.
-    #[arg(long, global = true, env = "FARRIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
+    #[arg(long, global = true, help_heading = "Log", env = "FARRIER_LOG_FORMAT", value_enum, default_value_t = LogFormat::Text)]
     log_format: LogFormat,
 
     /// Send spans of messages, commands, requests and due work to this OpenTelemetry collector, by OTLP over HTTP.
-    #[arg(long, global = true, env = "OTEL_EXPORTER_OTLP_ENDPOINT", value_name = "URL")]
+    #[arg(
+        long,
+        global = true,
+        help_heading = "Log",
+        env = "OTEL_EXPORTER_OTLP_ENDPOINT",
+        value_name = "URL"
+    )]
     otel: Option<String>,
 
     #[command(subcommand)]

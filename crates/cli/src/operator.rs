@@ -17,6 +17,9 @@ use serde_json::Value;
 /// What the server calls the root that its certificate leads to.
 const CA_BESIDE_TOKEN: &str = "operator.ca.pem";
 
+/// What these options stand under in the help, behind those of each command.
+const HEADING: &str = "Server and answer";
+
 /// Which server, and who asks.
 #[derive(Args, Clone)]
 pub(crate) struct OperatorArgs {
@@ -24,6 +27,7 @@ pub(crate) struct OperatorArgs {
     #[arg(
         long,
         global = true,
+        help_heading = HEADING,
         env = "FARRIER_SERVER",
         default_value = "127.0.0.1:8080",
         value_name = "ADDRESS"
@@ -31,20 +35,20 @@ pub(crate) struct OperatorArgs {
     pub(crate) server: String,
 
     /// The operator's token; the server writes its first one to operator.token in its data folder.
-    #[arg(long, global = true, env = "FARRIER_TOKEN", hide_env_values = true)]
+    #[arg(long, global = true, help_heading = HEADING, env = "FARRIER_TOKEN", hide_env_values = true)]
     pub(crate) token: Option<String>,
 
     /// A file that holds the operator's token.
-    #[arg(long, global = true, value_name = "FILE", conflicts_with = "token")]
+    #[arg(long, global = true, help_heading = HEADING, value_name = "FILE", conflicts_with = "token")]
     pub(crate) token_file: Option<PathBuf>,
 
     /// The root certificate (PEM) that the server's certificate must lead to. Without it: operator.ca.pem beside
     /// the token file, else what this machine trusts.
-    #[arg(long, global = true, env = "FARRIER_CA", value_name = "FILE")]
+    #[arg(long, global = true, help_heading = HEADING, env = "FARRIER_CA", value_name = "FILE")]
     pub(crate) ca: Option<PathBuf>,
 
     /// Print the answer as JSON, for programs.
-    #[arg(long, global = true)]
+    #[arg(long, global = true, help_heading = HEADING)]
     pub(crate) json: bool,
 }
 
@@ -97,8 +101,8 @@ pub(crate) enum OperatorError {
     NoTls { url: Url },
     #[error("the server at {url} does not take this token: {detail}")]
     Unauthorized { url: Url, detail: String },
-    #[error("{title}: {detail}")]
-    Refused { status: StatusCode, title: String, code: String, detail: String },
+    #[error("{message}")]
+    Refused { status: StatusCode, code: String, message: String },
     #[error("nothing of these lines was imported:\n{}", told(faults))]
     RefusedLines { faults: Vec<LineFault> },
     #[error(
@@ -298,9 +302,9 @@ impl Operator {
             }
             Ok(Problem { title, code, detail, .. }) => Err(OperatorError::Refused {
                 status,
-                title: crate::output::plain(&title),
                 code,
-                detail: crate::output::plain(&detail),
+                // The title only names the status.
+                message: crate::output::plain(if detail.is_empty() { &title } else { &detail }),
             }),
             Err(_) => Err(OperatorError::NotOurs { url, status }),
         }

@@ -7,7 +7,7 @@ use clap::Args;
 use indicatif::{ProgressBar, ProgressStyle};
 use serde_json::{Value, json};
 
-use super::course::{Awaited, Course, course, progress};
+use super::course::{Awaited, Course, course, failures, progress};
 use super::{CampaignAnswer, counts};
 use crate::exit_code::{INTERRUPTED, NOT_AS_WISHED, TIMED_OUT};
 use crate::operator::{Operator, OperatorError, read};
@@ -65,7 +65,11 @@ impl End {
         let states = counts(&campaign.states);
         match self {
             Self::Course(Course::GoesOn) => format!("Campaign {name} goes on{states}."),
-            Self::Course(Course::Done) => format!("Campaign {name} is over{states}. No vehicle failed."),
+            Self::Course(Course::Done) => {
+                // Of an aborted campaign some may have come back whole.
+                let none_failed = if failures(campaign) == 0 { " No vehicle failed." } else { "" };
+                format!("Campaign {name} is over{states}.{none_failed}")
+            }
             Self::Course(Course::Failed) => format!(
                 "Campaign {name} has vehicles that failed{states}. See why: farrier campaign show {name}; try them \
                  again: farrier campaign retry {name} --code CODE"
