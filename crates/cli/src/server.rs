@@ -96,8 +96,12 @@ impl Server {
             None => "through the broker".to_owned(),
         };
         let trust = server.operator_ca.as_ref().map(|ca| format!(", --ca {}", ca.display()));
+        let console = match &server.console_link {
+            Some(link) => format!("{link} (good once, within an hour: makes the first admin)"),
+            None => server.operator_url.clone(),
+        };
         print(&format!(
-            "Vehicles: MQTT {mqtt}, HTTPS {}\nOperators: {}, --token-file {}{}\nCtrl-C stops the server.",
+            "Vehicles: MQTT {mqtt}, HTTPS {}\nOperators: {}, --token-file {}{}\nConsole: {console}\nCtrl-C stops the server.",
             server.https,
             server.operator_url,
             server.operator_token.display(),

@@ -2,11 +2,11 @@
 
 mod asked;
 mod audit_log;
-mod campaigns;
+pub(crate) mod campaigns;
 mod docs;
 mod dry_run;
 mod etag;
-mod groups;
+pub(crate) mod groups;
 mod health;
 mod images;
 mod import;
@@ -19,10 +19,10 @@ mod releases;
 mod request;
 mod routes;
 mod timeline;
-mod tokens;
+pub(crate) mod tokens;
 mod uploads;
 mod vehicle_changes;
-mod vehicles;
+pub(crate) mod vehicles;
 
 use std::sync::Arc;
 
@@ -43,7 +43,9 @@ use crate::store::{Store, StoreError, Tx};
 #[cfg(test)]
 pub(crate) use campaigns::retry_some;
 pub(crate) use health::{Trust, Vitals};
-use problem::Problem;
+pub(crate) use page::{cursor, place};
+pub(crate) use problem::Problem;
+pub(crate) use request::{Caller, Document, InPath};
 pub(crate) use uploads::keep_uploads_tidy;
 
 /// The largest JSON document that operators may send, in octets.
@@ -61,18 +63,18 @@ pub(crate) struct Api {
 }
 
 impl Api {
-    fn now(&self) -> UnixMillis {
+    pub(crate) fn now(&self) -> UnixMillis {
         (self.clock)()
     }
 
-    async fn read<T: Send + 'static>(
+    pub(crate) async fn read<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Tx<'_>) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
         self.store.read(job).await
     }
 
-    async fn write<T: Send + 'static>(
+    pub(crate) async fn write<T: Send + 'static>(
         &self,
         job: impl FnOnce(&Tx<'_>, &Rules, UnixMillis) -> Result<T, Problem> + Send + 'static,
     ) -> Result<T, Problem> {
@@ -102,7 +104,7 @@ impl Api {
         Ok((status, Json(answer)))
     }
 
-    fn is_connected(&self, tx: &Tx<'_>, binding: &Binding) -> Result<bool, StoreError> {
+    pub(crate) fn is_connected(&self, tx: &Tx<'_>, binding: &Binding) -> Result<bool, StoreError> {
         conversation::is_there(tx, &self.rules, binding, self.now())
     }
 }
@@ -154,7 +156,7 @@ async fn openapi(axum::Extension(document): axum::Extension<OpenApiDocument>) ->
 }
 
 /// A name that stands in addresses: as identifiers of the protocol.
-fn name(text: &str, of: &str) -> Result<Text, Problem> {
+pub(crate) fn name(text: &str, of: &str) -> Result<Text, Problem> {
     let is_name = text.len() <= 64
         && text.starts_with(|c: char| c.is_ascii_alphanumeric())
         && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'));
@@ -165,9 +167,9 @@ fn name(text: &str, of: &str) -> Result<Text, Problem> {
     })
 }
 
-fn vehicle_id(text: &str) -> Result<VehicleId, Problem> {
+pub(crate) fn vehicle_id(text: &str) -> Result<VehicleId, Problem> {
     text.parse().map_err(|error| Problem::invalid(format!("vehicle_id: {error}.")))
 }
 
 #[cfg(test)]
-mod tests;
+pub(crate) mod tests;

@@ -10,6 +10,7 @@ pub mod backup;
 pub mod bench;
 pub mod broker;
 mod config;
+mod console;
 mod conversation;
 mod delta_maker;
 pub mod desk;

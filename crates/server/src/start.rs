@@ -22,6 +22,7 @@ use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
 use crate::config::{ConfigError, ServerConfig};
+use crate::console::{self, Console};
 use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
@@ -97,6 +98,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// The console's link.
+    #[error("the link for the console's first admin could not be stored; the log says why")]
+    Console,
     /// The system gave no random numbers.
     #[error("the system gave no random numbers for the operator's token")]
     Random,
@@ -118,6 +122,8 @@ pub struct RunningServer {
     pub operator_url: String,
     /// The file with the first operator's token.
     pub operator_token: PathBuf,
+    /// By which the first admin of the console chooses name and password, once, within an hour; absent where the console has one.
+    pub console_link: Option<String>,
     /// The root that operators' programs trust; absent where the certificate is not the server's own, or none.
     pub operator_ca: Option<PathBuf>,
     shutdown: CancellationToken,
@@ -254,6 +260,9 @@ impl Server {
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
+        let console = Console::new(api.clone(), operator_tls.is_some());
+        let console_link = console.first_link().await.map_err(|_| StartError::Console)?;
+
         let Listeners { mqtt, https, operator } = listeners;
         let mqtt_address = mqtt.as_ref().map(|(_, address)| *address);
         let scheme = if operator_tls.is_some() { "https" } else { "http" };
@@ -279,7 +288,7 @@ impl Server {
             tokio::spawn(operator_listener::serve(
                 operator.0,
                 operator_tls,
-                api::router(api),
+                console::router(console).merge(api::router(api)),
                 shutdown.clone(),
             )),
             tokio::spawn(watch.run(shutdown.clone())),
@@ -308,6 +317,7 @@ impl Server {
             mqtt: mqtt_address,
             https: https.1,
             operator: operator.1,
+            console_link: console_link.map(|path| format!("{operator_url}{path}")),
             operator_url,
             operator_token,
             operator_ca,

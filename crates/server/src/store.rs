@@ -5,6 +5,7 @@ pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod candidates;
 pub(crate) mod commands;
+pub(crate) mod console_users;
 pub(crate) mod deltas;
 mod error;
 pub(crate) mod fleet;

@@ -125,10 +125,12 @@ impl Stage {
         Ok(format!(
             "\nEverything is still running. In another terminal:\n  \
              export FARRIER_SERVER={} FARRIER_TOKEN=$(cat {}) FARRIER_CA={}\n  \
-             farrier vehicle list\n  farrier campaign show {CAMPAIGN}\nCtrl-C ends it.",
+             farrier vehicle list\n  farrier campaign show {CAMPAIGN}\n\
+             In a browser, which has to be told to trust the certificate once:\n  {}\nCtrl-C ends it.",
             server.operator_url,
             server.operator_token.display(),
-            ca.display()
+            ca.display(),
+            server.console_link.as_deref().unwrap_or(&server.operator_url)
         ))
     }
 

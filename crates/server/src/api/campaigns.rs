@@ -5,9 +5,7 @@ use std::collections::BTreeMap;
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{
-    Event, GateRecord, Plan, Rollout, Selection, Starting, StopReason, WaitingOn, WaveCounts,
-};
+use farrier_campaign::{Event, GateRecord, Plan, Rollout, Selection, StopReason, WaitingOn, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
@@ -58,7 +56,7 @@ const LONGEST_DEADLINE_S: u64 = 31_536_000;
 
 /// A campaign as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct CampaignAnswer {
+pub(crate) struct CampaignAnswer {
     name: Text,
     release: Text,
     /// `draft`, `starting` while it takes in the vehicles that it starts with, `running`, `paused`, `stopped`, `aborted` or
@@ -99,7 +97,7 @@ pub(super) struct WaveAnswer {
 
 /// A vehicle update as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct UpdateAnswer {
+pub(crate) struct UpdateAnswer {
     vehicle_id: VehicleId,
     campaign: Text,
     /// As in docs/protocol.md, section 8.
@@ -246,23 +244,8 @@ pub(super) const CAMPAIGN: Resource = Resource {
 
 fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
-    let state = match campaign.started_at {
-        _ if campaign.aborted.is_some() => "aborted",
-        None => "draft",
-        // A campaign for every vehicle goes on: there may be later ones.
-        Some(_) if !campaign.every_vehicle && campaign.starting.is_none() && counts.ended == counts.total => {
-            "finished"
-        }
-        Some(_) if campaign.stopped.is_some() => "stopped",
-        Some(_) if campaign.paused_at.is_some() => "paused",
-        Some(_) if campaign.starting.is_some() => "starting",
-        Some(_) => "running",
-    };
-    let vehicles = match (campaign.started_at, &campaign.starting) {
-        (Some(_), None) => counts.total,
-        (Some(_), Some(Starting { shares: Some(shares), .. })) => counts.total.max(shares.all()),
-        (Some(_), Some(Starting { shares: None, .. })) | (None, _) => campaigns::vehicle_count(tx, campaign)?,
-    };
+    let state = campaign.state_name(&counts);
+    let vehicles = campaigns::vehicles_in_all(tx, campaign, &counts)?;
     Ok(CampaignAnswer {
         name: campaign.name.clone(),
         release: campaign.release.clone(),
@@ -319,7 +302,7 @@ pub(super) async fn show(
 }
 
 /// `POST /campaigns/{name}/start`: starting a running campaign changes nothing.
-pub(super) async fn start(
+pub(crate) async fn start(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -352,7 +335,7 @@ fn is_aborted(name: &Text) -> Problem {
 }
 
 /// `POST /campaigns/{name}/pause`: pausing a paused campaign changes nothing.
-pub(super) async fn pause(
+pub(crate) async fn pause(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -366,7 +349,7 @@ pub(super) async fn pause(
 
 /// `POST /campaigns/{name}/resume`: a campaign that is paused or has stopped by its rule goes on; the failures that there are
 /// now stop it no more. Resuming one that goes on changes nothing.
-pub(super) async fn resume(
+pub(crate) async fn resume(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -379,7 +362,7 @@ pub(super) async fn resume(
 }
 
 /// `POST /campaigns/{name}/open-wave`: opens the next wave, whatever else it waits for; where all are open, it changes nothing.
-pub(super) async fn open_wave(
+pub(crate) async fn open_wave(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -397,7 +380,7 @@ pub(super) async fn open_wave(
 }
 
 /// `POST /campaigns/{name}/abort`
-pub(super) async fn abort(
+pub(crate) async fn abort(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -447,7 +430,7 @@ async fn controlled(
 /// The body of a retry.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Retry {
+pub(crate) struct Retry {
     /// Why the updates ended: an error code of the vehicle, DEADLINE_PASSED, CANCELLED, a code of ineligibility.
     #[schemars(length(min = 1))]
     codes: Vec<String>,
@@ -455,7 +438,7 @@ pub(super) struct Retry {
 
 /// How many updates are tried again.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct Retried {
+pub(crate) struct Retried {
     retried: u64,
 }
 
@@ -463,7 +446,7 @@ pub(super) struct Retried {
 const RETRIED_AT_A_TIME: u32 = 256;
 
 /// `POST /campaigns/{name}/retry`: tries updates again that ended without a change, by why they ended.
-pub(super) async fn retry(
+pub(crate) async fn retry(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -574,12 +557,12 @@ pub(super) fn shown_update(
 /// The body of a cancellation.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct CancelReason {
-    reason: Text,
+pub(crate) struct CancelReason {
+    pub(crate) reason: Text,
 }
 
 /// `POST /campaigns/{name}/vehicles/{vehicle_id}/cancel`
-pub(super) async fn cancel(
+pub(crate) async fn cancel(
     State(api): State<Api>,
     caller: Caller,
     InPath((campaign, vehicle)): InPath<(String, String)>,
@@ -595,7 +578,7 @@ pub(super) async fn cancel(
 }
 
 /// `POST /campaigns/{name}/vehicles/{vehicle_id}/rollback`
-pub(super) async fn rollback(
+pub(crate) async fn rollback(
     State(api): State<Api>,
     caller: Caller,
     InPath((campaign, vehicle)): InPath<(String, String)>,

@@ -45,6 +45,13 @@ impl Trust {
         alarms.map(|alarm| alarm.of.name()).collect()
     }
 
+    /// What ends soon or has ended, and when.
+    fn ending(&self, now: UnixMillis) -> Vec<(&'static str, UnixMillis)> {
+        let (alarms, ends) = (self.alarms(now), self.ends());
+        let ending = ends.into_iter().map(|(of, at)| (of.name(), at));
+        ending.filter(|(name, _)| alarms.contains(name)).collect()
+    }
+
     /// When each kind ends.
     fn ends(&self) -> BTreeMap<Perishable, UnixMillis> {
         let mut ends = self.vehicles.ends();
@@ -68,6 +75,11 @@ pub(crate) struct Vitals {
 }
 
 impl Vitals {
+    /// Certificates and lists that end soon or have ended, and when.
+    pub(crate) fn ending(&self, now: UnixMillis) -> Vec<(&'static str, UnixMillis)> {
+        self.trust.ending(now)
+    }
+
     pub(crate) fn new(
         connections: Arc<Connections>,
         trust: Trust,

@@ -65,7 +65,7 @@ pub(super) fn limit(given: Option<u32>) -> Result<u32, Problem> {
 
 /// Reads a place that [`place`] wrote. No text of the store has the character NUL; a database need not even be able
 /// to compare it.
-pub(super) fn cursor<K: DeserializeOwned>(text: &str, name: &str) -> Result<K, Problem> {
+pub(crate) fn cursor<K: DeserializeOwned>(text: &str, name: &str) -> Result<K, Problem> {
     let key = BASE64URL_NOPAD.decode(text.as_bytes()).ok();
     let key = key.filter(|key| !key.windows(6).any(|part| part == b"\\u0000"));
     key.and_then(|key| serde_json::from_slice(&key).ok()).ok_or_else(|| {
@@ -74,7 +74,7 @@ pub(super) fn cursor<K: DeserializeOwned>(text: &str, name: &str) -> Result<K, P
 }
 
 /// A place in a list, for those who only hand it back.
-pub(super) fn place<K: Serialize>(key: &K) -> String {
+pub(crate) fn place<K: Serialize>(key: &K) -> String {
     // Keys are names and numbers: JSON can hold them.
     BASE64URL_NOPAD.encode(&serde_json::to_vec(key).unwrap_or_default())
 }

@@ -91,7 +91,31 @@ impl Problem {
         Self { more: Some(Box::new(more)), ..self }
     }
 
-    pub(super) fn invalid(detail: impl Into<String>) -> Self {
+    pub(crate) fn status(&self) -> StatusCode {
+        self.status
+    }
+
+    pub(crate) fn code(&self) -> &'static str {
+        self.code
+    }
+
+    pub(crate) fn detail(&self) -> &str {
+        &self.detail
+    }
+
+    /// To the console: a change that does not come from one of its pages.
+    pub(crate) fn from_elsewhere() -> Self {
+        let detail = "Expected a request from a page of this console, found one from elsewhere; open the console and try again.";
+        Self::new(StatusCode::FORBIDDEN, "FROM_ELSEWHERE", detail)
+    }
+
+    /// A link of the console that somebody has used, or that is too old.
+    pub(crate) fn spent_link() -> Self {
+        let detail = "The link was used already or is too old; ask an admin for a new one, or start the server again for that of the first admin.";
+        Self::new(StatusCode::NOT_FOUND, "LINK_SPENT", detail)
+    }
+
+    pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail)
     }
 
@@ -101,7 +125,7 @@ impl Problem {
         problem.with(More { pointer: Some(pointer), ..More::default() })
     }
 
-    pub(super) fn query(error: &QueryError) -> Self {
+    pub(crate) fn query(error: &QueryError) -> Self {
         let place = Place { position: error.position, line: error.line, column: error.column };
         let problem = Self::new(StatusCode::UNPROCESSABLE_ENTITY, "QUERY_INVALID", format!("{error}."));
         problem.with(More { place: Some(place), ..More::default() })
@@ -131,7 +155,7 @@ impl Problem {
         Self::new(StatusCode::UNAUTHORIZED, "UNAUTHORISED", detail)
     }
 
-    pub(super) fn forbidden(token: &str, scope: Scope, needs: Permission) -> Self {
+    pub(crate) fn forbidden(token: &str, scope: Scope, needs: Permission) -> Self {
         let needed_scopes = needs.scopes();
         let names: Vec<_> = needed_scopes.iter().map(|scope| scope.name()).collect();
         let detail = format!(
@@ -144,7 +168,7 @@ impl Problem {
         problem.with(More { needed_scopes: Some(needed_scopes), ..More::default() })
     }
 
-    pub(super) fn not_found(what: &str, name: &str) -> Self {
+    pub(crate) fn not_found(what: &str, name: &str) -> Self {
         let detail = format!("There is no {what} {name}; list what there is and check the name.");
         Self::new(StatusCode::NOT_FOUND, "NOT_FOUND", detail)
     }
@@ -163,7 +187,7 @@ impl Problem {
         Self::new(StatusCode::PAYLOAD_TOO_LARGE, "TOO_LARGE", detail)
     }
 
-    pub(super) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
+    pub(crate) fn conflict(code: &'static str, detail: impl Into<String>) -> Self {
         Self::new(StatusCode::CONFLICT, code, detail)
     }
 
@@ -178,7 +202,7 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", detail)
     }
 
-    pub(super) fn unavailable() -> Self {
+    pub(crate) fn unavailable() -> Self {
         let detail =
             "The server cannot read or write its store at the moment; try again, and look at its log.";
         Self::new(StatusCode::SERVICE_UNAVAILABLE, "STORE_UNAVAILABLE", detail)

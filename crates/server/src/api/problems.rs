@@ -52,6 +52,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Ask an admin for a token with one of them.",
     ),
     meaning(
+        "FROM_ELSEWHERE",
+        StatusCode::FORBIDDEN,
+        "A change in the console came from a page of another site.",
+        "Open the console and try again.",
+    ),
+    meaning(
         "GROUP_EXISTS",
         StatusCode::CONFLICT,
         "There is a fleet group of that name.",
@@ -104,6 +110,12 @@ pub(super) const ALL: &[Meaning] = &[
         StatusCode::CONFLICT,
         "It is the only token with the scope admin that can be used; without it nobody could make another.",
         "Make another admin's token first.",
+    ),
+    meaning(
+        "LINK_SPENT",
+        StatusCode::NOT_FOUND,
+        "A link of the console was used already, or is too old.",
+        "Ask an admin for a new one; for the first admin start the server again.",
     ),
     meaning(
         "METHOD_NOT_ALLOWED",

@@ -28,17 +28,27 @@ pub(super) const REQUEST_ID: HeaderName = HeaderName::from_static("x-request-id"
 
 /// Who asks.
 #[derive(Debug, Clone)]
-pub(super) struct Caller {
+pub(crate) struct Caller {
     pub(super) token: String,
     pub(super) scope: Scope,
+    /// Whether `token` is the name of a user of the console.
+    is_user: bool,
     /// The address that the connection comes from.
     client: Option<String>,
     request_id: String,
 }
 
 impl Caller {
+    /// Somebody who has signed in to the console.
+    pub(crate) fn of_user(name: &str, scope: Scope, client: Option<String>, request_id: String) -> Self {
+        Self { token: name.to_owned(), scope, is_user: true, client, request_id }
+    }
+
     /// As the audit log names it.
-    pub(super) fn actor(&self) -> Actor {
+    pub(crate) fn actor(&self) -> Actor {
+        if self.is_user {
+            return Actor::user(&self.token, self.client.clone(), &self.request_id);
+        }
         Actor::token(&self.token, self.client.clone(), &self.request_id)
     }
 }
@@ -60,7 +70,13 @@ pub(super) async fn authenticated(
     let request_id = request_id(request.headers());
     let client = request.extensions().get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
     let token = usable_token(&api, request.headers()).await?;
-    let caller = Caller { token: token.name, scope: token.scope, client, request_id: request_id.clone() };
+    let caller = Caller {
+        token: token.name,
+        scope: token.scope,
+        is_user: false,
+        client,
+        request_id: request_id.clone(),
+    };
     request.extensions_mut().insert(caller);
     let (method, route) = (request.method().clone(), request.extensions().get::<MatchedPath>().cloned());
     let route = route.as_ref().map_or("none", MatchedPath::as_str);
@@ -111,7 +127,7 @@ pub(super) async fn usable_token(api: &Api, headers: &HeaderMap) -> Result<Token
 }
 
 /// What stands in the address.
-pub(super) struct InPath<T>(pub(super) T);
+pub(crate) struct InPath<T>(pub(crate) T);
 
 impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<T> {
     type Rejection = Problem;
@@ -124,7 +140,7 @@ impl<T: DeserializeOwned + Send, S: Send + Sync> FromRequestParts<S> for InPath<
 }
 
 /// What stands behind the question mark; unknown names are refused by the type.
-pub(super) struct InQuery<T>(pub(super) T);
+pub(crate) struct InQuery<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
     type Rejection = Problem;
@@ -142,7 +158,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequestParts<S> for InQuery<T> {
 }
 
 /// One JSON document, read strictly; unknown keys are refused by the type.
-pub(super) struct Document<T>(pub(super) T);
+pub(crate) struct Document<T>(pub(crate) T);
 
 impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
     type Rejection = Problem;

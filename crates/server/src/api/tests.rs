@@ -1,3 +1,4 @@
+use std::path::Path;
 use std::time::Duration;
 
 use axum::body::Body;
@@ -53,6 +54,21 @@ fn trust() -> Trust {
     Trust { vehicles, operators: None, alarms: ExpiryAlarms::default() }
 }
 
+/// The API over a world, with its files in a folder.
+pub(crate) fn api_over(world: &World, dir: &Path, has_release_key: bool, clock: WallClock) -> Api {
+    let pki = Pki::init(&dir.join("pki"), false, START).unwrap();
+    let key = has_release_key.then(|| pki.release_key());
+    let stopping = tokio_util::sync::CancellationToken::new();
+    Api {
+        store: world.store.clone(),
+        rules: Arc::clone(&world.rules),
+        artifacts: Artifacts::open(&dir.join("images"), "n").unwrap(),
+        signature: Arc::new(ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap()),
+        clock,
+        vitals: Vitals::new(Arc::default(), trust(), None, stopping, false),
+    }
+}
+
 impl Operator {
     async fn of(world: &World) -> Self {
         Self::with(world, true).await
@@ -61,29 +77,13 @@ impl Operator {
     /// Its tokens are called as their scopes, and are `secret of SCOPE`.
     async fn with(world: &World, has_release_key: bool) -> Self {
         let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::init(&dir.path().join("pki"), false, START).unwrap();
-        let key = has_release_key.then(|| pki.release_key());
-        let signature = ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap();
         let now = world.now;
+        let api = api_over(world, dir.path(), has_release_key, Arc::new(move || now));
         let known = world.read(|tx| tokens::by_name(tx, "admin")).await;
         if known.is_none() {
             world.write(|tx, _, now| Scope::ALL.into_iter().try_for_each(|scope| add(tx, scope, now))).await;
         }
-        let router = router(Api {
-            store: world.store.clone(),
-            rules: Arc::clone(&world.rules),
-            artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
-            signature: Arc::new(signature),
-            clock: Arc::new(move || now),
-            vitals: Vitals::new(
-                Arc::default(),
-                trust(),
-                None,
-                tokio_util::sync::CancellationToken::new(),
-                false,
-            ),
-        });
-        Self { router, _dir: dir }
+        Self { router: router(api), _dir: dir }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {

@@ -42,7 +42,7 @@ pub(super) struct VehicleQuery {
 
 /// A vehicle in a few words.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct VehicleSummary {
+pub(crate) struct VehicleSummary {
     vehicle_id: VehicleId,
     gateway_id: GatewayId,
     connected: bool,
@@ -334,7 +334,7 @@ fn without_update(vehicle: &Vehicle) -> &'static str {
 }
 
 /// `POST /vehicles/{vehicle_id}/release`: ends its quarantine.
-pub(super) async fn release(
+pub(crate) async fn release(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

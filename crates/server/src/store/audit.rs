@@ -25,6 +25,11 @@ impl Actor {
         Self { name: format!("token:{name}"), client, request_id: Some(request_id.to_owned()) }
     }
 
+    /// Somebody who has signed in to the console.
+    pub(crate) fn user(name: &str, client: Option<String>, request_id: &str) -> Self {
+        Self { name: format!("user:{name}"), client, request_id: Some(request_id.to_owned()) }
+    }
+
     pub(crate) fn name(&self) -> &str {
         &self.name
     }

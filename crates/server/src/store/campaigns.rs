@@ -49,6 +49,22 @@ impl Campaign {
         self.paused_at.is_none() && self.aborted.is_none() && self.stopped.is_none()
     }
 
+    /// `draft`, `starting`, `running`, `paused`, `stopped`, `aborted` or `finished`.
+    pub(crate) fn state_name(&self, counts: &StateCounts) -> &'static str {
+        match self.started_at {
+            _ if self.aborted.is_some() => "aborted",
+            None => "draft",
+            // A campaign for every vehicle goes on: there may be later ones.
+            Some(_) if !self.every_vehicle && self.starting.is_none() && counts.ended == counts.total => {
+                "finished"
+            }
+            Some(_) if self.stopped.is_some() => "stopped",
+            Some(_) if self.paused_at.is_some() => "paused",
+            Some(_) if self.starting.is_some() => "starting",
+            Some(_) => "running",
+        }
+    }
+
     /// What the audit log takes the digest of.
     pub(crate) fn audited(&self) -> serde_json::Value {
         serde_json::json!({
@@ -310,6 +326,19 @@ pub(crate) fn vehicle_count(tx: &Tx<'_>, campaign: &Campaign) -> Result<u64, Sto
     Ok(count.unwrap_or(0))
 }
 
+/// How many vehicles a campaign has, or will have once it has taken in those that it starts with.
+pub(crate) fn vehicles_in_all(
+    tx: &Tx<'_>,
+    campaign: &Campaign,
+    counts: &StateCounts,
+) -> Result<u64, StoreError> {
+    match (campaign.started_at, &campaign.starting) {
+        (Some(_), None) => Ok(counts.total),
+        (Some(_), Some(Starting { shares: Some(shares), .. })) => Ok(counts.total.max(shares.all())),
+        (Some(_), Some(Starting { shares: None, .. })) | (None, _) => vehicle_count(tx, campaign),
+    }
+}
+
 /// How many vehicle updates of a campaign are in which state, and how many of them are over.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub(crate) struct StateCounts {
@@ -333,7 +362,7 @@ pub(crate) fn counts(tx: &Tx<'_>, name: &Text) -> Result<StateCounts, StoreError
 }
 
 /// How many vehicle updates of all campaigns are in which state.
-pub(super) fn counts_of_all(tx: &Tx<'_>) -> Result<BTreeMap<String, u64>, StoreError> {
+pub(crate) fn counts_of_all(tx: &Tx<'_>) -> Result<BTreeMap<String, u64>, StoreError> {
     let standings = tx.rows(
         "SELECT standing, CAST(SUM(vehicles) AS BIGINT) FROM campaign_counter GROUP BY standing",
         &[],

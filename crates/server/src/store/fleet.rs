@@ -19,6 +19,17 @@ pub(crate) struct Counts {
     pub(crate) due: u64,
 }
 
+/// How many vehicles are enrolled.
+pub(crate) fn vehicles(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    Ok(tx.row("SELECT COUNT(*) FROM vehicle", &[], |row| row.count(0))?.unwrap_or(0))
+}
+
+/// How many of them are quarantined for a boot loop.
+pub(crate) fn quarantined(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM vehicle WHERE quarantined_at IS NOT NULL";
+    Ok(tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0))
+}
+
 pub(crate) fn counts(tx: &Tx<'_>, now: UnixMillis) -> Result<Counts, StoreError> {
     let count = |sql, parameters: &[super::tx::Value<'_>]| {
         Ok::<_, StoreError>(tx.row(sql, parameters, |row| row.count(0))?.unwrap_or(0))
@@ -32,7 +43,7 @@ pub(crate) fn counts(tx: &Tx<'_>, now: UnixMillis) -> Result<Counts, StoreError>
     )?;
     let (outbox, outbox_oldest) = outbox.unwrap_or((0, None));
     Ok(Counts {
-        vehicles: count("SELECT COUNT(*) FROM vehicle", &[])?,
+        vehicles: vehicles(tx)?,
         updates_by_state: by_state,
         outbox,
         outbox_oldest,

@@ -181,6 +181,23 @@ pub(crate) fn latest_started(
     )
 }
 
+/// The updates of a campaign in one state, by vehicle.
+pub(crate) fn page_in_state(
+    tx: &Tx<'_>,
+    campaign: &Text,
+    state: &str,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!(
+            "WHERE campaign_name = $1 AND state = $2 AND vehicle_id > $3 ORDER BY vehicle_id LIMIT $4"
+        ),
+        &[campaign.as_str().into(), state.into(), after.into(), i64::from(limit).into()],
+        read,
+    )
+}
+
 /// The updates of a campaign after a vehicle, by vehicle.
 pub(crate) fn page_of_campaign(
     tx: &Tx<'_>,

@@ -1,0 +1,205 @@
+//! People who use the console, the browsers that they are signed in with, and the links by which they set a password.
+
+use farrier_protocol::{Sha256, UnixMillis};
+
+use super::{Row, StoreError, Tx};
+use crate::access::Scope;
+
+/// Somebody who may sign in.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct ConsoleUser {
+    pub(crate) name: String,
+    pub(crate) scope: Scope,
+    pub(crate) created_at: UnixMillis,
+    /// As the audit log names them.
+    pub(crate) created_by: String,
+    /// Since when they may not sign in any more.
+    pub(crate) disabled_at: Option<UnixMillis>,
+}
+
+impl ConsoleUser {
+    /// What the audit log takes the digest of.
+    pub(crate) fn audited(&self) -> serde_json::Value {
+        serde_json::json!({"name": self.name, "scope": self.scope, "disabled_at": self.disabled_at})
+    }
+}
+
+/// A link that is good for one use.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Link {
+    /// Whose password it sets; `None`: whoever uses it chooses a name.
+    pub(crate) user: Option<String>,
+    /// Of the user that it makes.
+    pub(crate) scope: Scope,
+    pub(crate) created_by: String,
+    pub(crate) expires_at: UnixMillis,
+}
+
+macro_rules! select_user {
+    ($rest:literal) => {
+        concat!("SELECT name, scope, created_at, created_by, disabled_at FROM console_user ", $rest)
+    };
+}
+
+fn read(row: &Row<'_>) -> Result<ConsoleUser, StoreError> {
+    Ok(ConsoleUser {
+        name: row.text(0)?,
+        scope: row.parsed(1, "a scope")?,
+        created_at: row.time(2)?,
+        created_by: row.text(3)?,
+        disabled_at: row.optional_time(4)?,
+    })
+}
+
+/// Stores a user under a name that is free.
+pub(crate) fn add(tx: &Tx<'_>, user: &ConsoleUser, password: &str) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO console_user (name, scope, password, created_at, created_by) VALUES ($1, $2, $3, $4, $5)",
+        &[
+            (&user.name).into(),
+            user.scope.name().into(),
+            password.into(),
+            user.created_at.into(),
+            (&user.created_by).into(),
+        ],
+    )?;
+    Ok(())
+}
+
+pub(crate) fn by_name(tx: &Tx<'_>, name: &str) -> Result<Option<ConsoleUser>, StoreError> {
+    tx.row(select_user!("WHERE name = $1"), &[name.into()], read)
+}
+
+/// The hash of the password of somebody who may sign in.
+pub(crate) fn password_of(tx: &Tx<'_>, name: &str) -> Result<Option<String>, StoreError> {
+    let sql = "SELECT password FROM console_user WHERE name = $1 AND disabled_at IS NULL";
+    tx.row(sql, &[name.into()], |row| row.text(0))
+}
+
+pub(crate) fn set_password(tx: &Tx<'_>, name: &str, password: &str) -> Result<(), StoreError> {
+    tx.exec("UPDATE console_user SET password = $2 WHERE name = $1", &[name.into(), password.into()])?;
+    Ok(())
+}
+
+/// From now on the user may not sign in any more, or may again.
+pub(crate) fn set_disabled(tx: &Tx<'_>, name: &str, since: Option<UnixMillis>) -> Result<(), StoreError> {
+    tx.exec("UPDATE console_user SET disabled_at = $2 WHERE name = $1", &[name.into(), since.into()])?;
+    Ok(())
+}
+
+pub(crate) fn set_scope(tx: &Tx<'_>, name: &str, scope: Scope) -> Result<(), StoreError> {
+    tx.exec("UPDATE console_user SET scope = $2 WHERE name = $1", &[name.into(), scope.name().into()])?;
+    Ok(())
+}
+
+/// All of them, by name.
+pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<ConsoleUser>, StoreError> {
+    tx.rows(select_user!("ORDER BY name LIMIT 1000"), &[], read)
+}
+
+/// Whether somebody other than this user can administer.
+pub(crate) fn another_admin(tx: &Tx<'_>, except: &str) -> Result<bool, StoreError> {
+    let sql =
+        "SELECT 1 FROM console_user WHERE scope = 'admin' AND name <> $1 AND disabled_at IS NULL LIMIT 1";
+    Ok(tx.row(sql, &[except.into()], |row| row.integer(0))?.is_some())
+}
+
+/// Signs a browser in.
+pub(crate) fn sign_in(
+    tx: &Tx<'_>,
+    session: &Sha256,
+    user: &str,
+    client: Option<&String>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "INSERT INTO console_session (sha256, user_name, created_at, seen_at, client) VALUES ($1, $2, $3, $3, $4)",
+        &[(&session.to_string()).into(), user.into(), now.into(), client.into()],
+    )?;
+    Ok(())
+}
+
+/// Who is signed in by this, since when, and when they were last here.
+pub(crate) fn by_session(
+    tx: &Tx<'_>,
+    session: &Sha256,
+) -> Result<Option<(ConsoleUser, UnixMillis, UnixMillis)>, StoreError> {
+    tx.row(
+        "SELECT u.name, u.scope, u.created_at, u.created_by, u.disabled_at, s.created_at, s.seen_at \
+         FROM console_session s JOIN console_user u ON u.name = s.user_name \
+         WHERE s.sha256 = $1 AND u.disabled_at IS NULL",
+        &[(&session.to_string()).into()],
+        |row| Ok((read(row)?, row.time(5)?, row.time(6)?)),
+    )
+}
+
+pub(crate) fn seen(tx: &Tx<'_>, session: &Sha256, now: UnixMillis) -> Result<(), StoreError> {
+    let sql = "UPDATE console_session SET seen_at = $2 WHERE sha256 = $1";
+    tx.exec(sql, &[(&session.to_string()).into(), now.into()])?;
+    Ok(())
+}
+
+pub(crate) fn sign_out(tx: &Tx<'_>, session: &Sha256) -> Result<(), StoreError> {
+    tx.exec("DELETE FROM console_session WHERE sha256 = $1", &[(&session.to_string()).into()])?;
+    Ok(())
+}
+
+/// Ends all sessions of a user; gives how many there were.
+pub(crate) fn sign_out_everywhere(tx: &Tx<'_>, user: &str) -> Result<usize, StoreError> {
+    tx.exec("DELETE FROM console_session WHERE user_name = $1", &[user.into()])
+}
+
+/// Forgets sessions and links that open nothing any more.
+pub(crate) fn forget_spent(
+    tx: &Tx<'_>,
+    seen_before: UnixMillis,
+    created_before: UnixMillis,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.exec(
+        "DELETE FROM console_session WHERE seen_at < $1 OR created_at < $2",
+        &[seen_before.into(), created_before.into()],
+    )?;
+    tx.exec("DELETE FROM console_link WHERE expires_at < $1", &[now.into()])?;
+    Ok(())
+}
+
+/// Stores a link; those that were made for the same user are good for nothing from now on.
+pub(crate) fn add_link(tx: &Tx<'_>, digest: &Sha256, link: &Link) -> Result<(), StoreError> {
+    match &link.user {
+        Some(user) => tx.exec("DELETE FROM console_link WHERE user_name = $1", &[user.into()])?,
+        None => tx.exec("DELETE FROM console_link WHERE user_name IS NULL", &[])?,
+    };
+    tx.exec(
+        "INSERT INTO console_link (sha256, user_name, scope, created_by, expires_at) VALUES ($1, $2, $3, $4, $5)",
+        &[
+            (&digest.to_string()).into(),
+            link.user.as_ref().into(),
+            link.scope.name().into(),
+            (&link.created_by).into(),
+            link.expires_at.into(),
+        ],
+    )?;
+    Ok(())
+}
+
+/// A link that is still good.
+pub(crate) fn link(tx: &Tx<'_>, digest: &Sha256, now: UnixMillis) -> Result<Option<Link>, StoreError> {
+    tx.row(
+        "SELECT user_name, scope, created_by, expires_at FROM console_link WHERE sha256 = $1 AND expires_at > $2",
+        &[(&digest.to_string()).into(), now.into()],
+        |row| {
+            Ok(Link {
+                user: row.optional_text(0)?,
+                scope: row.parsed(1, "a scope")?,
+                created_by: row.text(2)?,
+                expires_at: row.time(3)?,
+            })
+        },
+    )
+}
+
+/// Uses a link up; says whether nobody has before.
+pub(crate) fn use_link(tx: &Tx<'_>, digest: &Sha256) -> Result<bool, StoreError> {
+    Ok(tx.exec("DELETE FROM console_link WHERE sha256 = $1", &[(&digest.to_string()).into()])? > 0)
+}
