@@ -298,6 +298,12 @@ impl<S: AsyncRead + AsyncWrite + Unpin> Client<S> {
         frame.body[2 + self.no_properties().len()..].to_vec()
     }
 
+    /// Says that it goes, and waits until the server has done all that it said before.
+    async fn leave(mut self) {
+        self.send(0xe0, &[]).await;
+        while self.frame().await.is_some() {}
+    }
+
     /// The server says why to 5.0, and closes.
     async fn expect_closed(&mut self, reason: u8) {
         if self.version == Version::V5_0 {
