@@ -42,7 +42,7 @@ fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
 /// The API over a world.
 struct Operator {
     router: Router,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// Certificates of two years, and a list of revoked ones that ends after 100,000 s.
@@ -60,8 +60,17 @@ impl Operator {
 
     /// Its tokens are called as their scopes, and are `secret of SCOPE`.
     async fn with(world: &World, has_release_key: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
-        let pki = Pki::init(&dir.path().join("pki"), false, START).unwrap();
+        Self::on(world, has_release_key, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Another server on the same store and the same folder of images.
+    async fn beside(&self, world: &World) -> Self {
+        Self::on(world, true, Arc::clone(&self.dir)).await
+    }
+
+    async fn on(world: &World, has_release_key: bool, dir: Arc<tempfile::TempDir>) -> Self {
+        let node = crate::store::new_id();
+        let pki = Pki::init(&dir.path().join("pki").join(&node), false, START).unwrap();
         let key = has_release_key.then(|| pki.release_key());
         let signature = ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap();
         let now = world.now;
@@ -72,7 +81,7 @@ impl Operator {
         let router = router(Api {
             store: world.store.clone(),
             rules: Arc::clone(&world.rules),
-            artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
+            artifacts: Artifacts::open(&dir.path().join("images"), &node).unwrap(),
             signature: Arc::new(signature),
             clock: Arc::new(move || now),
             vitals: Vitals::new(
@@ -83,7 +92,7 @@ impl Operator {
                 false,
             ),
         });
-        Self { router, _dir: dir }
+        Self { router, dir }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {
