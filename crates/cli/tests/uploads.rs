@@ -16,7 +16,7 @@ use std::time::{Duration, Instant};
 use farrier_protocol::{Sha256, UnixMillis};
 use farrier_server::pki::Pki;
 use farrier_system_tests::api::Api;
-use serde_json::Value;
+use serde_json::{Value, json};
 
 const PATIENCE: Duration = Duration::from_secs(120);
 /// Twelve parts.
@@ -140,6 +140,8 @@ async fn an_upload_goes_on_after_its_program_and_the_server_were_killed() {
 
     let second = server.create_release(&file);
     let acknowledged = has_more_than(&server.api(), &sha256, kept).await;
+    let group = json!({"name": "korea", "query": "region = \"KR\""});
+    let (_, made) = server.api().post_once("groups", "once", &group).await;
     server.kill();
     assert!(
         !server.data().join("images").join(sha256.to_string()).exists(),
@@ -150,6 +152,8 @@ async fn an_upload_goes_on_after_its_program_and_the_server_were_killed() {
     let api = server.api();
     let (_, after) = api.ask(reqwest::Method::GET, &format!("uploads/{sha256}"), None).await;
     assert!(after["offset_bytes"].as_u64().is_none_or(|offset| offset >= acknowledged), "{after}");
+    // Whoever did not hear that it was done asks again, and it is not done again.
+    assert_eq!(api.post_once("groups", "once", &group).await, (true, made));
     let output = second.wait_with_output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
 

@@ -105,6 +105,15 @@ impl Api {
         answer
     }
 
+    /// The answer of a POST that must succeed, and whether it is that of an earlier one with the same key.
+    pub async fn post_once(&self, path: &str, key: &str, body: &Value) -> (bool, Value) {
+        let request = self.http.post(format!("{}/{path}", self.base)).bearer_auth(&self.token);
+        let response = request.header("idempotency-key", key).json(body).send().await.unwrap();
+        assert!(response.status().is_success(), "POST {path}: {}", response.status());
+        let is_replayed = response.headers().contains_key("idempotency-replayed");
+        (is_replayed, response.json().await.unwrap())
+    }
+
     /// Brings an image to the server, which signs it.
     pub async fn put_image(&self, image: &[u8]) -> Sha256 {
         let sha256 = Sha256::of(image);

@@ -43,7 +43,7 @@ fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
 /// The API over a world.
 struct Operator {
     router: Router,
-    _dir: tempfile::TempDir,
+    dir: Arc<tempfile::TempDir>,
 }
 
 /// Certificates of two years, and a list of revoked ones that ends after 100,000 s.
@@ -56,13 +56,14 @@ fn trust() -> Trust {
 
 /// The API over a world, with its files in a folder.
 pub(crate) fn api_over(world: &World, dir: &Path, has_release_key: bool, clock: WallClock) -> Api {
-    let pki = Pki::init(&dir.join("pki"), false, START).unwrap();
+    let node = crate::store::new_id();
+    let pki = Pki::init(&dir.join("pki").join(&node), false, START).unwrap();
     let key = has_release_key.then(|| pki.release_key());
     let stopping = tokio_util::sync::CancellationToken::new();
     Api {
         store: world.store.clone(),
         rules: Arc::clone(&world.rules),
-        artifacts: Artifacts::open(&dir.join("images"), "n").unwrap(),
+        artifacts: Artifacts::open(&dir.join("images"), &node).unwrap(),
         signature: Arc::new(ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap()),
         clock,
         vitals: Vitals::new(Arc::default(), trust(), None, stopping, false),
@@ -76,14 +77,22 @@ impl Operator {
 
     /// Its tokens are called as their scopes, and are `secret of SCOPE`.
     async fn with(world: &World, has_release_key: bool) -> Self {
-        let dir = tempfile::tempdir().unwrap();
+        Self::on(world, has_release_key, Arc::new(tempfile::tempdir().unwrap())).await
+    }
+
+    /// Another server on the same store and the same folder of images.
+    async fn beside(&self, world: &World) -> Self {
+        Self::on(world, true, Arc::clone(&self.dir)).await
+    }
+
+    async fn on(world: &World, has_release_key: bool, dir: Arc<tempfile::TempDir>) -> Self {
         let now = world.now;
         let api = api_over(world, dir.path(), has_release_key, Arc::new(move || now));
         let known = world.read(|tx| tokens::by_name(tx, "admin")).await;
         if known.is_none() {
             world.write(|tx, _, now| Scope::ALL.into_iter().try_for_each(|scope| add(tx, scope, now))).await;
         }
-        Self { router: router(api), _dir: dir }
+        Self { router: router(api), dir }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {

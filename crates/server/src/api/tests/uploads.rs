@@ -8,7 +8,7 @@ impl Operator {
     }
 
     fn in_parts(&self) -> Vec<String> {
-        let files = std::fs::read_dir(self._dir.path().join("images")).unwrap();
+        let files = std::fs::read_dir(self.dir.path().join("images")).unwrap();
         let names = files.map(|file| file.unwrap().file_name().to_string_lossy().into_owned());
         names.filter(|name| name.starts_with('.')).collect()
     }
@@ -48,7 +48,7 @@ async fn an_image_comes_in_parts_and_is_stored_once_it_is_whole() {
     assert_eq!((status, &body["is_stored"]), (StatusCode::OK, &json!(true)), "{body}");
     let stored = world.read(move |tx| crate::store::releases::image(tx, &sha256)).await.unwrap();
     assert_eq!(stored.size_bytes, 1_000);
-    assert_eq!(std::fs::read(operator._dir.path().join(format!("images/{sha256}"))).unwrap(), octets);
+    assert_eq!(std::fs::read(operator.dir.path().join(format!("images/{sha256}"))).unwrap(), octets);
     assert_eq!(operator.in_parts(), Vec::<String>::new());
     let (status, known) = operator.post("/uploads", new).await;
     assert_eq!((status, &known["is_stored"]), (StatusCode::OK, &json!(true)));
@@ -68,7 +68,7 @@ async fn a_line_that_breaks_loses_only_what_had_not_come() {
     refused(answer, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "whole");
     assert_eq!(operator.get(&format!("/uploads/{sha256}")).await["offset_bytes"], 300);
     // What a crash left behind the acknowledged octets counts for nothing.
-    let file = operator._dir.path().join(format!("images/.parts-{sha256}"));
+    let file = operator.dir.path().join(format!("images/.parts-{sha256}"));
     let mut left = std::fs::read(&file).unwrap();
     left.extend_from_slice(&[0xff; 50]);
     std::fs::write(&file, left).unwrap();
@@ -163,4 +163,21 @@ async fn the_signature_that_came_with_the_upload_is_checked_at_its_end() {
     refused(answer, StatusCode::CONFLICT, "SIGNATURE_REQUIRED", "release key");
     assert_eq!(operator.in_parts(), Vec::<String>::new());
     assert_eq!(operator.get("/uploads").await["items"], json!([]));
+}
+
+/// Two servers that share the store and the folder: parts go to either, and a third that starts meanwhile removes nothing.
+#[tokio::test]
+async fn parts_of_one_upload_go_to_any_server_of_the_store() {
+    let world = World::new();
+    let one = Operator::of(&world).await;
+    let two = one.beside(&world).await;
+    let (octets, sha256) = image(1_000);
+    one.post("/uploads", json!({"sha256": sha256, "size_bytes": 1_000})).await;
+    for (number, from) in (0..1_000).step_by(250).enumerate() {
+        let server = if number % 2 == 0 { &two } else { &one };
+        let (status, body) = server.part(&sha256, from as u64, octets[from..from + 250].to_vec()).await;
+        assert_eq!((status, &body["offset_bytes"]), (StatusCode::OK, &json!(from + 250)), "{body}");
+        one.beside(&world).await;
+    }
+    assert_eq!(std::fs::read(one.dir.path().join(format!("images/{sha256}"))).unwrap(), octets);
 }
