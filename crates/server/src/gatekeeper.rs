@@ -144,8 +144,7 @@ pub(crate) fn look_at_gate(
         return Ok(Looked::default());
     }
     if rollout.opens_next(&waves, &record, now) {
-        record.open = record.open.saturating_add(1);
-        record.open_next = false;
+        record.note_opening(now);
         campaigns::set_gate(tx, name, &record)?;
         if rollout.has_limit() {
             // Whoever finds no place in the open wave says that from now on.

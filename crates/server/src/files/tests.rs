@@ -40,7 +40,7 @@ impl PackageDesk for FakeDesk {
         if peer.common_name != "VEH_001_CCU_001" {
             return Ok(FileAnswer::Forbidden);
         }
-        let serve = |path, size_bytes| Ok(FileAnswer::Serve { path, size_bytes });
+        let serve = |path, size_bytes| Ok(FileAnswer::Serve { path, size_bytes, limit: None });
         match pkg_id.as_str() {
             "fw" if *hash == self.hash => serve(self.content.clone(), self.size_bytes),
             "empty" => serve(self.content.with_file_name("empty"), 0),

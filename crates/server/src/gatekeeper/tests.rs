@@ -259,6 +259,7 @@ async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
         stop: StopRule { failures: Some(2), ..StopRule::default() },
         vehicles_at_once: Some(at_once),
         starts_per_minute: Some(3),
+        ..Rollout::default()
     };
     campaign(&world, rollout).await;
     let mut begun_when_stopped = None;
