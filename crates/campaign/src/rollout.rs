@@ -406,7 +406,8 @@ impl GateRecord {
     /// Notes that the next wave opens.
     pub fn note_opening(&mut self, now: UnixMillis) {
         // Of waves that an earlier version opened nobody knows when.
-        self.opened_at.resize(usize::try_from(self.open).unwrap_or(usize::MAX).min(WAVES_AT_MOST), UnixMillis(0));
+        self.opened_at
+            .resize(usize::try_from(self.open).unwrap_or(usize::MAX).min(WAVES_AT_MOST), UnixMillis(0));
         self.opened_at.push(now);
         self.open = self.open.saturating_add(1);
         self.open_next = false;

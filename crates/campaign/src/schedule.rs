@@ -34,7 +34,8 @@ impl Candidate<'_> {
     /// Its part of the spread: the same one each time, and as good as random among the vehicles.
     fn share_of(&self, spread_ms: i64) -> i64 {
         let digest = Sha256::of(format!("turn/{}/{}", self.campaign, self.vehicle_id).as_bytes());
-        let number = digest.as_bytes().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
+        let number =
+            digest.as_bytes().iter().take(8).fold(0_u64, |number, byte| number << 8 | u64::from(*byte));
         match u64::try_from(spread_ms) {
             Ok(spread_ms) if spread_ms > 0 => i64::try_from(number % spread_ms).unwrap_or(0),
             Ok(_) | Err(_) => 0,
@@ -52,9 +53,8 @@ impl Rollout {
     }
 
     pub(crate) fn check_schedule(&self) -> Result<(), InvalidRollout> {
-        let refused = |pointer: String, expected, found: String| {
-            Err(InvalidRollout { pointer, expected, found })
-        };
+        let refused =
+            |pointer: String, expected, found: String| Err(InvalidRollout { pointer, expected, found });
         if self.windows.len() > WINDOWS_AT_MOST {
             return refused("/windows".to_owned(), "at most 21 windows", self.windows.len().to_string());
         }
@@ -104,7 +104,9 @@ impl Rollout {
         }
         let from = span.from.max(first);
         let room_ms = span.until.min(last).0.saturating_sub(from.0);
-        let until = UnixMillis(from.0.saturating_add(candidate.share_of(self.spread_ms(candidate, from).min(room_ms))));
+        let until = UnixMillis(
+            from.0.saturating_add(candidate.share_of(self.spread_ms(candidate, from).min(room_ms))),
+        );
         if until <= now {
             return None;
         }
@@ -141,7 +143,9 @@ impl Rollout {
             let windows: Vec<_> = self.windows.iter().map(ToString::to_string).collect();
             let zone = self.time_zone.as_ref().map_or("UTC", |zone| zone.as_str());
             let windows = windows.join(" or ");
-            parts.push(format!("updates begin {windows} by the vehicle's clock ({zone} where it has no time zone)"));
+            parts.push(format!(
+                "updates begin {windows} by the vehicle's clock ({zone} where it has no time zone)"
+            ));
         }
         if let Some(time) = self.not_before {
             parts.push(format!("none begins before {}", written(time)));

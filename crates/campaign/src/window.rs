@@ -145,9 +145,8 @@ impl Window {
         if self.from.minutes == MINUTES_OF_A_DAY {
             return Some(("/from", "a time before 24:00", self.from.to_string()));
         }
-        (self.from == self.to).then(|| {
-            ("/to", "another time than from; a whole day is 00:00 to 24:00", self.to.to_string())
-        })
+        (self.from == self.to)
+            .then(|| ("/to", "another time than from; a whole day is 00:00 to 24:00", self.to.to_string()))
     }
 
     fn begins_on(&self, day: jiff::civil::Weekday) -> bool {
@@ -202,7 +201,8 @@ impl Zone {
         for day in -DAYS_BEFORE..=DAYS_AFTER {
             let midnight = today.saturating_add(day.days()).at(0, 0, 0, 0);
             for time in windows.iter().flat_map(|window| [window.from, window.to]) {
-                let shown = self.0.to_ambiguous_timestamp(midnight.saturating_add(i64::from(time.minutes).minutes()));
+                let shown =
+                    self.0.to_ambiguous_timestamp(midnight.saturating_add(i64::from(time.minutes).minutes()));
                 edges.extend(shown.earlier());
                 edges.extend(shown.later());
             }

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::{DeltaSettings, Settings};
+use farrier_campaign::{DeltaSettings, LEAST_BYTES_PER_SECOND, Settings};
 use farrier_protocol::{LongText, Topics};
 use figment::Figment;
 use figment::providers::{Format, Toml};

@@ -113,7 +113,10 @@ pub async fn serve<D: PackageDesk>(
     };
     let drain = limits.drain;
     let (router, stopping) = (router(Arc::clone(&desk)), shutdown.clone());
-    let (endpoint, drained) = (Arc::new(Endpoint { paces: Paces::new(limits.bytes_per_second), ..Endpoint::default() }), CancellationToken::new());
+    let (endpoint, drained) = (
+        Arc::new(Endpoint { paces: Paces::new(limits.bytes_per_second), ..Endpoint::default() }),
+        CancellationToken::new(),
+    );
     let of_connections = Arc::clone(&endpoint);
     let accepting = async {
         let mut tasks = accept_vehicles(listener, tls, VehicleListener::Https, listener_limits, &shutdown, {

@@ -22,7 +22,8 @@ fn morning() -> Rollout {
 
 fn judged_in(zone: Option<&str>, rollout: &Rollout, now: UnixMillis) -> Option<Block> {
     let (campaign, vehicle_id) = (text("C"), "V1".parse().unwrap());
-    let candidate = Candidate { campaign: &campaign, vehicle_id: &vehicle_id, time_zone: zone, opened_at: NOW };
+    let candidate =
+        Candidate { campaign: &campaign, vehicle_id: &vehicle_id, time_zone: zone, opened_at: NOW };
     rollout.not_its_turn(&candidate, now)
 }
 
@@ -59,7 +60,12 @@ fn a_window_that_opens_is_not_for_all_at_the_same_moment() {
 
 #[test]
 fn nobody_begins_before_the_schedule_nor_after_it() {
-    let days = Rollout { not_before: Some(hours(2)), not_after: Some(hours(4)), spread_s: Some(0), ..Rollout::default() };
+    let days = Rollout {
+        not_before: Some(hours(2)),
+        not_after: Some(hours(4)),
+        spread_s: Some(0),
+        ..Rollout::default()
+    };
     let waits = Block::ScheduleToBegin { not_before: hours(2), until: hours(2) };
     assert_eq!(judged(&days, NOW), Some(waits));
     assert_eq!(judged(&days, hours(2)), None);

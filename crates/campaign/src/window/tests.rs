@@ -25,15 +25,26 @@ fn a_window_goes_by_the_clock_of_the_zone_and_may_pass_midnight() {
     let night = window(&[Weekday::Fri], "22:00", "05:00");
     // Friday, 15 January 2027.
     spans(open("Asia/Seoul", &night, "2027-01-15T08:00:00Z"), "2027-01-15T13:00:00Z", "2027-01-15T20:00:00Z");
-    spans(open("Europe/Berlin", &night, "2027-01-16T03:59:59.999Z"), "2027-01-15T21:00:00Z", "2027-01-16T04:00:00Z");
-    spans(open("Europe/Berlin", &night, "2027-01-16T04:00:00Z"), "2027-01-22T21:00:00Z", "2027-01-23T04:00:00Z");
+    spans(
+        open("Europe/Berlin", &night, "2027-01-16T03:59:59.999Z"),
+        "2027-01-15T21:00:00Z",
+        "2027-01-16T04:00:00Z",
+    );
+    spans(
+        open("Europe/Berlin", &night, "2027-01-16T04:00:00Z"),
+        "2027-01-22T21:00:00Z",
+        "2027-01-23T04:00:00Z",
+    );
 }
 
 #[test]
 fn windows_that_touch_are_one() {
     let windows = [window(&[Weekday::Sat], "00:00", "24:00"), window(&[Weekday::Sun], "00:00", "06:00")];
     let found = open_span(&windows, &Zone::utc(), ms("2027-01-15T08:00:00Z")).unwrap();
-    assert_eq!((written(found.from), written(found.until)), ("2027-01-16T00:00:00Z".into(), "2027-01-17T06:00:00Z".into()));
+    assert_eq!(
+        (written(found.from), written(found.until)),
+        ("2027-01-16T00:00:00Z".into(), "2027-01-17T06:00:00Z".into())
+    );
     let always = [window(&[], "00:00", "12:00"), window(&[], "12:00", "24:00")];
     let now = ms("2027-01-15T08:00:00Z");
     let found = open_span(&always, &Zone::utc(), now).unwrap();
@@ -68,7 +79,15 @@ fn only_times_of_a_day_are_times_of_a_day() {
 
 fn any_window() -> impl Strategy<Value = Window> {
     let days = prop::sample::subsequence(
-        vec![Weekday::Mon, Weekday::Tue, Weekday::Wed, Weekday::Thu, Weekday::Fri, Weekday::Sat, Weekday::Sun],
+        vec![
+            Weekday::Mon,
+            Weekday::Tue,
+            Weekday::Wed,
+            Weekday::Thu,
+            Weekday::Fri,
+            Weekday::Sat,
+            Weekday::Sun,
+        ],
         0..=7,
     );
     (days, 0..96_u16, 1..96_u16).prop_map(|(days, from, longer)| {

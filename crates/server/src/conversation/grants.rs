@@ -67,7 +67,9 @@ impl Grants {
         let at = Instant::now();
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match memory.known.get(&wanted.key()) {
-            Some(known) if known.until > now && at < known.beginning.at + BELIEVED => Ok((known.size_bytes, known.limit.clone())),
+            Some(known) if known.until > now && at < known.beginning.at + BELIEVED => {
+                Ok((known.size_bytes, known.limit.clone()))
+            }
             Some(_) | None => Err(Beginning { at, taken_away: memory.taken_away }),
         }
     }

@@ -122,7 +122,8 @@ impl Paces {
             // What was let through for a campaign keeps its line busy for a second or so.
             let now = Instant::now();
             known.retain(|_, pace| {
-                let is_idle = pace.busy_until.try_lock().is_ok_and(|until| until.is_none_or(|until| until < now));
+                let is_idle =
+                    pace.busy_until.try_lock().is_ok_and(|until| until.is_none_or(|until| until < now));
                 Arc::strong_count(pace) > 1 || !is_idle
             });
         }

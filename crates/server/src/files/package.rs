@@ -181,7 +181,9 @@ async fn content(package: &Package<'_>, first: u64, length: u64, method: &Method
     let share = connection.endpoint.downloads.begin(&connection.peer, package.pkg_id, package.hash, first);
     let blocks = Arc::clone(&connection.endpoint.blocks);
     let paced = connection.endpoint.paces.of(package.limit);
-    Ok(Body::from_stream(Content { source, blocks, share, paced, at_byte: first, left: length }.into_stream()))
+    Ok(Body::from_stream(
+        Content { source, blocks, share, paced, at_byte: first, left: length }.into_stream(),
+    ))
 }
 
 /// What is left of a body: the next block is read when the last is on its way.

@@ -1,4 +1,4 @@
-use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize};
+use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize, Window};
 
 use farrier_protocol::MessageType;
 use proptest::prelude::*;

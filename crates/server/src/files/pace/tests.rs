@@ -76,8 +76,7 @@ proptest! {
 async fn the_limit_is_used_up_and_shared_by_turns() {
     let paces = Paces::new(Some(1_000_000));
     let begun = Instant::now();
-    let downloads: Vec<_> =
-        (0..50).map(|_| tokio::spawn(download(paces.of(None), 200_000, begun))).collect();
+    let downloads: Vec<_> = (0..50).map(|_| tokio::spawn(download(paces.of(None), 200_000, begun))).collect();
     let mut ends = Vec::new();
     for running in downloads {
         ends.push(running.await.unwrap().last().unwrap().0);
