@@ -52,14 +52,14 @@ fn window(text: &str) -> Result<Value, String> {
     };
     let (days, span) = text.trim().rsplit_once(' ').unwrap_or(("", text));
     let (from, to) = span.split_once('-').ok_or_else(refused)?;
-    let mut named = Vec::new();
+    let mut named: Vec<&str> = Vec::new();
     for part in days.split(',').map(str::trim).filter(|_| !days.trim().is_empty()) {
         let day = |name: &str| DAYS.iter().position(|day| day.eq_ignore_ascii_case(name.trim()));
         let (first, last) = part.split_once('-').unwrap_or((part, part));
         let (first, last) = day(first).zip(day(last)).ok_or_else(refused)?;
         // `Fri-Mon` goes past the end of the week.
         let number = (last + DAYS.len() - first) % DAYS.len();
-        named.extend(DAYS.iter().cycle().skip(first).take(number + 1));
+        named.extend(DAYS.iter().cycle().skip(first).take(number + 1).copied());
     }
     named.sort_unstable_by_key(|name| DAYS.iter().position(|day| day == name));
     named.dedup();
