@@ -1,11 +1,12 @@
 //! How a campaign goes out to its vehicles: waves, the rule that stops it, how many vehicles at once.
 //! Judged by counters that are kept, never by going through the vehicles.
 
-use farrier_protocol::UnixMillis;
+use farrier_protocol::{Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
 use crate::vehicle_update::Standing;
+use crate::window::Window;
 
 /// Waves of one campaign at most.
 pub const WAVES_AT_MOST: usize = 100;
@@ -29,6 +30,23 @@ pub struct Rollout {
     /// Vehicles whose update begins within one minute of the clock, at most.
     #[schemars(range(min = 1))]
     pub starts_per_minute: Option<u64>,
+    /// When updates may begin, by the clock of each vehicle's time zone; none = always. An update whose StartDownload is sent
+    /// goes on past the end of a window.
+    #[schemars(length(max = 21))]
+    pub windows: Vec<Window>,
+    /// IANA time zone of vehicles without one, or with one that is not known; without it UTC.
+    pub time_zone: Option<Text>,
+    /// No update begins before this time, in ms since 1970.
+    pub not_before: Option<UnixMillis>,
+    /// From this time on no update begins any more, in ms since 1970; after `not_before`.
+    pub not_after: Option<UnixMillis>,
+    /// Vehicles begin at moments of their own within so many seconds after their wave or their window opens. Without it they are
+    /// spread over a minute after a window opens or `not_before`, and not at all else.
+    #[schemars(range(max = 86400))]
+    pub spread_s: Option<u64>,
+    /// All vehicles of the campaign together fetch so many bytes of packages per second from a server, at most.
+    #[schemars(range(min = 1024))]
+    pub bytes_per_second: Option<u64>,
 }
 
 /// Vehicles that go together.
@@ -195,6 +213,8 @@ pub struct GateRecord {
     pub minute: i64,
     /// How many updates began in it.
     pub starts: u64,
+    /// When each wave opened, from the first.
+    pub opened_at: Vec<UnixMillis>,
 }
 
 /// What stopped a campaign.
@@ -248,6 +268,7 @@ impl Rollout {
             }
         }
         self.stop.check("/stop")?;
+        self.check_schedule()?;
         let last = self.waves.len().saturating_sub(1);
         for (index, wave) in self.waves.iter().enumerate() {
             let at = format!("/waves/{index}");
@@ -382,6 +403,22 @@ impl Rollout {
 }
 
 impl GateRecord {
+    /// Notes that the next wave opens.
+    pub fn note_opening(&mut self, now: UnixMillis) {
+        // Of waves that an earlier version opened nobody knows when.
+        self.opened_at
+            .resize(usize::try_from(self.open).unwrap_or(usize::MAX).min(WAVES_AT_MOST), UnixMillis(0));
+        self.opened_at.push(now);
+        self.open = self.open.saturating_add(1);
+        self.open_next = false;
+    }
+
+    /// When a wave, counted from 1, opened; `None` where it has not, or nobody knows.
+    pub fn opened_at(&self, wave: u32) -> Option<UnixMillis> {
+        let index = usize::try_from(wave).ok()?.checked_sub(1)?;
+        self.opened_at.get(index).copied()
+    }
+
     /// Notes that an update begins.
     pub fn note_start(&mut self, now: UnixMillis) {
         let minute = now.0.div_euclid(MINUTE_MS);

@@ -6,6 +6,7 @@
 //! | waiting | looked at or woken up, vehicle there, nothing in the way | collecting_vci | RequestVCI |
 //! | waiting | looked at or woken up, something in the way | waiting (for that) | |
 //! | waiting (silent, clock) | looked at / its pause over | same / as looked at | – / RequestVCI |
+//! | waiting (window, schedule, spread) | its time has come | as looked at | RequestVCI |
 //! | collecting_vci | VCI: outdated / at the release / not possible | checking_readiness / up_to_date / ineligible | RequestDownloadReadiness / – / – |
 //! | collecting_vci | VCI_INCOMPLETE, BUSY | collecting_vci (pause); ineligible after the last try | RequestVCI when the pause is over |
 //! | collecting_vci | EXPIRED | collecting_vci; waiting after the last try | RequestVCI |
@@ -17,7 +18,7 @@
 //! | checking_readiness | deadline | checking_readiness; waiting if away or after the last try | RequestDownloadReadiness |
 //! | deferred | retry time | checking_readiness; waiting if away | RequestDownloadReadiness |
 //! | deferred | a VCI of another question, other versions: outdated / at the release / not possible | deferred (new plan) / up_to_date / ineligible | |
-//! | collecting_vci, checking_readiness, deferred | would send, vehicle quarantined | waiting | |
+//! | collecting_vci, checking_readiness, deferred | would send, something in the way | waiting (for that) | |
 //! | collecting_vci, checking_readiness, downloading | UNSUPPORTED | ineligible | |
 //! | downloading | download | installing | |
 //! | downloading, installing | install | committing | |
@@ -233,6 +234,30 @@ pub enum Block {
         /// When others may.
         until: UnixMillis,
     },
+    /// No maintenance window of the vehicle is open.
+    WindowClosed {
+        /// When the next one opens.
+        opens_at: UnixMillis,
+        /// When the vehicle's turn comes in it.
+        until: UnixMillis,
+    },
+    /// The campaign's vehicles may not begin yet.
+    ScheduleToBegin {
+        /// When the first may.
+        not_before: UnixMillis,
+        /// When the vehicle's turn comes.
+        until: UnixMillis,
+    },
+    /// The campaign's vehicles begin one after the other.
+    Spread {
+        /// When the vehicle's turn comes.
+        until: UnixMillis,
+    },
+    /// The campaign's vehicles may begin no more, or will not be allowed to when the vehicle's next window opens.
+    ScheduleOver {
+        /// From when on.
+        not_after: UnixMillis,
+    },
 }
 
 impl Block {
@@ -244,8 +269,29 @@ impl Block {
             | Self::CampaignStopped
             | Self::WaveNotOpen { .. }
             | Self::NoPlace { .. }
-            | Self::NoStart { .. } => true,
+            | Self::NoStart { .. }
+            | Self::WindowClosed { .. }
+            | Self::ScheduleToBegin { .. }
+            | Self::Spread { .. }
+            | Self::ScheduleOver { .. } => true,
             Self::OtherUpdate { .. } | Self::Quarantine => false,
+        }
+    }
+
+    /// When it is over by itself, whatever others do.
+    fn until(&self) -> Option<UnixMillis> {
+        match self {
+            Self::WindowClosed { until, .. }
+            | Self::ScheduleToBegin { until, .. }
+            | Self::Spread { until } => Some(*until),
+            // The campaign's gate looks after its own.
+            Self::WaveNotOpen { .. } | Self::NoPlace { .. } | Self::NoStart { .. } => None,
+            Self::OtherUpdate { .. }
+            | Self::Quarantine
+            | Self::CampaignPaused
+            | Self::CampaignAborted
+            | Self::CampaignStopped
+            | Self::ScheduleOver { .. } => None,
         }
     }
 
@@ -257,7 +303,11 @@ impl Block {
             | Self::Quarantine
             | Self::CampaignPaused
             | Self::CampaignAborted
-            | Self::CampaignStopped => false,
+            | Self::CampaignStopped
+            | Self::WindowClosed { .. }
+            | Self::ScheduleToBegin { .. }
+            | Self::Spread { .. }
+            | Self::ScheduleOver { .. } => false,
         }
     }
 }
@@ -468,6 +518,14 @@ impl Hold {
             Self::VehicleAway | Self::Blocked(_) => None,
         }
     }
+
+    /// When it is over by itself.
+    fn due_at(&self) -> Option<UnixMillis> {
+        match self {
+            Self::Blocked(block) => block.until(),
+            Self::VehicleSilent { .. } | Self::VehicleClock { .. } | Self::VehicleAway => self.ask_at(),
+        }
+    }
 }
 
 impl Transition {
@@ -600,7 +658,7 @@ impl State {
                 Some(pursuit.due_at().map_or(*deadline, |due| due.min(*deadline)))
             }
             Self::RollingBack { deadline, .. } => Some(*deadline),
-            Self::Waiting { hold } => hold.ask_at(),
+            Self::Waiting { hold } => hold.due_at(),
             Self::Cancelled { .. }
             | Self::UpToDate
             | Self::Ineligible { .. }

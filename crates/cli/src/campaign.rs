@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 mod course;
 mod rollout;
+mod schedule;
 mod wait;
 mod watch;
 
@@ -147,6 +148,8 @@ pub(crate) struct CampaignAnswer {
     pub(crate) abort_reason: Option<String>,
     #[serde(default)]
     stop_sentence: Option<String>,
+    #[serde(default)]
+    schedule_sentence: Option<String>,
     #[serde(default)]
     waves: Vec<Wave>,
     #[serde(default)]
@@ -363,6 +366,9 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         counts(&campaign.states)
     );
     let name = plain(&campaign.name);
+    if let Some(sentence) = &campaign.schedule_sentence {
+        text.push_str(&format!("\n{}", plain(sentence)));
+    }
     match (campaign.state.as_str(), &campaign.abort_reason) {
         ("draft", _) => text.push_str(&format!("\nNext: farrier campaign start {name}")),
         ("stopped", _) => text.push_str(&format!(

@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::{DeltaSettings, Settings};
+use farrier_campaign::{DeltaSettings, LEAST_BYTES_PER_SECOND, Settings};
 use farrier_protocol::{LongText, Topics};
 use figment::Figment;
 use figment::providers::{Format, Toml};
@@ -41,6 +41,8 @@ pub struct ServerConfig {
     pub mqtt: MqttSettings,
     /// Where vehicles fetch files.
     pub https: SocketAddr,
+    /// How quickly they get them.
+    pub files: FilesSettings,
     /// Where operators speak to the API.
     pub operator: SocketAddr,
     /// What all topics begin with.
@@ -67,6 +69,14 @@ pub struct ServerConfig {
     pub deadlines: Settings,
     /// Which deltas are made and sent.
     pub deltas: DeltaSettings,
+}
+
+/// How packages leave.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct FilesSettings {
+    /// Bytes of packages that this server process sends to all vehicles together in a second, at most; 1024 or more.
+    pub bytes_per_second: Option<u64>,
 }
 
 /// The PEM files of the vehicles' listeners.
@@ -148,6 +158,7 @@ impl Default for ServerConfig {
             release_public_key: None,
             mqtt: MqttSettings::default(),
             https: loopback(8443),
+            files: FilesSettings::default(),
             operator: loopback(8080),
             topic_prefix: "ota".to_owned(),
             enroll: Enroll::Operator,
@@ -233,6 +244,10 @@ impl ServerConfig {
         if self.deltas.at_most_percent > 100 {
             let found = self.deltas.at_most_percent.to_string();
             return refused("deltas.at_most_percent", "0 to 100", found);
+        }
+        if let Some(limit) = self.files.bytes_per_second.filter(|limit| *limit < LEAST_BYTES_PER_SECOND) {
+            let expected = format!("at least {LEAST_BYTES_PER_SECOND}, or no such key");
+            return refused("files.bytes_per_second", &expected, limit.to_string());
         }
         self.check_deadlines()?;
         self.mqtt.limits.check().map_err(|(key, expected, found)| ConfigError::Refused {
@@ -359,6 +374,7 @@ mod tests {
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
         assert!(refused(|c| c.deltas.at_most_percent = 101).contains("at_most_percent"));
         assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
+        assert!(refused(|c| c.files.bytes_per_second = Some(1_023)).contains("files.bytes_per_second"));
         assert!(refused(|c| c.mqtt.limits.ban_s = 0).contains("mqtt.limits.ban_s"));
         assert!(refused(|c| c.mqtt.limits.packet_kib = 16).contains("257 to 4096"));
         assert!(refused(|c| c.mqtt.limits.kib_burst = 100).contains("mqtt.limits.kib_burst"));

@@ -7,6 +7,7 @@ mod answers;
 mod desk;
 mod grants;
 mod outgoing;
+mod schedule;
 mod starting;
 mod wake_up;
 

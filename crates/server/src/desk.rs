@@ -6,7 +6,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 
 use bytes::Bytes;
-use farrier_protocol::{Binding, MsgId, PkgId, Sha256, Thumbprint, UnixMillis, UpTopic};
+use farrier_protocol::{Binding, MsgId, PkgId, Sha256, Text, Thumbprint, UnixMillis, UpTopic};
 
 /// Reads the wall clock: handed in, so that a whole fleet can be run in virtual time.
 pub type WallClock = Arc<dyn Fn() -> UnixMillis + Send + Sync>;
@@ -154,6 +154,8 @@ pub enum FileAnswer {
         path: PathBuf,
         /// How many.
         size_bytes: u64,
+        /// How quickly, where its campaign says so.
+        limit: Option<CampaignLimit>,
     },
     /// The package's detached signature.
     Signature(Vec<u8>),
@@ -163,6 +165,15 @@ pub enum FileAnswer {
     Gone,
     /// There is no such package.
     Unknown,
+}
+
+/// How many bytes all vehicles of a campaign together get from this server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct CampaignLimit {
+    /// Its name.
+    pub campaign: Text,
+    /// Of packages.
+    pub bytes_per_second: u64,
 }
 
 /// How far a vehicle has been served a package.

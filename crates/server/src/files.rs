@@ -3,6 +3,7 @@
 
 mod blocks;
 mod downloads;
+mod pace;
 mod package;
 mod problem;
 mod range;
@@ -30,6 +31,7 @@ use crate::tls::VehicleTls;
 use crate::tls::listener::{ListenerLimits, VehicleListener, accept_vehicles};
 use blocks::Blocks;
 use downloads::Downloads;
+use pace::Paces;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]
 pub use package::fuzzing::http_ranges;
@@ -53,6 +55,8 @@ pub struct HttpsLimits {
     pub streams: u32,
     /// For requests under way, once the server stops.
     pub drain: Duration,
+    /// Bytes of packages that leave in a second, at most; `None` = as many as can.
+    pub bytes_per_second: Option<u64>,
 }
 
 impl Default for HttpsLimits {
@@ -65,6 +69,7 @@ impl Default for HttpsLimits {
             stall: Duration::from_secs(60),
             streams: 8,
             drain: Duration::from_secs(10),
+            bytes_per_second: None,
         }
     }
 }
@@ -81,6 +86,7 @@ const STREAM_BUFFER: usize = 512 * 1024;
 struct Endpoint {
     blocks: Arc<Blocks>,
     downloads: Downloads,
+    paces: Paces,
 }
 
 /// What the requests of one connection share.
@@ -107,7 +113,10 @@ pub async fn serve<D: PackageDesk>(
     };
     let drain = limits.drain;
     let (router, stopping) = (router(Arc::clone(&desk)), shutdown.clone());
-    let (endpoint, drained) = (Arc::new(Endpoint::default()), CancellationToken::new());
+    let (endpoint, drained) = (
+        Arc::new(Endpoint { paces: Paces::new(limits.bytes_per_second), ..Endpoint::default() }),
+        CancellationToken::new(),
+    );
     let of_connections = Arc::clone(&endpoint);
     let accepting = async {
         let mut tasks = accept_vehicles(listener, tls, VehicleListener::Https, listener_limits, &shutdown, {

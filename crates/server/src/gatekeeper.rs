@@ -144,8 +144,7 @@ pub(crate) fn look_at_gate(
         return Ok(Looked::default());
     }
     if rollout.opens_next(&waves, &record, now) {
-        record.open = record.open.saturating_add(1);
-        record.open_next = false;
+        record.note_opening(now);
         campaigns::set_gate(tx, name, &record)?;
         if rollout.has_limit() {
             // Whoever finds no place in the open wave says that from now on.
@@ -163,13 +162,23 @@ pub(crate) fn look_at_gate(
             return Ok(Looked { has_more: false, next: Some(next) });
         }
     };
-    let ids = updates::claim_at_gate(tx, name, record.open, room)?;
-    let has_more = ids.len() as u64 >= room;
+    // Those whose window is closed by now take no place, and there may be many: it shall not be a transaction for each.
+    let has_schedule = rollout.has_schedule();
+    let limit = if has_schedule { BATCH } else { room };
+    let ids = updates::claim_at_gate(tx, name, record.open, limit)?;
+    let has_more = ids.len() as u64 >= limit;
+    let mut begun = 0;
     for id in ids {
+        if begun >= room {
+            break;
+        }
         let update = updates::by_id(tx, &id)?;
         if let Some(update) = update.filter(|update| update.state.waits_at_gate()) {
             advance(tx, rules, update, Event::LookedAt, None, now)?;
         }
+        let has_begun =
+            !has_schedule || updates::by_id(tx, &id)?.is_some_and(|update| update.state.is_active());
+        begun = begun.saturating_add(u64::from(has_begun));
     }
     Ok(Looked { has_more, next: opens_at })
 }

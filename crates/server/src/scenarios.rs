@@ -5,7 +5,7 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::{Event, GateRecord, Opening, Rollout, StopRule, Wave, WaveSize};
+use farrier_campaign::{Event, GateRecord, Opening, Rollout, StopRule, Wave, WaveSize, Window};
 use farrier_protocol::MessageType;
 use serde_json::json;
 
@@ -13,8 +13,9 @@ use crate::api::retry_some;
 use crate::conversation::{Rules, advance};
 use crate::desk::Receipt;
 use crate::store::campaigns::{self, Aborted};
-use crate::store::{Tx, updates};
-use crate::testbed::{Car, World, text};
+use crate::store::vehicles::Said;
+use crate::store::{Tx, updates, vehicles};
+use crate::testbed::{Car, START, World, text};
 
 /// With more vehicles than this only the numbers are told.
 const TOLD_ONE_BY_ONE: usize = 12;
@@ -148,6 +149,12 @@ impl Stage {
             }
             ["nobody", "is", "there"] => self.world.set_connected(false),
             ["everybody", "is", "there"] => self.world.set_connected(true),
+            [vehicle, "lives", "in", zone] => {
+                let (vehicle_id, zone) =
+                    (self.cars[*vehicle].binding.vehicle_id.clone(), zone.parse().unwrap());
+                let said = Said { time_zone: Some(zone), ..Said::default() };
+                self.world.write(move |tx, _, _| vehicles::set_said(tx, &vehicle_id, &said)).await;
+            }
             ["pass", seconds, "s"] => self.world.pass(seconds.parse().unwrap()).await,
             ["pause", name] => {
                 let name = text(name);
@@ -272,7 +279,8 @@ impl Stage {
     }
 }
 
-/// `at-once=2`, `per-minute=5`, `stop-after=3`, `wave=2`, `wave=50%,after=100`, `wave=rest,by-hand`.
+/// `at-once=2`, `per-minute=5`, `stop-after=3`, `wave=2`, `wave=50%,after=100`, `wave=rest,by-hand`, `window=22:00-05:00`,
+/// `spread=600`, `ends-in=3600`.
 fn rollout(words: &[&str]) -> Rollout {
     let mut rollout = Rollout::default();
     for word in words {
@@ -282,6 +290,13 @@ fn rollout(words: &[&str]) -> Rollout {
             "per-minute" => rollout.starts_per_minute = Some(value.parse().unwrap()),
             "stop-after" => rollout.stop.failures = Some(value.parse().unwrap()),
             "wave" => rollout.waves.push(wave(value)),
+            "window" => {
+                let (from, to) = value.split_once('-').unwrap();
+                let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
+                rollout.windows.push(Window { days: Vec::new(), from, to });
+            }
+            "spread" => rollout.spread_s = Some(value.parse().unwrap()),
+            "ends-in" => rollout.not_after = Some(START.plus_seconds(value.parse().unwrap())),
             other => panic!("no {other} in a rollout"),
         }
     }

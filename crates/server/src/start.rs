@@ -282,7 +282,7 @@ impl Server {
                 https.0,
                 Arc::clone(&tls),
                 desk,
-                HttpsLimits::default(),
+                HttpsLimits { bytes_per_second: config.files.bytes_per_second, ..HttpsLimits::default() },
                 shutdown.clone(),
             )),
             tokio::spawn(operator_listener::serve(

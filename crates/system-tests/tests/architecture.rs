@@ -55,10 +55,11 @@ const ARROWS: &[(&str, &[&str])] = &[
 ];
 
 /// The pure crates, and everything from outside that they may use.
-/// Of `aws-lc-rs` they use digests, which are functions of their input.
+/// Of `aws-lc-rs` they use digests, which are functions of their input; of `jiff` what a clock shows in a time zone at a given
+/// time, by the tables that are compiled in.
 const PURE: &[(&str, &[&str])] = &[
     ("farrier-protocol", &["aws-lc-rs", "schemars", "serde", "serde_json", "thiserror"]),
-    ("farrier-campaign", &["schemars", "serde", "thiserror"]),
+    ("farrier-campaign", &["jiff", "schemars", "serde", "thiserror"]),
     ("farrier-vehicle-update", &["serde", "serde_json", "thiserror"]),
     ("farrier-diagnostics", &["bytes", "serde", "simple_doip", "thiserror", "uds_protocol"]),
     ("farrier-delta", &["aws-lc-rs", "divsufsort", "thiserror", "zstd"]),

@@ -44,7 +44,7 @@ pub(super) fn waiting(hold: Hold, event: Event<'_>, context: &Context<'_>) -> Tr
     let is_early = hold.ask_at().is_some_and(|ask_at| context.now < ask_at);
     match event {
         Event::LookedAt | Event::TimePassed if is_early => waits_for(hold),
-        Event::TimePassed if hold.ask_at().is_none() => waits_for(hold),
+        Event::TimePassed if hold.due_at().is_none_or(|due| context.now < due) => waits_for(hold),
         Event::LookedAt | Event::WokenUp | Event::TimePassed => {
             match (&context.block, context.vehicle_there) {
                 (Some(block), _) => waits_for(Hold::Blocked(block.clone())),

@@ -630,6 +630,10 @@ fn every_state() -> Vec<State> {
         State::Waiting { hold: Hold::Blocked(Block::WaveNotOpen { wave: 2 }) },
         State::Waiting { hold: Hold::Blocked(Block::NoPlace { vehicles_at_once: 10 }) },
         State::Waiting { hold: Hold::Blocked(Block::NoStart { starts_per_minute: 4, until: NOW }) },
+        State::Waiting { hold: Hold::Blocked(Block::WindowClosed { opens_at: NOW, until: NOW }) },
+        State::Waiting { hold: Hold::Blocked(Block::ScheduleToBegin { not_before: NOW, until: NOW }) },
+        State::Waiting { hold: Hold::Blocked(Block::Spread { until: NOW }) },
+        State::Waiting { hold: Hold::Blocked(Block::ScheduleOver { not_after: NOW }) },
     ]
 }
 

@@ -56,6 +56,31 @@ pub enum WaitingOn {
         /// When it begins.
         until: UnixMillis,
     },
+    /// The vehicle's maintenance window.
+    Window {
+        /// When it opens.
+        opens_at: UnixMillis,
+        /// When the vehicle's turn comes in it.
+        until: UnixMillis,
+    },
+    /// The time from which on vehicles of the campaign may begin.
+    ScheduleToBegin {
+        /// That time.
+        not_before: UnixMillis,
+        /// When the vehicle's turn comes.
+        until: UnixMillis,
+    },
+    /// The vehicle's turn among those that begin one after the other.
+    Turn {
+        /// When it comes.
+        until: UnixMillis,
+    },
+    /// An operator to abort the campaign, or to cancel the update: the campaign's schedule lets no vehicle begin any more, or
+    /// not in this vehicle's next window.
+    ScheduleOver {
+        /// From when on none may begin.
+        not_after: UnixMillis,
+    },
     /// An answer that the vehicle owes.
     Answer(Answer),
     /// The time at which the VCI is asked for again.
@@ -144,6 +169,29 @@ impl WaitingOn {
                 "As many updates have begun as the campaign lets in a minute ({starts_per_minute}); it goes on {}.",
                 told(*until, now)
             ),
+            Self::Window { opens_at, until } => format!(
+                "The vehicle's maintenance window is closed and opens {}; the vehicle's turn in it comes {}.",
+                told(*opens_at, now),
+                told(*until, now)
+            ),
+            Self::ScheduleToBegin { until, .. } => format!(
+                "The campaign's schedule has not begun; the vehicle's turn in it comes {}.",
+                told(*until, now)
+            ),
+            Self::Turn { until } => format!(
+                "The campaign's vehicles begin one after the other; this one's turn comes {}.",
+                told(*until, now)
+            ),
+            Self::ScheduleOver { not_after } if *not_after <= now => {
+                "The campaign's schedule is over, so that the update cannot begin any more; it ends when an operator \
+                 cancels it or aborts the campaign."
+                    .to_owned()
+            }
+            Self::ScheduleOver { not_after } => format!(
+                "The campaign's schedule is over {}, before the vehicle's next window; the update ends when an operator \
+                 cancels it or aborts the campaign.",
+                told(*not_after, now)
+            ),
             Self::Answer(answer) => format!(
                 "{} was sent; the answer is waited for until its deadline {}.",
                 answer.to.name(),
@@ -213,6 +261,16 @@ impl State {
                 }
                 Hold::Blocked(Block::NoStart { starts_per_minute, until }) => {
                     WaitingOn::StartsPerMinute { starts_per_minute: *starts_per_minute, until: *until }
+                }
+                Hold::Blocked(Block::WindowClosed { opens_at, until }) => {
+                    WaitingOn::Window { opens_at: *opens_at, until: *until }
+                }
+                Hold::Blocked(Block::ScheduleToBegin { not_before, until }) => {
+                    WaitingOn::ScheduleToBegin { not_before: *not_before, until: *until }
+                }
+                Hold::Blocked(Block::Spread { until }) => WaitingOn::Turn { until: *until },
+                Hold::Blocked(Block::ScheduleOver { not_after }) => {
+                    WaitingOn::ScheduleOver { not_after: *not_after }
                 }
             }),
             Self::CollectingVci { pursuit, .. } => Some(pursued(pursuit, None)),

@@ -6,6 +6,8 @@ use anyhow::Context;
 use clap::Args;
 use serde_json::{Value, json};
 
+use super::schedule::ScheduleArgs;
+
 #[derive(Args)]
 pub(crate) struct RolloutArgs {
     /// A wave: how many vehicles, `,`, what opens it; can be given several times, the last one has the rest.
@@ -24,9 +26,12 @@ pub(crate) struct RolloutArgs {
     /// Begin with so many vehicles in a minute, at most.
     #[arg(long, value_name = "VEHICLES")]
     per_minute: Option<u64>,
+    #[command(flatten)]
+    schedule: ScheduleArgs,
     /// All of it from a JSON file, as the API takes it.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["waves", "stop_after", "stop_at_percent", "at_once", "per_minute"])]
+          conflicts_with_all = ["waves", "stop_after", "stop_at_percent", "at_once", "per_minute", "windows", "window_zone",
+                                "not_before", "not_after", "spread", "bytes_per_second"])]
     rollout: Option<PathBuf>,
 }
 
@@ -49,6 +54,9 @@ impl RolloutArgs {
         set("waves", (!self.waves.is_empty()).then(|| json!(self.waves)));
         set("vehicles_at_once", self.at_once.map(Value::from));
         set("starts_per_minute", self.per_minute.map(Value::from));
+        for (key, value) in self.schedule.body() {
+            set(key, value);
+        }
         let stop: serde_json::Map<_, _> =
             [("failures", self.stop_after), ("failed_percent", self.stop_at_percent)]
                 .into_iter()

@@ -126,7 +126,9 @@ impl PackageDesk for Desk {
             return Err(DeskUnavailable("packages are held back".into()));
         }
         Ok(match script.packages.get(hash) {
-            Some((path, _, size_bytes)) => FileAnswer::Serve { path: path.clone(), size_bytes: *size_bytes },
+            Some((path, _, size_bytes)) => {
+                FileAnswer::Serve { path: path.clone(), size_bytes: *size_bytes, limit: None }
+            }
             None => FileAnswer::Unknown,
         })
     }

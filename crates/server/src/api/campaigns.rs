@@ -76,6 +76,8 @@ pub(crate) struct CampaignAnswer {
     /// The operator's words.
     abort_reason: Option<Text>,
     rollout: Rollout,
+    /// When updates begin and how quickly packages leave, for people; absent where the rollout says nothing of it.
+    schedule_sentence: Option<String>,
     /// From the first.
     waves: Vec<WaveAnswer>,
     /// Since when it has stopped by its rule.
@@ -262,6 +264,7 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         abort_reason: campaign.aborted.as_ref().map(|aborted| aborted.reason.clone()),
         waves: waves(tx, campaign)?,
         rollout: campaign.rollout.clone(),
+        schedule_sentence: campaign.rollout.schedule_sentence(),
         stopped_at_ms: campaign.stopped.as_ref().map(|stopped| stopped.at),
         stop_reason: campaign.stopped.as_ref().map(|stopped| stopped.reason.clone()),
         stop_sentence: campaign.stopped.as_ref().map(|stopped| stopped.reason.sentence()),

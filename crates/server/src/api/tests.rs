@@ -24,6 +24,7 @@ mod observed;
 mod openapi;
 mod pages;
 mod releases;
+mod schedule;
 mod timeline;
 mod tokens_and_scopes;
 mod uploads;

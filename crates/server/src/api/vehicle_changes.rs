@@ -318,12 +318,14 @@ pub(super) async fn change(
     Document(change): Document<VehicleChange>,
 ) -> Result<Json<VehicleSummary>, Problem> {
     let (vehicle_id, actor, shown_by) = (vehicle_id(&text)?, caller.actor(), api.clone());
-    let changed = api.write(move |tx, _, now| {
+    let changed = api.write(move |tx, rules, now| {
         vehicles::lock(tx, &vehicle_id)?;
         let before = found(tx, &vehicle_id)?;
         let words = describe(tx, &before, &change).map_err(Unfit::into_problem)?;
         let after = found(tx, &vehicle_id)?;
         if words.is_some() {
+            // Where it has another time zone now, its windows may be open.
+            look_at_waiting(tx, rules, &after.binding, now)?;
             record(tx, &actor, "vehicle.changed", Some(&before), &after, words, now)?;
         }
         summary(tx, &shown_by, &after, None)

@@ -6,7 +6,7 @@ use std::sync::Arc;
 use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, Starting, State, lot};
 use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
-use super::{Rules, is_there, outgoing};
+use super::{Rules, is_there, outgoing, schedule};
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::releases::NamedRelease;
 use crate::store::updates::VehicleUpdate;
@@ -145,6 +145,9 @@ fn block(
     }
     if vehicle.quarantined_at.is_some() {
         return blocked(Block::Quarantine);
+    }
+    if let Some(block) = schedule::not_its_turn(vehicle, campaign, update, now) {
+        return blocked(block);
     }
     at_gate(tx, campaign, update, now)
 }

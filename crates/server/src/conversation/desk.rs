@@ -154,7 +154,7 @@ impl ServerDesk {
     async fn grant(&self, wanted: &Wanted) -> Result<Grant, DeskUnavailable> {
         let now = (self.clock)();
         let beginning = match self.grants.look_up(wanted, now) {
-            Ok(size_bytes) => return Ok(Grant::Open { size_bytes, until: now }),
+            Ok((size_bytes, limit)) => return Ok(Grant::Open { size_bytes, until: now, limit }),
             Err(beginning) => beginning,
         };
         let asked = wanted.clone();
@@ -165,8 +165,9 @@ impl ServerDesk {
             packages::grant(tx, &vehicle_id, &asked.pkg_id, &asked.hash, now)
         });
         let grant = grant.await.map_err(unavailable)?;
-        if let Grant::Open { size_bytes, until } = grant {
-            self.grants.remember(wanted, Known { size_bytes, until, beginning });
+        if let Grant::Open { size_bytes, until, limit } = &grant {
+            let known = Known { size_bytes: *size_bytes, until: *until, limit: limit.clone(), beginning };
+            self.grants.remember(wanted, known);
         }
         Ok(grant)
     }
@@ -181,8 +182,8 @@ impl PackageDesk for ServerDesk {
     ) -> Result<FileAnswer, DeskUnavailable> {
         let wanted = Wanted { peer: peer.clone(), pkg_id: pkg_id.clone(), hash: *hash };
         Ok(match self.grant(&wanted).await? {
-            Grant::Open { size_bytes, .. } => {
-                FileAnswer::Serve { path: self.artifacts.path(hash), size_bytes }
+            Grant::Open { size_bytes, limit, .. } => {
+                FileAnswer::Serve { path: self.artifacts.path(hash), size_bytes, limit }
             }
             Grant::Over => FileAnswer::Gone,
             Grant::OfOthers => FileAnswer::Forbidden,

@@ -8,7 +8,7 @@ use std::time::Duration;
 use farrier_protocol::{PkgId, Sha256, Thumbprint, UnixMillis};
 use tokio::time::Instant;
 
-use crate::desk::PeerIdentity;
+use crate::desk::{CampaignLimit, PeerIdentity};
 
 /// How long an answer of the store is believed.
 const BELIEVED: Duration = Duration::from_secs(1);
@@ -32,10 +32,11 @@ impl Wanted {
 type Key = (Thumbprint, PkgId, Sha256);
 
 /// A package that a vehicle may fetch.
-#[derive(Debug, Clone, Copy)]
+#[derive(Debug, Clone)]
 pub(super) struct Known {
     pub(super) size_bytes: u64,
     pub(super) until: UnixMillis,
+    pub(super) limit: Option<CampaignLimit>,
     pub(super) beginning: Beginning,
 }
 
@@ -57,12 +58,18 @@ struct Memory {
 }
 
 impl Grants {
-    /// The length of the package if the vehicle is known to have it; else what to remember the store's answer with.
-    pub(super) fn look_up(&self, wanted: &Wanted, now: UnixMillis) -> Result<u64, Beginning> {
+    /// The length of the package, and how quickly it may leave, if the vehicle is known to have it; else what to remember the store's answer with.
+    pub(super) fn look_up(
+        &self,
+        wanted: &Wanted,
+        now: UnixMillis,
+    ) -> Result<(u64, Option<CampaignLimit>), Beginning> {
         let at = Instant::now();
         let memory = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         match memory.known.get(&wanted.key()) {
-            Some(known) if known.until > now && at < known.beginning.at + BELIEVED => Ok(known.size_bytes),
+            Some(known) if known.until > now && at < known.beginning.at + BELIEVED => {
+                Ok((known.size_bytes, known.limit.clone()))
+            }
             Some(_) | None => Err(Beginning { at, taken_away: memory.taken_away }),
         }
     }
@@ -106,14 +113,14 @@ mod tests {
 
     fn ask(grants: &Grants) -> Known {
         let beginning = grants.look_up(&wanted(), NOW).unwrap_err();
-        Known { size_bytes: 7, until: NOW.plus_seconds(60), beginning }
+        Known { size_bytes: 7, until: NOW.plus_seconds(60), limit: None, beginning }
     }
 
     #[tokio::test(start_paused = true)]
     async fn an_answer_is_believed_for_a_second_and_not_beyond_its_own_end() {
         let grants = Grants::default();
         grants.remember(&wanted(), ask(&grants));
-        assert_eq!(grants.look_up(&wanted(), NOW).unwrap(), 7);
+        assert_eq!(grants.look_up(&wanted(), NOW).unwrap(), (7, None));
         grants.look_up(&wanted(), NOW.plus_seconds(60)).unwrap_err();
         tokio::time::advance(BELIEVED).await;
         grants.look_up(&wanted(), NOW).unwrap_err();
@@ -132,6 +139,6 @@ mod tests {
 
     fn ask_again(grants: &Grants) -> Known {
         let beginning = grants.look_up(&wanted(), NOW.plus_seconds(60)).unwrap_err();
-        Known { size_bytes: 7, until: NOW.plus_seconds(60), beginning }
+        Known { size_bytes: 7, until: NOW.plus_seconds(60), limit: None, beginning }
     }
 }

@@ -3,7 +3,7 @@
 
 use std::sync::Arc;
 
-use farrier_campaign::{GateRecord, Shares, Starting, lot};
+use farrier_campaign::{Shares, Starting, lot};
 use farrier_protocol::{Text, UnixMillis};
 
 use super::Rules;
@@ -27,7 +27,9 @@ pub(crate) fn start(
         return Ok(None);
     }
     if campaign.rollout.has_gate() && campaign.rollout.opens_next(&[], &campaign.gate, now) {
-        campaigns::set_gate(tx, &campaign.name, &GateRecord { open: 1, ..campaign.gate.clone() })?;
+        let mut record = campaign.gate.clone();
+        record.note_opening(now);
+        campaigns::set_gate(tx, &campaign.name, &record)?;
     }
     let vehicles = campaigns::vehicle_count(tx, campaign)?;
     campaigns::set_starting(tx, &campaign.name, Some(&Starting::default()))?;

@@ -1,11 +1,11 @@
-use farrier_campaign::{Settings, State};
+use farrier_campaign::{Rollout, Settings, State};
 use farrier_protocol::{MessageType, RefusalCode, ServerBody, UpTopic, VciReason};
 use serde_json::json;
 
 use crate::config::Enroll;
-use crate::desk::{Download, FileAnswer, PackageDesk, Receipt};
+use crate::desk::{CampaignLimit, Download, FileAnswer, PackageDesk, Receipt};
 use crate::store::{messages, vehicles};
-use crate::testbed::{Car, START, World};
+use crate::testbed::{Car, START, World, text};
 
 mod broker;
 mod control;
@@ -295,7 +295,8 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
     let mut world = World::new();
     let (car, other) = (Car::known(&world, "V1").await, Car::known(&world, "V2").await);
     world.release("R2", "2").await;
-    world.campaign("C2", "R2", Some(&[&car])).await;
+    let rollout = Rollout { bytes_per_second: Some(5_000), ..Rollout::default() };
+    world.campaign_by_waves("C2", "R2", Some(&[&car]), rollout).await;
     let dir = tempfile::tempdir().unwrap();
     let desk = |world: &World| {
         let now = world.now;
@@ -311,7 +312,9 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
     let (pkg_id, hash) = (&start.packages[0].pkg_id, &start.packages[0].hash_sha256);
 
     let answer = desk(&world).package(&car.peer, pkg_id, hash).await.unwrap();
-    assert!(matches!(answer, FileAnswer::Serve { size_bytes: 1_000, .. }), "{answer:?}");
+    let limit = Some(CampaignLimit { campaign: text("C2"), bytes_per_second: 5_000 });
+    let FileAnswer::Serve { size_bytes: 1_000, limit: found, .. } = answer else { panic!("{answer:?}") };
+    assert_eq!(found, limit);
     let signature = desk(&world).signature(&car.peer, pkg_id, hash).await.unwrap();
     assert_eq!(signature, FileAnswer::Signature(vec![0x30, 1]));
     assert_eq!(desk(&world).package(&other.peer, pkg_id, hash).await.unwrap(), FileAnswer::Forbidden);

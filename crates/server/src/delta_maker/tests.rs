@@ -135,7 +135,7 @@ async fn a_new_release_gets_a_signed_delta_from_the_one_before_and_vehicles_get_
         assert_eq!(package.delta_from, Some(text("1")));
         assert_eq!(package.image_sha256, Sha256::of(&new));
         assert_eq!(package.image_size_bytes, new.len() as u64);
-        let FileAnswer::Serve { path, size_bytes } = workshop.served(&car, package).await else {
+        let FileAnswer::Serve { path, size_bytes, .. } = workshop.served(&car, package).await else {
             panic!("not served")
         };
         let delta = std::fs::read(path).unwrap();

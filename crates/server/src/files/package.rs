@@ -20,10 +20,11 @@ use futures_util::stream;
 use super::Connection;
 use super::blocks::Blocks;
 use super::downloads::Share;
+use super::pace::Paced;
 use super::problem::Problem;
 use super::range::{Part, Selection, select};
 use super::source::Source;
-use crate::desk::{FileAnswer, PackageDesk};
+use crate::desk::{CampaignLimit, FileAnswer, PackageDesk};
 use crate::measurements;
 
 /// RFC 9530.
@@ -58,9 +59,15 @@ pub(super) async fn serve<D: PackageDesk>(
         Problem::UNAVAILABLE
     })?;
     match answer {
-        FileAnswer::Serve { path, size_bytes } => {
-            let package =
-                Package { connection: &connection, pkg_id: &pkg_id, hash: &hash, path: &path, size_bytes };
+        FileAnswer::Serve { path, size_bytes, limit } => {
+            let package = Package {
+                connection: &connection,
+                pkg_id: &pkg_id,
+                hash: &hash,
+                path: &path,
+                size_bytes,
+                limit: limit.as_ref(),
+            };
             serve_file(&package, &method, &headers).await
         }
         FileAnswer::Signature(octets) => {
@@ -88,6 +95,7 @@ struct Package<'a> {
     hash: &'a Sha256,
     path: &'a Path,
     size_bytes: u64,
+    limit: Option<&'a CampaignLimit>,
 }
 
 async fn serve_file(
@@ -172,7 +180,10 @@ async fn content(package: &Package<'_>, first: u64, length: u64, method: &Method
     }
     let share = connection.endpoint.downloads.begin(&connection.peer, package.pkg_id, package.hash, first);
     let blocks = Arc::clone(&connection.endpoint.blocks);
-    Ok(Body::from_stream(Content { source, blocks, share, at_byte: first, left: length }.into_stream()))
+    let paced = connection.endpoint.paces.of(package.limit);
+    Ok(Body::from_stream(
+        Content { source, blocks, share, paced, at_byte: first, left: length }.into_stream(),
+    ))
 }
 
 /// What is left of a body: the next block is read when the last is on its way.
@@ -180,6 +191,7 @@ struct Content {
     source: Source,
     blocks: Arc<Blocks>,
     share: Share,
+    paced: Paced,
     at_byte: u64,
     left: u64,
 }
@@ -190,11 +202,12 @@ impl Content {
             if content.left == 0 {
                 return Ok(None);
             }
+            let portion = content.paced.let_through(content.left).await;
             if content.share.is_over() {
                 tracing::info!("A download is ended: the vehicle may not have the package any more.");
                 return Err(io::ErrorKind::PermissionDenied.into());
             }
-            let block = content.source.read(content.at_byte, content.left, &content.blocks).await;
+            let block = content.source.read(content.at_byte, portion, &content.blocks).await;
             let block = block.inspect_err(|error| {
                 tracing::error!(%error, "A package's file cannot be read on while it is served.");
             })?;

@@ -40,7 +40,7 @@ impl PackageDesk for FakeDesk {
         if peer.common_name != "VEH_001_CCU_001" {
             return Ok(FileAnswer::Forbidden);
         }
-        let serve = |path, size_bytes| Ok(FileAnswer::Serve { path, size_bytes });
+        let serve = |path, size_bytes| Ok(FileAnswer::Serve { path, size_bytes, limit: None });
         match pkg_id.as_str() {
             "fw" if *hash == self.hash => serve(self.content.clone(), self.size_bytes),
             "empty" => serve(self.content.with_file_name("empty"), 0),
@@ -102,6 +102,10 @@ impl Answer {
 
 impl Running {
     async fn start() -> Self {
+        Self::start_with(HttpsLimits::default()).await
+    }
+
+    async fn start_with(limits: HttpsLimits) -> Self {
         let bed = Testbed::new();
         // More than two blocks, and no multiple of them.
         let content: Vec<u8> = (0..1_200_007_u32).map(|at| (at % 251) as u8).collect();
@@ -122,7 +126,7 @@ impl Running {
         let listener = TcpListener::bind(("127.0.0.1", 0)).await.unwrap();
         let port = listener.local_addr().unwrap().port();
         let shutdown = CancellationToken::new();
-        let (tls, limits) = (bed.tls(), HttpsLimits::default());
+        let tls = bed.tls();
         let server = tokio::spawn(serve(listener, tls, Arc::clone(&desk), limits, shutdown.clone()));
         Self { bed, port, content, desk, shutdown, server }
     }
@@ -202,6 +206,20 @@ async fn a_package_is_served_whole_over_both_versions_of_http() {
         assert_eq!(answer.header("content-type"), "application/octet-stream");
         running.assert_names_the_content(&answer);
         assert!(answer.body == running.content, "{http:?}");
+    }
+}
+
+#[tokio::test]
+async fn limited_downloads_side_by_side_come_to_their_end_byte_for_byte() {
+    let limits = HttpsLimits { bytes_per_second: Some(12_000_000), ..HttpsLimits::default() };
+    let running = Running::start_with(limits).await;
+    let downloads = [Http::One, Http::Two, Http::One].map(|http| {
+        let request = Request::builder().uri(format!("https://localhost{}", running.url("fw")));
+        running.ask(http, "VEH_001", request)
+    });
+    for answer in futures_util::future::join_all(downloads).await {
+        assert_eq!(answer.status, StatusCode::OK);
+        assert!(answer.body == running.content);
     }
 }
 

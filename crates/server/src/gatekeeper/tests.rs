@@ -1,12 +1,14 @@
-use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize};
+use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize, Window};
 
-use farrier_protocol::MessageType;
+use farrier_protocol::{MessageType, UnixMillis};
 use proptest::prelude::*;
 use serde_json::json;
 
 use crate::desk::Receipt;
 use crate::store::campaigns::{self, StateCounts};
 use crate::store::test_database::TestDatabase;
+use crate::store::vehicles::Said;
+use crate::store::{updates, vehicles};
 use crate::testbed::{Car, World, text};
 
 fn wave(size: WaveSize, opens: Opening) -> Wave {
@@ -185,6 +187,7 @@ fn happening() -> impl Strategy<Value = Happening> {
         1 => Just(Happening::IsNotReady),
         1 => Just(Happening::FallsSilent),
         2 => (1_u64..90).prop_map(Happening::NothingFor),
+        1 => (900_u64..4_000).prop_map(Happening::NothingFor),
     ]
 }
 
@@ -216,8 +219,57 @@ async fn check(world: &World, at_once: u64, begun_when_stopped: &mut Option<u64>
     }
 }
 
-async fn happens(world: &mut World, car: &mut Car, happening: Happening) {
+/// The zones of the vehicles in turn, and what their clocks are ahead of UTC in winter, in hours.
+const ZONES: [(&str, i64); 3] = [("Europe/Berlin", 1), ("Asia/Seoul", 9), ("Europe/London", 0)];
+
+/// Every even hour by the vehicle's clock.
+fn even_hours() -> Vec<Window> {
+    let time = |hour: u32| format!("{hour:02}:00").parse().unwrap();
+    let window = |hour| Window { days: Vec::new(), from: time(hour), to: time(hour + 1) };
+    (0..24).step_by(2).map(window).collect()
+}
+
+/// Reckoned without any table of time zones.
+fn is_in_its_window(car: &Car, at: UnixMillis) -> bool {
+    let (_, ahead_h) = ZONES[car_number(car) % ZONES.len()];
+    (at.0.div_euclid(3_600_000) + ahead_h) % 2 == 0
+}
+
+async fn live_in_their_zones(world: &World, cars: &[Car]) {
+    for car in cars {
+        let (zone, _) = ZONES[car_number(car) % ZONES.len()];
+        let vehicle_id = car.binding.vehicle_id.clone();
+        let said = Said { time_zone: Some(zone.parse().unwrap()), ..Said::default() };
+        world.write(move |tx, _, _| vehicles::set_said(tx, &vehicle_id, &said)).await;
+    }
+}
+
+/// No vehicle has begun, nor was told to download, outside its window.
+async fn check_windows(world: &World, cars: &[Car]) {
+    for car in cars {
+        let id = car.update(world, "C2").await.id;
+        let steps = world.read(move |tx| updates::steps(tx, &id)).await;
+        for (state, at) in steps {
+            let begins = ["collecting_vci", "checking_readiness", "downloading"].contains(&state.as_str());
+            assert!(!begins || is_in_its_window(car, at), "{:?} was {state} at {at:?}", car.binding);
+        }
+    }
+}
+
+async fn happens(world: &mut World, car: &mut Car, happening: Happening, has_windows: bool) {
     let state = car.state(world).await;
+    let is_late = has_windows && !is_in_its_window(car, world.now);
+    if is_late && !matches!(happening, Happening::NothingFor(_)) {
+        // Its window has closed since it was asked: it goes no further.
+        match state {
+            "collecting_vci" => car.answer_vci(world).await,
+            "checking_readiness" => car.answer_ready(world).await,
+            _ => return,
+        }
+        assert_eq!(car.state(world).await, "waiting");
+        world.look_at_gates().await;
+        return;
+    }
     match (happening, state) {
         (Happening::NothingFor(seconds), _) => world.pass(seconds).await,
         (Happening::Succeeds, "collecting_vci") => succeed(world, car).await,
@@ -247,7 +299,7 @@ async fn happens(world: &mut World, car: &mut Car, happening: Happening) {
     world.look_at_gates().await;
 }
 
-async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
+async fn rolls_out(at_once: u64, has_windows: bool, happenings: Vec<(usize, Happening)>) {
     const CARS: usize = 8;
     let mut world = World::new();
     let mut cars = cars(&world, CARS).await;
@@ -259,11 +311,14 @@ async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
         stop: StopRule { failures: Some(2), ..StopRule::default() },
         vehicles_at_once: Some(at_once),
         starts_per_minute: Some(3),
+        windows: if has_windows { even_hours() } else { Vec::new() },
+        ..Rollout::default()
     };
+    live_in_their_zones(&world, &cars).await;
     campaign(&world, rollout).await;
     let mut begun_when_stopped = None;
     for (index, happening) in happenings {
-        happens(&mut world, &mut cars[index % CARS], happening).await;
+        happens(&mut world, &mut cars[index % CARS], happening, has_windows).await;
         check(&world, at_once, &mut begun_when_stopped).await;
     }
     // An operator lets it go on whenever it stands still: every vehicle comes to an end.
@@ -277,15 +332,18 @@ async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
                 campaigns::set_gate(tx, &campaign.name, &record)
             })
             .await;
-        world.pass(61).await;
+        world.pass(if has_windows { 1_201 } else { 61 }).await;
         begun_when_stopped = None;
         for car in &mut cars {
-            happens(&mut world, car, Happening::Succeeds).await;
+            happens(&mut world, car, Happening::Succeeds, has_windows).await;
             check(&world, at_once, &mut begun_when_stopped).await;
         }
     }
     let counts = counts(&world).await;
     assert_eq!(counts.ended, CARS as u64, "{counts:?}");
+    if has_windows {
+        check_windows(&world, &cars).await;
+    }
 }
 
 proptest! {
@@ -293,9 +351,10 @@ proptest! {
     #[test]
     fn whatever_happens_a_rollout_keeps_its_limits_and_comes_to_its_end(
         at_once in 1_u64..4,
+        has_windows in any::<bool>(),
         happenings in prop::collection::vec((any::<usize>(), happening()), 0..24),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(rolls_out(at_once, happenings));
+        runtime.block_on(rolls_out(at_once, has_windows, happenings));
     }
 }

@@ -1,13 +1,13 @@
 //! Which vehicle may fetch which package until when, and how far it got.
 
-use farrier_campaign::Plan;
-use farrier_protocol::{PkgId, Sha256, UnixMillis, VehicleId};
+use farrier_campaign::{Plan, Rollout};
+use farrier_protocol::{PkgId, Sha256, Text, UnixMillis, VehicleId};
 
 use super::{StoreError, Tx};
-use crate::desk::{Download, PeerIdentity};
+use crate::desk::{CampaignLimit, Download, PeerIdentity};
 
 /// What a vehicle may do with a package.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub(crate) enum Grant {
     /// Fetch it.
     Open {
@@ -15,6 +15,8 @@ pub(crate) enum Grant {
         size_bytes: u64,
         /// Until when, exclusive.
         until: UnixMillis,
+        /// How quickly, where its campaign says so.
+        limit: Option<CampaignLimit>,
     },
     /// It could, until the update ended or expired.
     Over,
@@ -80,14 +82,21 @@ pub(crate) fn grant(
 ) -> Result<Grant, StoreError> {
     let digest = sha256.to_string();
     let own = tx.row(
-        "SELECT open_until, size_bytes FROM package_grant \
-         WHERE vehicle_id = $1 AND pkg_id = $2 AND sha256 = $3 ORDER BY open_until DESC LIMIT 1",
+        "SELECT g.open_until, g.size_bytes, c.name, c.rollout FROM package_grant g \
+         JOIN vehicle_update u ON u.id = g.vehicle_update_id JOIN campaign c ON c.name = u.campaign_name \
+         WHERE g.vehicle_id = $1 AND g.pkg_id = $2 AND g.sha256 = $3 ORDER BY g.open_until DESC LIMIT 1",
         &[vehicle_id.as_str().into(), pkg_id.as_str().into(), (&digest).into()],
-        |row| Ok((row.time(0)?, row.count(1)?)),
+        |row| {
+            let campaign: Text = row.parsed(2, "a campaign name")?;
+            let rollout: Option<Rollout> = row.optional_json(3, "a rollout")?;
+            let limit = rollout.and_then(|rollout| rollout.bytes_per_second);
+            let limit = limit.map(|bytes_per_second| CampaignLimit { campaign, bytes_per_second });
+            Ok((row.time(0)?, row.count(1)?, limit))
+        },
     )?;
-    if let Some((open_until, size_bytes)) = own {
+    if let Some((open_until, size_bytes, limit)) = own {
         return Ok(if open_until > now {
-            Grant::Open { size_bytes, until: open_until }
+            Grant::Open { size_bytes, until: open_until, limit }
         } else {
             Grant::Over
         });
