@@ -91,6 +91,12 @@ impl Problem {
         Self { more: Some(Box::new(more)), ..self }
     }
 
+    /// Code and words, for scripts.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> String {
+        format!("{}: {}", self.code, self.detail)
+    }
+
     pub(super) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail)
     }

@@ -9,6 +9,7 @@ use crate::testbed::{Car, START, World};
 
 mod broker;
 mod control;
+mod order;
 mod outcomes;
 mod refusals;
 mod starting;
