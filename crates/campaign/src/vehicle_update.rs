@@ -550,15 +550,14 @@ impl State {
         matches!(self, Self::Waiting { hold: Hold::Blocked(block) } if block.is_gate())
     }
 
-    /// Whether it waits for nothing but the vehicle, so that updates of campaigns that come later wait for it. One that
-    /// waits for its own campaign lets others go before it.
+    /// Whether it could begin as soon as the vehicle is there and free, so that updates of campaigns that come later wait for it.
+    /// One that waits for its own campaign, or for an answer that did not come, lets others go before it.
     pub fn goes_before_others(&self) -> bool {
         match self {
             Self::Waiting { hold: Hold::Blocked(block) } => !block.is_of_the_campaign(),
-            Self::Waiting {
-                hold: Hold::VehicleAway | Hold::VehicleSilent { .. } | Hold::VehicleClock { .. },
-            } => true,
-            Self::CollectingVci { .. }
+            Self::Waiting { hold: Hold::VehicleAway } => true,
+            Self::Waiting { hold: Hold::VehicleSilent { .. } | Hold::VehicleClock { .. } }
+            | Self::CollectingVci { .. }
             | Self::CheckingReadiness { .. }
             | Self::Deferred { .. }
             | Self::Downloading(_)

@@ -19,8 +19,8 @@ mod watch;
 
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{plain, print, print_json, table, thousands};
-use course::Awaited;
 use approval::{Approval, Word};
+use course::Awaited;
 use intake::IntakeArgs;
 use rollout::RolloutArgs;
 use wait::WaitArgs;

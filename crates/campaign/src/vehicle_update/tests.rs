@@ -645,8 +645,6 @@ fn who_waits_for_its_own_campaign_lets_others_go_before_it() {
     let goes_before: Vec<_> = every_state().into_iter().filter(State::goes_before_others).collect();
     let expected = [
         State::selected(),
-        State::Waiting { hold: Hold::VehicleSilent { ask_at: NOW } },
-        State::Waiting { hold: Hold::VehicleClock { ask_at: NOW } },
         State::Waiting { hold: Hold::Blocked(Block::OtherUpdate { campaign: text("C") }) },
         State::Waiting { hold: Hold::Blocked(Block::Quarantine) },
         goes_after(900, 500),
