@@ -270,6 +270,8 @@ impl Campaign {
             Command::OpenWave { name, wait } => (name, wait, Awaited::wave_after(&read(answer)?)),
             Command::Abort { name, wait, .. } => (name, wait, Awaited::EndOfAborted),
             Command::Create { .. }
+            | Command::Approve(_)
+            | Command::Reject(_)
             | Command::DryRun { .. }
             | Command::Pause { .. }
             | Command::Show { .. }
@@ -291,7 +293,7 @@ impl Campaign {
         match &self.command {
             Command::List => print(&listed(&read::<Vec<CampaignAnswer>>(answer)?)),
             Command::Create { name, .. } => {
-                let next = read::<CampaignAnswer>(&answer)?.approval.next(name);
+                let next = read::<CampaignAnswer>(answer)?.approval.next(name);
                 print(&format!("Created campaign {name}. Next: {next}"))
             }
             Command::Approve(word) => print(&word.said("Approved")),

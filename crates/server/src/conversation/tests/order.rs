@@ -232,7 +232,7 @@ async fn goes_in_order(priorities: [u16; 3], happenings: Vec<Happening>) {
         world.set_connected(true);
         car.wake_up(&world).await;
         does_what_it_is_asked(&world, &mut car, 3, true).await;
-        world.pass(61).await;
+        world.pass(1_000).await;
         let after = states(&world, &car, 3).await;
         check(&before, &after, &ranks);
         before = after;
