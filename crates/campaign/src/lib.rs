@@ -1,7 +1,8 @@
 //! Who gets what and when: releases, the plan of one vehicle, the vehicle update of protocol.md §8, boot loops,
-//! selections of vehicles, the rollout of a campaign.
+//! selections of vehicles, the rollout of a campaign, the approval by a second person.
 //! Pure: values and `now` come in, decisions go out; sending, storing and waiting are the server's.
 
+mod approval;
 mod boot_loop;
 mod delta;
 mod eligibility;
@@ -19,6 +20,7 @@ mod version;
 mod version_key;
 mod window;
 
+pub use approval::*;
 pub use boot_loop::*;
 pub use delta::*;
 pub use ineligible_reason::*;

@@ -5,6 +5,7 @@ use farrier_protocol::{Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::selection::Selection;
 use crate::vehicle_update::Standing;
 use crate::window::Window;
 
@@ -53,7 +54,7 @@ pub struct Rollout {
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
 pub struct Wave {
-    /// How many of the campaign's vehicles.
+    /// Which of the campaign's vehicles, or how many.
     pub size: WaveSize,
     /// What opens it, after the one before it is open; of the first one: after the start.
     #[serde(default)]
@@ -63,14 +64,18 @@ pub struct Wave {
     pub stop: StopRule,
 }
 
-/// How many vehicles a wave has.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
+/// Which vehicles a wave has.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
 pub enum WaveSize {
     /// So many.
     Vehicles(u64),
     /// So many of a hundred of all vehicles of the campaign, rounded up.
     Percent(u8),
+    /// Those that a query selects when the campaign starts, and those of them that it takes in later.
+    Where(Selection),
+    /// The same by the query that a fleet group has when the campaign is made; it stands in the group's place from then on.
+    Group(Text),
     /// All that are left, and those that the campaign takes in later; of the last wave only.
     Rest,
 }
@@ -84,6 +89,8 @@ pub enum Opening {
     AtOnce,
     /// An operator.
     ByHand,
+    /// Another operator than the one who started the campaign, by approving it.
+    ByApproval,
     /// A time, in ms since 1970.
     At(UnixMillis),
     /// So many of a hundred of the vehicles of the wave before run the release; not counted are those that cannot get it
@@ -207,6 +214,8 @@ pub struct GateRecord {
     pub open: u32,
     /// Whether an operator has asked for the next one.
     pub open_next: bool,
+    /// The last wave that a second person has approved, from 1; 0 = none.
+    pub approved_wave: u32,
     /// Failures that an operator knew of when he resumed the stopped campaign, of each wave: they stop it no more.
     pub forgiven: Vec<WaveCounts>,
     /// The minute in which the last update began, counted from 1970.
@@ -273,25 +282,38 @@ impl Rollout {
         for (index, wave) in self.waves.iter().enumerate() {
             let at = format!("/waves/{index}");
             wave.stop.check(&format!("{at}/stop"))?;
-            match wave.size {
+            match &wave.size {
                 WaveSize::Vehicles(0) => return refused(format!("{at}/size"), "at least 1 vehicle", &0),
-                WaveSize::Percent(found) if !(1..=100).contains(&found) => {
-                    return refused(format!("{at}/size"), "1 to 100 percent", &found);
+                WaveSize::Percent(found) if !(1..=100).contains(found) => {
+                    return refused(format!("{at}/size"), "1 to 100 percent", found);
                 }
                 WaveSize::Rest if index != last => {
-                    let expected = "a number of vehicles or percent: only the last wave has the rest";
+                    let expected =
+                        "a number of vehicles, percent or a query: only the last wave has the rest";
                     return refused(format!("{at}/size"), expected, &"rest");
                 }
-                WaveSize::Vehicles(_) | WaveSize::Percent(_) if index == last => {
+                WaveSize::Vehicles(_) | WaveSize::Percent(_) | WaveSize::Where(_) | WaveSize::Group(_)
+                    if index == last =>
+                {
                     let expected = "rest: the last wave has all that are left";
-                    return refused(format!("{at}/size"), expected, &"a number of vehicles or percent");
+                    return refused(format!("{at}/size"), expected, &"another size");
                 }
-                WaveSize::Vehicles(_) | WaveSize::Percent(_) | WaveSize::Rest => {}
+                WaveSize::Vehicles(_)
+                | WaveSize::Percent(_)
+                | WaveSize::Where(_)
+                | WaveSize::Group(_)
+                | WaveSize::Rest => {}
             }
             match wave.opens {
                 Opening::AtOnce if index > 0 => {
-                    let expected = "by_hand, at or after_success_percent of a wave that is not the first";
+                    let expected =
+                        "by_hand, by_approval, at or after_success_percent of a wave that is not the first";
                     return refused(format!("{at}/opens"), expected, &"at_once");
+                }
+                Opening::ByApproval if index == 0 => {
+                    let expected =
+                        "at_once, by_hand or at: the start of a campaign is approved by needs_approval";
+                    return refused(format!("{at}/opens"), expected, &"by_approval");
                 }
                 Opening::AfterSuccessPercent(_) if index == 0 => {
                     let expected = "at_once, by_hand or at: there is no wave before the first";
@@ -300,7 +322,11 @@ impl Rollout {
                 Opening::AfterSuccessPercent(found) if !(1..=100).contains(&found) => {
                     return refused(format!("{at}/opens"), "1 to 100 percent", &found);
                 }
-                Opening::AtOnce | Opening::ByHand | Opening::At(_) | Opening::AfterSuccessPercent(_) => {}
+                Opening::AtOnce
+                | Opening::ByHand
+                | Opening::ByApproval
+                | Opening::At(_)
+                | Opening::AfterSuccessPercent(_) => {}
             }
         }
         Ok(())
@@ -324,9 +350,11 @@ impl Rollout {
     /// The last place, counted from 1, of the vehicles of each wave among so many.
     pub fn wave_ends(&self, vehicles: u64) -> Vec<u64> {
         let mut end = 0_u64;
-        let size = |wave: &Wave| match wave.size {
-            WaveSize::Vehicles(number) => number,
-            WaveSize::Percent(percent) => vehicles.saturating_mul(percent.into()).div_ceil(100),
+        let size = |wave: &Wave| match &wave.size {
+            WaveSize::Vehicles(number) => *number,
+            WaveSize::Percent(percent) => vehicles.saturating_mul(u64::from(*percent)).div_ceil(100),
+            // Its vehicles are chosen, not counted off.
+            WaveSize::Where(_) | WaveSize::Group(_) => 0,
             WaveSize::Rest => u64::MAX,
         };
         let ends = self.waves.iter().map(|wave| {
@@ -358,6 +386,7 @@ impl Rollout {
         match self.opening(index) {
             Opening::AtOnce => true,
             Opening::ByHand => record.open_next,
+            Opening::ByApproval => record.approved_wave > record.open,
             Opening::At(time) => record.open_next || time <= now,
             Opening::AfterSuccessPercent(percent) => {
                 let before = index.checked_sub(1).and_then(|before| waves.get(before));
@@ -367,7 +396,7 @@ impl Rollout {
     }
 
     /// What opens a wave, counted from 0.
-    fn opening(&self, index: usize) -> Opening {
+    pub fn opening(&self, index: usize) -> Opening {
         self.waves.get(index).map_or(Opening::AtOnce, |wave| wave.opens)
     }
 
@@ -375,7 +404,7 @@ impl Rollout {
     pub fn opens_at(&self, record: &GateRecord) -> Option<UnixMillis> {
         match self.opening(usize::try_from(record.open).ok()?) {
             Opening::At(time) => Some(time),
-            Opening::AtOnce | Opening::ByHand | Opening::AfterSuccessPercent(_) => None,
+            Opening::AtOnce | Opening::ByHand | Opening::ByApproval | Opening::AfterSuccessPercent(_) => None,
         }
     }
 

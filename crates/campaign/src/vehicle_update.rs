@@ -211,6 +211,15 @@ pub enum Block {
     },
     /// The vehicle is quarantined for a boot loop.
     Quarantine,
+    /// An update of a campaign that goes first waits for the vehicle too.
+    GoesAfter {
+        /// That campaign.
+        campaign: Text,
+        /// Its priority.
+        priority: u16,
+        /// The priority of this update's campaign.
+        own_priority: u16,
+    },
     /// An operator has paused the campaign.
     CampaignPaused,
     /// An operator has ended the campaign.
@@ -274,7 +283,7 @@ impl Block {
             | Self::ScheduleToBegin { .. }
             | Self::Spread { .. }
             | Self::ScheduleOver { .. } => true,
-            Self::OtherUpdate { .. } | Self::Quarantine => false,
+            Self::OtherUpdate { .. } | Self::Quarantine | Self::GoesAfter { .. } => false,
         }
     }
 
@@ -288,6 +297,7 @@ impl Block {
             Self::WaveNotOpen { .. } | Self::NoPlace { .. } | Self::NoStart { .. } => None,
             Self::OtherUpdate { .. }
             | Self::Quarantine
+            | Self::GoesAfter { .. }
             | Self::CampaignPaused
             | Self::CampaignAborted
             | Self::CampaignStopped
@@ -301,6 +311,7 @@ impl Block {
             Self::WaveNotOpen { .. } | Self::NoPlace { .. } | Self::NoStart { .. } => true,
             Self::OtherUpdate { .. }
             | Self::Quarantine
+            | Self::GoesAfter { .. }
             | Self::CampaignPaused
             | Self::CampaignAborted
             | Self::CampaignStopped
@@ -596,6 +607,31 @@ impl State {
     /// Whether the vehicle waits at its campaign's gate.
     pub fn waits_at_gate(&self) -> bool {
         matches!(self, Self::Waiting { hold: Hold::Blocked(block) } if block.is_gate())
+    }
+
+    /// Whether it could begin as soon as the vehicle is there and free, so that updates of campaigns that come later wait for it.
+    /// One that waits for its own campaign, or for an answer that did not come, lets others go before it.
+    pub fn goes_before_others(&self) -> bool {
+        match self {
+            Self::Waiting { hold: Hold::Blocked(block) } => !block.is_of_the_campaign(),
+            Self::Waiting { hold: Hold::VehicleAway } => true,
+            Self::Waiting { hold: Hold::VehicleSilent { .. } | Hold::VehicleClock { .. } }
+            | Self::CollectingVci { .. }
+            | Self::CheckingReadiness { .. }
+            | Self::Deferred { .. }
+            | Self::Downloading(_)
+            | Self::Installing(_)
+            | Self::Committing(_)
+            | Self::Verifying { .. }
+            | Self::RollingBack { .. }
+            | Self::Cancelled { .. }
+            | Self::UpToDate
+            | Self::Ineligible { .. }
+            | Self::Succeeded { .. }
+            | Self::RolledBack { .. }
+            | Self::Inconsistent { .. }
+            | Self::Unknown { .. } => false,
+        }
     }
 
     /// Whether the vehicle may fetch the plan's packages.

@@ -1,6 +1,8 @@
 //! `farrier campaign`: plans, starts and follows campaigns.
 
+mod approval;
 mod dry_run;
+mod intake;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -18,7 +20,9 @@ mod watch;
 
 use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{plain, print, print_json, table, thousands};
+use approval::{Approval, Word};
 use course::Awaited;
+use intake::IntakeArgs;
 use rollout::RolloutArgs;
 use wait::WaitArgs;
 
@@ -45,15 +49,21 @@ enum Command {
         /// A vehicle that it takes in; can be given several times. Without it: every enrolled vehicle, later ones too.
         #[arg(long = "vehicle", value_name = "VEHICLE")]
         vehicles: Vec<String>,
-        /// In place of --vehicle: those that a query selects now.
+        /// In place of --vehicle: those that a query selects now; with --follow, those that come later too.
         #[arg(long = "where", value_name = "QUERY", conflicts_with_all = ["vehicles", "group"])]
         selection: Option<String>,
         /// In place of --vehicle: those of a fleet group now.
         #[arg(long, value_name = "GROUP", conflicts_with = "vehicles")]
         group: Option<String>,
         #[command(flatten)]
-        rollout: RolloutArgs,
+        intake: IntakeArgs,
+        #[command(flatten)]
+        rollout: Box<RolloutArgs>,
     },
+    /// Approve a campaign that somebody else has planned, or a wave of one that somebody else has started.
+    Approve(Word),
+    /// Reject a campaign or a wave; it can be approved later.
+    Reject(Word),
     /// Try updates again that ended without a change.
     Retry {
         /// Name of the campaign.
@@ -148,6 +158,10 @@ pub(crate) struct CampaignAnswer {
     pub(crate) abort_reason: Option<String>,
     #[serde(default)]
     stop_sentence: Option<String>,
+    #[serde(flatten)]
+    intake: intake::Intake,
+    #[serde(default)]
+    approval: Approval,
     #[serde(default)]
     schedule_sentence: Option<String>,
     #[serde(default)]
@@ -170,7 +184,7 @@ struct Wave {
 }
 
 impl CampaignAnswer {
-    /// Nothing is under way. A campaign for every vehicle goes on all the same: there may be later ones.
+    /// Nothing is under way. A campaign that takes in later vehicles goes on all the same.
     fn is_done(&self) -> bool {
         self.state == "finished"
             || (self.state == "aborted" && self.ended == self.vehicles)
@@ -198,14 +212,17 @@ impl Campaign {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::Create { name, release, vehicles, selection, group, rollout } => {
+            Command::Create { name, release, vehicles, selection, group, intake, rollout } => {
                 let more = [
                     ("where", selection.as_ref().map(|query| json!(query))),
                     ("group", group.as_ref().map(|group| json!(group))),
                     ("rollout", rollout.body()?),
                 ];
+                let more = more.into_iter().chain(intake.body());
                 create(&operator, name, release, vehicles, more).await?
             }
+            Command::Approve(word) => word.say(&operator, "approve").await?,
+            Command::Reject(word) => word.say(&operator, "reject").await?,
             Command::Retry { name, codes, .. } => {
                 operator.post(&["campaigns", name, "retry"], &json!({ "codes": codes })).await?
             }
@@ -256,6 +273,8 @@ impl Campaign {
             Command::OpenWave { name, wait } => (name, wait, Awaited::wave_after(&read(answer)?)),
             Command::Abort { name, wait, .. } => (name, wait, Awaited::EndOfAborted),
             Command::Create { .. }
+            | Command::Approve(_)
+            | Command::Reject(_)
             | Command::DryRun { .. }
             | Command::Pause { .. }
             | Command::Show { .. }
@@ -277,8 +296,11 @@ impl Campaign {
         match &self.command {
             Command::List => print(&listed(&read::<Vec<CampaignAnswer>>(answer)?)),
             Command::Create { name, .. } => {
-                print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
+                let next = read::<CampaignAnswer>(answer)?.approval.next(name);
+                print(&format!("Created campaign {name}. Next: {next}"))
             }
+            Command::Approve(word) => print(&word.said("Approved")),
+            Command::Reject(word) => print(&word.said("Rejected")),
             Command::Retry { name, .. } => print(&format!(
                 "{} vehicle(s) of campaign {name} are tried again.{}",
                 thousands(answer.get("retried").and_then(Value::as_u64).unwrap_or(0)),
@@ -370,7 +392,7 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         text.push_str(&format!("\n{}", plain(sentence)));
     }
     match (campaign.state.as_str(), &campaign.abort_reason) {
-        ("draft", _) => text.push_str(&format!("\nNext: farrier campaign start {name}")),
+        ("draft", _) => text.push_str(&format!("\nNext: {}", campaign.approval.next(&name))),
         ("stopped", _) => text.push_str(&format!(
             "\nStopped by its rule: {}\nLook at what failed; it goes on with: farrier campaign resume {name}",
             plain(campaign.stop_sentence.as_deref().unwrap_or_default())
@@ -379,6 +401,8 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         (_, Some(reason)) => text.push_str(&format!("\nAborted: {}", plain(reason))),
         (_, None) => {}
     }
+    text.push_str(&campaign.intake.shown());
+    text.push_str(&campaign.approval.shown());
     if campaign.waves.len() > 1 {
         let rows = campaign.waves.iter().map(|wave| {
             let state = if wave.is_open { "open" } else { "not open" };
@@ -429,8 +453,9 @@ fn listed(campaigns: &[CampaignAnswer]) -> String {
             campaign.name.clone(),
             campaign.release.clone(),
             campaign.state.clone(),
+            campaign.intake.priority.to_string(),
             counts(&campaign.states).trim_start_matches(": ").to_owned(),
         ]
     });
-    table(["CAMPAIGN", "RELEASE", "STATE", "VEHICLES"], rows.collect())
+    table(["CAMPAIGN", "RELEASE", "STATE", "PRIORITY", "VEHICLES"], rows.collect())
 }

@@ -1,5 +1,6 @@
 //! The operators' API (`/api/v1`): JSON, bearer tokens, problem documents (RFC 9457).
 
+mod approvals;
 mod asked;
 mod audit_log;
 pub(crate) mod campaigns;
@@ -41,7 +42,9 @@ use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
 #[cfg(test)]
-pub(crate) use campaigns::retry_some;
+pub(crate) use approvals::say;
+#[cfg(test)]
+pub(crate) use campaigns::{retry_some, start_by};
 pub(crate) use health::{Trust, Vitals};
 pub(crate) use page::{cursor, place};
 pub(crate) use problem::Problem;

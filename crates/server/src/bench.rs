@@ -10,7 +10,8 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
 use farrier_campaign::{
-    DeltaSettings, GateRecord, Opening, Rollout, Settings, State, StopRule, Wave, WaveCounts, WaveSize,
+    ApprovalRule, DeltaSettings, GateRecord, Opening, Rollout, Settings, State, StopRule, Wave, WaveCounts,
+    WaveSize,
 };
 use farrier_protocol::{LongText, Text, UnixMillis, VehicleId};
 use futures_util::stream::{self, StreamExt, TryStreamExt};
@@ -25,6 +26,7 @@ use crate::desk::WallClock;
 use crate::gatekeeper::{ChangedGates, Gatekeeper, look_at_gate};
 use crate::runner::Runner;
 use crate::store::campaigns::{self, Campaign};
+use crate::store::intake::{Intake, KnownQueries};
 use crate::store::releases::KnownReleases;
 use crate::store::updates::{self, VehicleUpdate};
 use crate::store::{PostgresAddress, Store, StoreAddress, StoreError};
@@ -355,6 +357,8 @@ fn rules() -> Result<Rules, StoreError> {
         deltas: DeltaSettings::default(),
         enroll: Enroll::Auto,
         releases: KnownReleases::default(),
+        queries: KnownQueries::default(),
+        approval: ApprovalRule::default(),
         base_url: base_url.map_err(|_| StoreError::NotCommitted)?,
         max_kb_per_msg: 512,
         failure_report: true,
@@ -389,5 +393,6 @@ fn campaign(first_wave: u64, now: UnixMillis) -> Result<Campaign, StoreError> {
         gate: GateRecord::default(),
         stopped: None,
         starting: None,
+        intake: Intake::default(),
     })
 }

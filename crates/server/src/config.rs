@@ -3,7 +3,7 @@
 use std::net::{Ipv4Addr, SocketAddr};
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::{DeltaSettings, LEAST_BYTES_PER_SECOND, Settings};
+use farrier_campaign::{ApprovalRule, DeltaSettings, LEAST_BYTES_PER_SECOND, Settings};
 use farrier_protocol::{LongText, Topics};
 use figment::Figment;
 use figment::providers::{Format, Toml};
@@ -69,6 +69,16 @@ pub struct ServerConfig {
     pub deadlines: Settings,
     /// Which deltas are made and sent.
     pub deltas: DeltaSettings,
+    /// What holds for every campaign.
+    pub campaigns: CampaignSettings,
+}
+
+/// What holds for every campaign.
+#[derive(Debug, Clone, Default, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignSettings {
+    /// Which need the approval of a second person before they start.
+    pub approval: ApprovalRule,
 }
 
 /// How packages leave.
@@ -172,6 +182,7 @@ impl Default for ServerConfig {
             failure_report: false,
             deadlines: Settings::default(),
             deltas: DeltaSettings::default(),
+            campaigns: CampaignSettings::default(),
         }
     }
 }

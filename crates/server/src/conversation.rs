@@ -6,6 +6,7 @@ mod advance;
 mod answers;
 mod desk;
 mod grants;
+mod intake;
 mod outgoing;
 mod schedule;
 mod starting;
@@ -13,7 +14,7 @@ mod wake_up;
 
 use std::sync::Arc;
 
-use farrier_campaign::{DeltaSettings, Settings};
+use farrier_campaign::{ApprovalRule, DeltaSettings, Settings};
 use farrier_protocol::{
     Binding, LongText, MsgId, ReceivedMessage, Refusal, RefusalCode, Refused, Sha256, UnixMillis, UpTopic,
     VehicleBody, VehicleMessage,
@@ -22,14 +23,16 @@ use farrier_protocol::{
 use crate::config::Enroll;
 use crate::desk::{Inbound, Receipt};
 use crate::measurements;
+use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::senders::{self, Sender};
 use crate::store::vehicles::Vehicle;
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
-pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting, take_into_open_campaigns};
+pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting};
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
+pub(crate) use intake::{take_into_following_campaigns, take_into_open_campaigns};
 pub(crate) use starting::{go_on_starting, start};
 pub(crate) use wake_up::release_from_quarantine;
 
@@ -43,6 +46,10 @@ pub(crate) struct Rules {
     pub(crate) enroll: Enroll,
     /// The releases that were used; none changes once it is there.
     pub(crate) releases: KnownReleases,
+    /// The queries that running campaigns follow.
+    pub(crate) queries: KnownQueries,
+    /// Which campaigns need the approval of a second person.
+    pub(crate) approval: ApprovalRule,
     /// What the paths of packages stand below.
     pub(crate) base_url: LongText,
     /// Largest range, in KiB, that one GET asks for.
@@ -247,7 +254,7 @@ fn take(
             }
             let sender = match sender {
                 Some(sender) => sender,
-                None => wake_up::enrol(tx, &inbound.binding, now)?,
+                None => wake_up::enrol(tx, rules, &inbound.binding, now)?,
             };
             if inbound.peer.is_none() {
                 heard_anew(tx, &sender.vehicle.binding, now)?;

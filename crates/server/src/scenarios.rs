@@ -17,6 +17,8 @@ use crate::store::vehicles::Said;
 use crate::store::{Tx, updates, vehicles};
 use crate::testbed::{Car, START, World, text};
 
+mod people;
+
 /// With more vehicles than this only the numbers are told.
 const TOLD_ONE_BY_ONE: usize = 12;
 
@@ -108,6 +110,7 @@ impl Stage {
                     let states: Vec<_> =
                         states.iter().map(|(state, number)| format!("{number} {state}")).collect();
                     let stands = match (&campaign.aborted, &campaign.stopped, campaign.paused_at) {
+                        _ if campaign.started_at.is_none() => "planned",
                         (Some(_), _, _) => "aborted",
                         (None, Some(_), _) => "stopped",
                         (None, None, Some(_)) => "paused",
@@ -143,9 +146,10 @@ impl Stage {
             }
             ["release", version] => self.world.release(&format!("R{version}"), version).await,
             ["campaign", name, "brings", release, rest @ ..] => {
-                let rollout = rollout(rest);
+                let (intake, rest) = people::intake(rest);
+                let rollout = rollout(&rest);
                 assert_eq!(rollout.check(), Ok(()), "{order}");
-                self.world.campaign_by_waves(name, release, None, rollout).await;
+                self.world.campaign_of(name, release, None, rollout, intake).await;
             }
             ["nobody", "is", "there"] => self.world.set_connected(false),
             ["everybody", "is", "there"] => self.world.set_connected(true),
@@ -196,6 +200,15 @@ impl Stage {
                 let event = Event::CancelAsked { reason: text("not this one") };
                 self.world.write(move |tx, rules, now| advance(tx, rules, update, event, None, now)).await;
             }
+            [who, "plans", name, "with", release, rest @ ..] => {
+                self.plan(who, name, release, rollout(rest)).await
+            }
+            [who, "starts", name] => return self.starts(who, name).await,
+            [who, said @ ("approves" | "rejects"), name] => return self.says(who, name, None, said).await,
+            [who, said @ ("approves" | "rejects"), "wave", wave, "of", name] => {
+                return self.says(who, name, Some(wave.parse().unwrap()), said).await;
+            }
+            [vehicle, "is", "tagged", tag] => self.tag(vehicle, tag).await,
             ["why", vehicle, "in", name] => {
                 let update = self.cars[*vehicle].update(&self.world, name).await;
                 return format!("  {}\n", update.state.sentence(self.world.now));
@@ -307,12 +320,14 @@ fn wave(value: &str) -> Wave {
     let (size, opening) = value.split_once(',').unwrap_or((value, ""));
     let size = match (size, size.strip_suffix('%')) {
         ("rest", _) => WaveSize::Rest,
+        (tagged, None) if tagged.starts_with("tag:") => WaveSize::Where(people::tagged(&tagged[4..])),
         (_, Some(percent)) => WaveSize::Percent(percent.parse().unwrap()),
         (number, None) => WaveSize::Vehicles(number.parse().unwrap()),
     };
     let opens = match (opening, opening.strip_prefix("after=")) {
         ("", _) => Opening::AtOnce,
         ("by-hand", _) => Opening::ByHand,
+        ("by-approval", _) => Opening::ByApproval,
         (_, share) => Opening::AfterSuccessPercent(share.unwrap().parse().unwrap()),
     };
     Wave { size, opens, stop: StopRule::default() }

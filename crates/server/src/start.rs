@@ -37,6 +37,7 @@ use crate::pki::PkiError;
 use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
+use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
@@ -598,6 +599,8 @@ fn rules(
         deltas: config.deltas.clone(),
         enroll: config.enroll,
         releases: KnownReleases::default(),
+        queries: KnownQueries::default(),
+        approval: config.campaigns.approval,
         base_url,
         max_kb_per_msg: config.max_kb_per_msg,
         failure_report: config.failure_report,

@@ -1,6 +1,7 @@
 //! The server's memory: SQLite in a file, or PostgreSQL shared by several servers; the same statements for both.
 //! Owns transactions and the tables' rows; leaves what they mean to the conversation, the runner and the API.
 
+pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod candidates;
@@ -13,6 +14,7 @@ pub(crate) mod groups;
 pub(crate) mod idempotency;
 #[cfg(test)]
 pub(crate) mod in_memory;
+pub(crate) mod intake;
 pub(crate) mod inventories;
 pub(crate) mod messages;
 mod migrations;

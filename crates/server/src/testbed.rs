@@ -4,7 +4,7 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farrier_campaign::{DeltaSettings, GateRecord, Image, Release, Rollout, Settings};
+use farrier_campaign::{ApprovalRule, DeltaSettings, GateRecord, Image, Release, Rollout, Settings};
 use farrier_protocol::{
     Binding, MessageType, ServerBody, ServerMessage, Sha256, StartDownload, Text, Thumbprint, UnixMillis,
     UpTopic,
@@ -17,6 +17,7 @@ use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::gatekeeper::look_at_gate;
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::Campaign;
+use crate::store::intake::{Intake, KnownQueries};
 use crate::store::messages::RefusedMessage;
 use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::security_events::{self, SecurityEvent};
@@ -83,6 +84,8 @@ impl World {
             deltas: DeltaSettings::default(),
             enroll,
             releases: KnownReleases::default(),
+            queries: KnownQueries::default(),
+            approval: ApprovalRule::default(),
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report: true,
@@ -174,12 +177,24 @@ impl World {
         cars: Option<&[&Car]>,
         rollout: Rollout,
     ) {
+        self.campaign_of(name, release, cars, rollout, Intake::default()).await;
+    }
+
+    /// The same with its own rule of who is in it; one that follows a query names no cars.
+    pub(crate) async fn campaign_of(
+        &self,
+        name: &str,
+        release: &str,
+        cars: Option<&[&Car]>,
+        rollout: Rollout,
+        intake: Intake,
+    ) {
         let named: Vec<_> =
             cars.unwrap_or_default().iter().map(|car| car.binding.vehicle_id.clone()).collect();
         let campaign = Campaign {
             name: text(name),
             release: text(release),
-            every_vehicle: cars.is_none(),
+            every_vehicle: cars.is_none() && !intake.follows,
             update_deadline_s: Some(3_600),
             created_at: self.now,
             started_at: None,
@@ -189,6 +204,7 @@ impl World {
             gate: GateRecord::default(),
             stopped: None,
             starting: None,
+            intake,
         };
         self.write(move |tx, rules, now| {
             campaigns::create(tx, &campaign, &named)?;

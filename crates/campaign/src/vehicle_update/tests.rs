@@ -634,7 +634,35 @@ fn every_state() -> Vec<State> {
         State::Waiting { hold: Hold::Blocked(Block::ScheduleToBegin { not_before: NOW, until: NOW }) },
         State::Waiting { hold: Hold::Blocked(Block::Spread { until: NOW }) },
         State::Waiting { hold: Hold::Blocked(Block::ScheduleOver { not_after: NOW }) },
+        goes_after(900, 500),
+        goes_after(500, 500),
     ]
+}
+
+fn goes_after(priority: u16, own_priority: u16) -> State {
+    let block = Block::GoesAfter { campaign: text("C"), priority, own_priority };
+    State::Waiting { hold: Hold::Blocked(block) }
+}
+
+#[test]
+fn who_waits_for_its_own_campaign_lets_others_go_before_it() {
+    let goes_before: Vec<_> = every_state().into_iter().filter(State::goes_before_others).collect();
+    let expected = [
+        State::selected(),
+        State::Waiting { hold: Hold::Blocked(Block::OtherUpdate { campaign: text("C") }) },
+        State::Waiting { hold: Hold::Blocked(Block::Quarantine) },
+        goes_after(900, 500),
+        goes_after(500, 500),
+    ];
+    assert_eq!(goes_before, expected);
+    assert_eq!(
+        goes_after(900, 500).sentence(NOW),
+        "Campaign C goes first: it has priority 900, this one 500."
+    );
+    assert_eq!(
+        goes_after(500, 500).sentence(NOW),
+        "Campaign C goes first: it has the same priority, 500, and started earlier."
+    );
 }
 
 fn reasons_of_rules() -> Vec<IneligibleReason> {

@@ -31,6 +31,15 @@ pub enum WaitingOn {
         /// That campaign.
         campaign: String,
     },
+    /// An update of a campaign that goes first, and waits for the vehicle.
+    GoesAfter {
+        /// That campaign.
+        campaign: String,
+        /// Its priority.
+        priority: u16,
+        /// The priority of this update's campaign.
+        own_priority: u16,
+    },
     /// The end of the quarantine.
     Quarantine,
     /// An operator to resume the campaign.
@@ -146,6 +155,14 @@ impl WaitingOn {
             Self::OtherUpdate { campaign } => {
                 format!("The vehicle is in an update of campaign {campaign}, which must end first.")
             }
+            Self::GoesAfter { campaign, priority, own_priority } if priority > own_priority => {
+                format!(
+                    "Campaign {campaign} goes first: it has priority {priority}, this one {own_priority}."
+                )
+            }
+            Self::GoesAfter { campaign, priority, .. } => format!(
+                "Campaign {campaign} goes first: it has the same priority, {priority}, and started earlier."
+            ),
             Self::Quarantine => "The vehicle is quarantined for a boot loop; it goes on when it stays up, \
                  or when an operator releases it."
                 .to_owned(),
@@ -250,6 +267,13 @@ impl State {
                 Hold::VehicleClock { ask_at } => WaitingOn::VehicleClock { until: *ask_at },
                 Hold::Blocked(Block::OtherUpdate { campaign }) => {
                     WaitingOn::OtherUpdate { campaign: campaign.to_string() }
+                }
+                Hold::Blocked(Block::GoesAfter { campaign, priority, own_priority }) => {
+                    WaitingOn::GoesAfter {
+                        campaign: campaign.to_string(),
+                        priority: *priority,
+                        own_priority: *own_priority,
+                    }
                 }
                 Hold::Blocked(Block::Quarantine) => WaitingOn::Quarantine,
                 Hold::Blocked(Block::CampaignPaused) => WaitingOn::CampaignPaused,

@@ -10,8 +10,9 @@ use super::schedule::ScheduleArgs;
 
 #[derive(Args)]
 pub(crate) struct RolloutArgs {
-    /// A wave: how many vehicles, `,`, what opens it; can be given several times, the last one has the rest.
-    /// `10`, `5%,after=95%` (when 95 % of the wave before run the release), `rest,by-hand`.
+    /// A wave: which vehicles, `,`, what opens it; can be given several times, the last one has the rest.
+    /// `10`, `group:pilot` (those of a fleet group), `5%,after=95%` (when 95 % of the wave before run the release),
+    /// `rest,by-hand`, `rest,by-approval` (of another person than the one who started the campaign).
     #[arg(long = "wave", value_name = "WAVE", value_parser = wave)]
     waves: Vec<Value>,
     /// Stop when so many vehicles have failed: rolled back, silent beyond the deadline, with a mix of software.
@@ -71,12 +72,14 @@ impl RolloutArgs {
 fn wave(text: &str) -> Result<Value, String> {
     let refused = || {
         format!(
-            "expected a number, a share such as 5% or rest, perhaps with ,after=95% or ,by-hand; found {text:?}"
+            "expected a number, a share such as 5%, group:NAME or rest, perhaps with ,after=95%, ,by-hand or ,by-approval; found {text:?}"
         )
     };
     let (size, opening) = text.split_once(',').map_or((text, None), |(size, opening)| (size, Some(opening)));
     let percent = |text: &str| text.strip_suffix('%').and_then(|number| number.parse::<u8>().ok());
+    let group = size.strip_prefix("group:").filter(|group| !group.is_empty());
     let size = match (size, percent(size), size.parse::<u64>()) {
+        _ if group.is_some() => json!({ "group": group }),
         ("rest", _, _) => json!("rest"),
         (_, Some(percent), _) => json!({ "percent": percent }),
         (_, None, Ok(vehicles)) => json!({ "vehicles": vehicles }),
@@ -85,6 +88,7 @@ fn wave(text: &str) -> Result<Value, String> {
     let opens = match opening {
         None => return Ok(json!({ "size": size })),
         Some("by-hand") => json!("by_hand"),
+        Some("by-approval") => json!("by_approval"),
         Some(opening) => {
             let share = opening.strip_prefix("after=").and_then(percent).ok_or_else(refused)?;
             json!({ "after_success_percent": share })
@@ -103,10 +107,12 @@ mod tests {
             ("10", json!({"size": {"vehicles": 10}})),
             ("5%,after=95%", json!({"size": {"percent": 5}, "opens": {"after_success_percent": 95}})),
             ("rest,by-hand", json!({"size": "rest", "opens": "by_hand"})),
+            ("group:pilot", json!({"size": {"group": "pilot"}})),
+            ("rest,by-approval", json!({"size": "rest", "opens": "by_approval"})),
         ] {
             assert_eq!(wave(text), Ok(expected));
         }
-        for text in ["", "%", "ten", "10,after=", "10,later", "300%"] {
+        for text in ["", "%", "ten", "group:", "10,after=", "10,later", "300%"] {
             assert!(wave(text).unwrap_err().contains("expected"), "{text}");
         }
     }

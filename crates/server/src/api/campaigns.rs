@@ -1,27 +1,31 @@
 //! Campaigns: made, started, watched; cancelling and rolling back one vehicle.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
-use farrier_campaign::{Event, GateRecord, Plan, Rollout, Selection, StopReason, WaitingOn, WaveCounts};
+use farrier_campaign::{
+    ApprovalRule, Event, GateRecord, Plan, Rollout, Selection, StopReason, WaitingOn, WaveCounts, WaveSize,
+};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::json;
 
+use super::approvals::{self, ApprovalAnswer};
 use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, dry_run, groups, name, vehicle_id};
 use crate::conversation::{self, Rules, advance};
-use crate::store::audit::{self, Change};
+use crate::store::audit::{self, Actor, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
-use crate::store::selection as selections;
+use crate::store::intake::{HIGHEST_PRIORITY, Intake, USUAL_PRIORITY};
 use crate::store::updates::{self, VehicleUpdate};
-use crate::store::{StoreError, Tx, packages, releases, vehicles as stored_vehicles};
+use crate::store::{StoreError, Tx, intake, packages, releases, vehicles as stored_vehicles};
 
 /// The body of a new campaign.
 #[derive(Deserialize, JsonSchema)]
@@ -35,9 +39,9 @@ pub(super) struct NewCampaign {
     /// Without it, `where` and `group`: every enrolled vehicle, later ones too.
     #[schemars(length(min = 1))]
     vehicles: Option<Vec<VehicleId>>,
-    /// In place of `vehicles`: those that a query selects when the campaign is made.
+    /// In place of `vehicles`: those that a query selects when the campaign is made, or, where it follows the query, starts.
     r#where: Option<String>,
-    /// In place of `vehicles`: those of a fleet group when the campaign is made.
+    /// In place of `vehicles`: the same by the query that a fleet group has when the campaign is made.
     group: Option<String>,
     /// In place of the server's setting.
     #[schemars(range(min = 1, max = 31_536_000))]
@@ -46,10 +50,29 @@ pub(super) struct NewCampaign {
     /// with a mix of software.
     #[serde(default)]
     rollout: Rollout,
+    /// Whether vehicles that the query of `where` or `group` comes to have later are taken in; once in, they stay in.
+    #[serde(default)]
+    follows: bool,
+    /// Of two campaigns that want a vehicle, the one with the higher number goes first, then the one that started earlier.
+    #[serde(default = "usual_priority")]
+    #[schemars(range(max = 1000))]
+    priority: u16,
+    /// Campaigns whose vehicles it leaves alone: those that they have taken in or name when this one starts, or when a
+    /// vehicle comes later.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    excludes: Vec<String>,
+    /// Whether a second person has to approve it before it starts; where the server's settings say so, all need it.
+    #[serde(default)]
+    needs_approval: bool,
 }
 
-/// Vehicles of a selection that are read at a time.
-const SELECTED_AT_A_TIME: u32 = 1_000;
+fn usual_priority() -> u16 {
+    USUAL_PRIORITY
+}
+
+/// Campaigns that one may exclude at most.
+const MOST_EXCLUDED: usize = 16;
 
 /// The longest deadline of an update: a year, in seconds.
 const LONGEST_DEADLINE_S: u64 = 31_536_000;
@@ -75,6 +98,17 @@ pub(crate) struct CampaignAnswer {
     aborted_at_ms: Option<UnixMillis>,
     /// The operator's words.
     abort_reason: Option<Text>,
+    /// The query that chose its vehicles.
+    query: Option<String>,
+    /// Whether it takes in vehicles that the query comes to have later.
+    follows: bool,
+    priority: u16,
+    /// Campaigns whose vehicles it leaves alone.
+    excludes: Vec<Text>,
+    /// Who planned it; absent of one that an earlier version made.
+    made_by: Option<String>,
+    started_by: Option<String>,
+    approval: ApprovalAnswer,
     rollout: Rollout,
     /// When updates begin and how quickly packages leave, for people; absent where the rollout says nothing of it.
     schedule_sentence: Option<String>,
@@ -139,11 +173,12 @@ pub(super) async fn create(
         let detail = format!("update_deadline_s: expected 1 to {LONGEST_DEADLINE_S}, found {found}.");
         return Err(Problem::invalid(detail));
     }
+    check_intake(&new)?;
     if let Err(error) = new.rollout.check() {
         return Err(Problem::invalid(format!("/rollout{error}.")));
     }
     let selected = selection(&new)?;
-    let created = api.answer(move |tx, _, now| {
+    let created = api.answer(move |tx, rules, now| {
         if releases::by_name(tx, &release)?.is_none() {
             return Err(Problem::not_found("release", release.as_str()));
         }
@@ -151,9 +186,22 @@ pub(super) async fn create(
             let detail = format!("Campaign {name} exists; choose another name.");
             return Err(Problem::conflict("CAMPAIGN_EXISTS", detail));
         }
-        let named = match &selected {
-            Some(selected) => selected_vehicles(tx, selected)?,
+        let selection = selected.as_ref().map(|selected| selected.selection(tx)).transpose()?;
+        let named = match &selection {
+            Some(_) if new.follows => Vec::new(),
+            Some(selection) => selected_vehicles(tx, selection)?,
             None => new.vehicles.clone().unwrap_or_default(),
+        };
+        let mut rollout = new.rollout;
+        choose_waves(tx, &mut rollout)?;
+        let intake = Intake {
+            query: selection.as_ref().map(Selection::to_string),
+            follows: new.follows,
+            excludes: excluded(tx, &name, &new.excludes)?,
+            priority: new.priority,
+            needs_approval: new.needs_approval || rules.approval == ApprovalRule::SecondPerson,
+            made_by: Some(actor.name().to_owned()),
+            started_by: None,
         };
         for vehicle_id in &named {
             if stored_vehicles::by_id(tx, vehicle_id)?.is_none() {
@@ -163,19 +211,21 @@ pub(super) async fn create(
         let campaign = Campaign {
             name,
             release,
-            every_vehicle: new.vehicles.is_none() && selected.is_none(),
+            every_vehicle: new.vehicles.is_none() && selection.is_none(),
             update_deadline_s: new.update_deadline_s,
             created_at: now,
             started_at: None,
             paused_at: None,
             aborted: None,
-            rollout: new.rollout,
+            rollout,
             gate: GateRecord::default(),
             stopped: None,
             starting: None,
+            intake,
         };
         campaigns::create(tx, &campaign, &named)?;
         let whom = match named.len() {
+            0 if campaign.intake.follows => "whatever the query has".to_owned(),
             0 => "every vehicle".to_owned(),
             number => format!("{number} vehicle(s)"),
         };
@@ -187,7 +237,7 @@ pub(super) async fn create(
             after: Some(json!({"campaign": campaign.audited(), "vehicles": named})),
         };
         audit::record(tx, &actor, change, now)?;
-        Ok((StatusCode::CREATED, shown(tx, &campaign)?))
+        Ok((StatusCode::CREATED, shown(tx, rules, &campaign)?))
     });
     created.await
 }
@@ -209,21 +259,17 @@ fn selection(new: &NewCampaign) -> Result<Option<Selected>, Problem> {
     }
 }
 
-fn selected_vehicles(tx: &Tx<'_>, selected: &Selected) -> Result<Vec<VehicleId>, Problem> {
-    let selection = match selected {
-        Selected::Where(selection) => selection.clone(),
-        Selected::Group(name) => groups::selection_of(tx, name)?,
-    };
-    let mut vehicles: Vec<VehicleId> = Vec::new();
-    loop {
-        let after = vehicles.last().map_or("", |last| last.as_str()).to_owned();
-        let page = selections::ids(tx, &selection, &after, SELECTED_AT_A_TIME)?;
-        let is_last = page.len() < SELECTED_AT_A_TIME as usize;
-        vehicles.extend(page);
-        if is_last {
-            break;
+impl Selected {
+    fn selection(&self, tx: &Tx<'_>) -> Result<Selection, Problem> {
+        match self {
+            Self::Where(selection) => Ok(selection.clone()),
+            Self::Group(name) => groups::selection_of(tx, name),
         }
     }
+}
+
+fn selected_vehicles(tx: &Tx<'_>, selection: &Selection) -> Result<Vec<VehicleId>, Problem> {
+    let vehicles = intake::all_of(tx, selection)?;
     if vehicles.is_empty() {
         let detail = "Expected a selection with at least one vehicle, found none; see what it has: farrier vehicle list --where QUERY.";
         return Err(Problem::invalid(detail));
@@ -231,7 +277,57 @@ fn selected_vehicles(tx: &Tx<'_>, selected: &Selected) -> Result<Vec<VehicleId>,
     Ok(vehicles)
 }
 
-fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {
+fn check_intake(new: &NewCampaign) -> Result<(), Problem> {
+    if new.follows && new.r#where.is_none() && new.group.is_none() {
+        let detail = "/follows: expected where or group beside it, found neither; without a selection every vehicle is taken in, later ones too.";
+        return Err(Problem::invalid(detail));
+    }
+    if new.priority > HIGHEST_PRIORITY {
+        let detail = format!("/priority: expected 0 to {HIGHEST_PRIORITY}, found {}.", new.priority);
+        return Err(Problem::invalid(detail));
+    }
+    if new.excludes.len() > MOST_EXCLUDED {
+        let detail =
+            format!("/excludes: expected at most {MOST_EXCLUDED} campaigns, found {}.", new.excludes.len());
+        return Err(Problem::invalid(detail));
+    }
+    Ok(())
+}
+
+/// The campaigns that are excluded, each once; they must be there.
+fn excluded(tx: &Tx<'_>, own: &Text, names: &[String]) -> Result<Vec<Text>, Problem> {
+    let mut excluded = Vec::new();
+    for text in names {
+        let other = name(text, "campaign")?;
+        // That the campaign's own name is free was seen before.
+        if other == *own {
+            return Err(Problem::invalid("/excludes: expected other campaigns, found this one."));
+        }
+        found(tx, &other)?;
+        if !excluded.contains(&other) {
+            excluded.push(other);
+        }
+    }
+    Ok(excluded)
+}
+
+/// Puts its query in the place of each fleet group: what the campaign does changes no more.
+fn choose_waves(tx: &Tx<'_>, rollout: &mut Rollout) -> Result<(), Problem> {
+    for (index, wave) in rollout.waves.iter_mut().enumerate() {
+        if let WaveSize::Group(group) = &wave.size {
+            let group = groups::group_name(group.as_str())?;
+            let selection = groups::by_name(tx, &group)?.ok_or_else(|| {
+                let pointer = format!("/rollout/waves/{index}/size/group");
+                let detail = format!("{pointer}: expected the name of a fleet group, found {group}.");
+                Problem::invalid_at("INVALID_REQUEST", pointer, detail)
+            })?;
+            wave.size = WaveSize::Where(selection);
+        }
+    }
+    Ok(())
+}
+
+pub(super) fn found(tx: &Tx<'_>, name: &Text) -> Result<Campaign, Problem> {
     campaigns::by_name(tx, name)?.ok_or_else(|| Problem::not_found("campaign", name.as_str()))
 }
 
@@ -244,10 +340,10 @@ pub(super) const CAMPAIGN: Resource = Resource {
     },
 };
 
-fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
+pub(super) fn shown(tx: &Tx<'_>, rules: &Rules, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
     let state = campaign.state_name(&counts);
-    let vehicles = campaigns::vehicles_in_all(tx, campaign, &counts)?;
+    let vehicles = intake::vehicles_in_all(tx, campaign, &counts)?;
     Ok(CampaignAnswer {
         name: campaign.name.clone(),
         release: campaign.release.clone(),
@@ -262,6 +358,13 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         paused_at_ms: campaign.paused_at,
         aborted_at_ms: campaign.aborted.as_ref().map(|aborted| aborted.at),
         abort_reason: campaign.aborted.as_ref().map(|aborted| aborted.reason.clone()),
+        query: campaign.intake.query.clone(),
+        follows: campaign.intake.follows,
+        priority: campaign.intake.priority,
+        excludes: campaign.intake.excludes.clone(),
+        made_by: campaign.intake.made_by.clone(),
+        started_by: campaign.intake.started_by.clone(),
+        approval: approvals::shown(tx, rules, campaign)?,
         waves: waves(tx, campaign)?,
         rollout: campaign.rollout.clone(),
         schedule_sentence: campaign.rollout.schedule_sentence(),
@@ -288,9 +391,10 @@ pub(super) async fn list(
     InQuery(query): InQuery<PageQuery>,
 ) -> Result<Json<Page<CampaignAnswer>>, Problem> {
     let (limit, after) = (query.limit()?, query.after_name()?);
+    let rules = Arc::clone(&api.rules);
     let listed = api.read(move |tx| {
         let campaigns = campaigns::page(tx, &after, limit + 1)?;
-        page(campaigns, limit, |campaign| campaign.name.clone(), |campaign| shown(tx, campaign))
+        page(campaigns, limit, |campaign| campaign.name.clone(), |campaign| shown(tx, &rules, campaign))
     });
     Ok(Json(listed.await?))
 }
@@ -301,7 +405,8 @@ pub(super) async fn show(
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let name = name(&text, "campaign")?;
-    Ok(Json(api.read(move |tx| shown(tx, &found(tx, &name)?)).await?))
+    let rules = Arc::clone(&api.rules);
+    Ok(Json(api.read(move |tx| shown(tx, &rules, &found(tx, &name)?)).await?))
 }
 
 /// `POST /campaigns/{name}/start`: starting a running campaign changes nothing.
@@ -312,26 +417,44 @@ pub(crate) async fn start(
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(&text, "campaign")?, caller.actor());
     let started = api.answer(move |tx, rules, now| {
-        let campaign = found(tx, &name)?;
-        if campaign.aborted.is_some() {
-            return Err(is_aborted(&name));
-        }
-        if let Some(vehicles) = conversation::start(tx, rules, &campaign, now)? {
-            let change = Change {
-                action: "campaign.started",
-                object: format!("campaign/{name}"),
-                detail: Some(format!("release {}, {vehicles} vehicle(s)", campaign.release)),
-                before: Some(campaign.audited()),
-                after: Some(found(tx, &name)?.audited()),
-            };
-            audit::record(tx, &actor, change, now)?;
-        }
-        Ok((StatusCode::OK, shown(tx, &found(tx, &name)?)?))
+        start_by(tx, rules, &actor, &name, now)?;
+        Ok((StatusCode::OK, shown(tx, rules, &found(tx, &name)?)?))
     });
     Ok(started.await?.1)
 }
 
-fn is_aborted(name: &Text) -> Problem {
+/// Starts a campaign for somebody, unless it runs already.
+pub(crate) fn start_by(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    actor: &Actor,
+    name: &Text,
+    now: UnixMillis,
+) -> Result<(), Problem> {
+    // A rejection that comes at the same time is before this or after it.
+    campaigns::hold_gate(tx, name)?;
+    let campaign = found(tx, name)?;
+    if campaign.aborted.is_some() {
+        return Err(is_aborted(name));
+    }
+    if campaign.started_at.is_none() {
+        approvals::check_start(tx, rules, &campaign)?;
+    }
+    if let Some(vehicles) = conversation::start(tx, rules, &campaign, now)? {
+        intake::set_started_by(tx, name, actor.name())?;
+        let change = Change {
+            action: "campaign.started",
+            object: format!("campaign/{name}"),
+            detail: Some(format!("release {}, {vehicles} vehicle(s)", campaign.release)),
+            before: Some(campaign.audited()),
+            after: Some(found(tx, name)?.audited()),
+        };
+        audit::record(tx, actor, change, now)?;
+    }
+    Ok(())
+}
+
+pub(super) fn is_aborted(name: &Text) -> Problem {
     let detail =
         format!("Campaign {name} was aborted, which is for good; plan another one with the same release.");
     Problem::conflict("CAMPAIGN_ABORTED", detail)
@@ -345,7 +468,7 @@ pub(crate) async fn pause(
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let control = |tx: &Tx<'_>, campaign: &Campaign, now| match campaign.paused_at {
         Some(_) => Ok(false),
-        None => campaigns::pause(tx, &campaign.name, now).map(|()| true),
+        None => Ok(campaigns::pause(tx, &campaign.name, now).map(|()| true)?),
     };
     controlled(&api, &caller, &text, "campaign.paused", control).await
 }
@@ -359,12 +482,12 @@ pub(crate) async fn resume(
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let control = |tx: &Tx<'_>, campaign: &Campaign, _| match campaign.goes_on() {
         true => Ok(false),
-        false => campaigns::resume(tx, campaign).map(|()| true),
+        false => Ok(campaigns::resume(tx, campaign).map(|()| true)?),
     };
     controlled(&api, &caller, &text, "campaign.resumed", control).await
 }
 
-/// `POST /campaigns/{name}/open-wave`: opens the next wave, whatever else it waits for; where all are open, it changes nothing.
+/// `POST /campaigns/{name}/open-wave`: opens the next wave, whatever else it waits for but an approval; where all are open, it changes nothing.
 pub(crate) async fn open_wave(
     State(api): State<Api>,
     caller: Caller,
@@ -376,8 +499,10 @@ pub(crate) async fn open_wave(
         if is_last || record.open_next {
             return Ok(false);
         }
+        approvals::check_open_wave(campaign, &record)?;
         let record = GateRecord { open_next: true, ..record };
-        campaigns::set_gate(tx, &campaign.name, &record).map(|()| true)
+        campaigns::set_gate(tx, &campaign.name, &record)?;
+        Ok(true)
     };
     controlled(&api, &caller, &text, "campaign.wave_asked_for", control).await
 }
@@ -390,7 +515,8 @@ pub(crate) async fn abort(
     Document(CancelReason { reason }): Document<CancelReason>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let control = move |tx: &Tx<'_>, campaign: &Campaign, at| {
-        campaigns::abort(tx, &campaign.name, &Aborted { at, reason }).map(|()| true)
+        campaigns::abort(tx, &campaign.name, &Aborted { at, reason })?;
+        Ok(true)
     };
     controlled(&api, &caller, &text, "campaign.aborted", control).await
 }
@@ -401,10 +527,10 @@ async fn controlled(
     caller: &Caller,
     text: &str,
     action: &'static str,
-    control: impl FnOnce(&Tx<'_>, &Campaign, UnixMillis) -> Result<bool, StoreError> + Send + 'static,
+    control: impl FnOnce(&Tx<'_>, &Campaign, UnixMillis) -> Result<bool, Problem> + Send + 'static,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(text, "campaign")?, caller.actor());
-    let controlled = api.answer(move |tx, _, now| {
+    let controlled = api.answer(move |tx, rules, now| {
         let before = found(tx, &name)?;
         if before.aborted.is_some() {
             return Err(is_aborted(&name));
@@ -425,7 +551,7 @@ async fn controlled(
             };
             audit::record(tx, &actor, change, now)?;
         }
-        Ok((StatusCode::OK, shown(tx, &after)?))
+        Ok((StatusCode::OK, shown(tx, rules, &after)?))
     });
     Ok(controlled.await?.1)
 }

@@ -16,7 +16,7 @@ use super::vehicles::{VehicleSummary, shown_page};
 use super::{Api, name};
 use crate::store::audit::{self, Actor, Change};
 use crate::store::groups::{self, Group};
-use crate::store::{Tx, selection};
+use crate::store::{StoreError, Tx, selection};
 
 /// The body of a new group.
 #[derive(Deserialize, JsonSchema)]
@@ -100,10 +100,14 @@ pub(super) fn group_name(text: &str) -> Result<Text, Problem> {
     name(text, "group")
 }
 
+/// The query of a group, if there is one.
+pub(super) fn by_name(tx: &Tx<'_>, name: &Text) -> Result<Option<Selection>, StoreError> {
+    Ok(groups::by_name(tx, name)?.map(|group| group.selection))
+}
+
 /// What a group that a query names has.
 pub(super) fn selection_of(tx: &Tx<'_>, name: &Text) -> Result<Selection, Problem> {
-    let group = groups::by_name(tx, name)?;
-    group.map(|group| group.selection).ok_or_else(|| {
+    by_name(tx, name)?.ok_or_else(|| {
         Problem::invalid(format!("group: expected the name of a fleet group, found {:?}.", name.as_str()))
     })
 }

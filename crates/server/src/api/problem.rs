@@ -115,6 +115,12 @@ impl Problem {
         Self::new(StatusCode::NOT_FOUND, "LINK_SPENT", detail)
     }
 
+    /// Code and words, for scripts.
+    #[cfg(test)]
+    pub(crate) fn told(&self) -> String {
+        format!("{}: {}", self.code, self.detail)
+    }
+
     pub(crate) fn invalid(detail: impl Into<String>) -> Self {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", detail)
     }

@@ -46,6 +46,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Start it first.",
     ),
     meaning(
+        "CAMPAIGN_STARTED",
+        StatusCode::CONFLICT,
+        "What was asked is for campaigns that have not started.",
+        "Pause or abort the campaign, or name the wave that is meant.",
+    ),
+    meaning(
         "FORBIDDEN",
         StatusCode::FORBIDDEN,
         "The token's scope does not reach; needed_scopes names those that do.",
@@ -124,6 +130,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Use a method that the header Allow names.",
     ),
     meaning(
+        "NOT_APPROVED",
+        StatusCode::CONFLICT,
+        "The campaign or wave needs the approval of a second person and has none that counts.",
+        "Let somebody else than the one who planned or started it approve it.",
+    ),
+    meaning(
         "NOT_FOUND",
         StatusCode::NOT_FOUND,
         "There is nothing of that name.",
@@ -135,6 +147,7 @@ pub(super) const ALL: &[Meaning] = &[
         "The vehicle is not quarantined.",
         "Nothing: it gets update commands already.",
     ),
+    meaning("NO_APPROVAL_NEEDED", StatusCode::CONFLICT, "The campaign needs no approval.", "Start it."),
     meaning(
         "NO_SUCH_ROUTE",
         StatusCode::NOT_FOUND,
@@ -176,6 +189,12 @@ pub(super) const ALL: &[Meaning] = &[
         StatusCode::CONFLICT,
         "A campaign uses the release; it stays, to show what was installed.",
         "Leave it.",
+    ),
+    meaning(
+        "SAME_PERSON",
+        StatusCode::CONFLICT,
+        "Whoever planned a campaign, or started it, cannot approve it or its waves.",
+        "Let somebody else approve it with a token or a user of their own.",
     ),
     meaning(
         "SIGNATURE_REQUIRED",
@@ -244,4 +263,10 @@ pub(super) const ALL: &[Meaning] = &[
         "Choose other ids.",
     ),
     meaning("VIN_TAKEN", StatusCode::CONFLICT, "Another vehicle has the VIN.", "Correct one of the two."),
+    meaning(
+        "WAVE_NOT_TO_APPROVE",
+        StatusCode::CONFLICT,
+        "The wave is not the next one of the campaign, or does not open by approval.",
+        "Look which wave is next, and approve that one.",
+    ),
 ];

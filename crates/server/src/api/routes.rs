@@ -1,5 +1,6 @@
 //! Every operation of the API with what it needs: the one table of who may do what.
 
+use super::approvals::{self, Word};
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
@@ -196,6 +197,18 @@ fn of_campaigns() -> Vec<Operation> {
             .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "It runs.")
             .can_conflict(),
+        Operation::post("/campaigns/{name}/approve", approvals::approve)
+            .needs(Operate, "Approve a campaign, or a wave of it, as another person than the one who planned or started it.")
+            .of(campaigns::CAMPAIGN)
+            .takes::<Word>()
+            .answers::<CampaignAnswer>(200, "It may start, or its wave opens in a moment.")
+            .can_conflict(),
+        Operation::post("/campaigns/{name}/reject", approvals::reject)
+            .needs(Operate, "Reject a campaign, or a wave of it; it can be approved later.")
+            .of(campaigns::CAMPAIGN)
+            .takes::<Word>()
+            .answers::<CampaignAnswer>(200, "It does not start, or its wave stays closed.")
+            .can_conflict(),
         Operation::post("/campaigns/{name}/pause", campaigns::pause)
             .needs(Operate, "Pause a campaign: no vehicle is sent a StartDownload; those that have one go on.")
             .of(campaigns::CAMPAIGN)
@@ -207,7 +220,7 @@ fn of_campaigns() -> Vec<Operation> {
             .answers::<CampaignAnswer>(200, "It runs.")
             .can_conflict(),
         Operation::post("/campaigns/{name}/open-wave", campaigns::open_wave)
-            .needs(Operate, "Open the next wave of a campaign, whatever else it waits for.")
+            .needs(Operate, "Open the next wave of a campaign, whatever else it waits for but an approval.")
             .of(campaigns::CAMPAIGN)
             .answers::<CampaignAnswer>(200, "The wave opens in a moment.")
             .can_conflict(),

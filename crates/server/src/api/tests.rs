@@ -11,6 +11,7 @@ use super::*;
 use crate::access::Scope;
 use crate::pki::Pki;
 use crate::store::tokens::{self, Token};
+use crate::store::updates;
 use crate::testbed::{Car, START, World};
 use crate::tls::testbed::Testbed;
 use crate::tls::{ExpiryAlarms, VehicleTls};
@@ -20,6 +21,7 @@ mod besides;
 mod docs;
 mod dry_run;
 mod fleet;
+mod intake;
 mod observed;
 mod openapi;
 mod pages;
@@ -117,6 +119,13 @@ impl Operator {
 
     async fn post(&self, path: &str, body: Value) -> (StatusCode, Value) {
         self.call("POST", &format!("/api/v1{path}"), body.to_string()).await
+    }
+
+    /// As another person.
+    async fn post_as(&self, token: &str, path: &str, body: Value) -> (StatusCode, Value) {
+        let request = Request::builder().method("POST").uri(format!("/api/v1{path}"));
+        let request = request.header("authorization", format!("Bearer secret of {token}"));
+        self.send(request.body(Body::from(body.to_string())).unwrap()).await
     }
 
     async fn upload(&self, image: &'static [u8]) -> Sha256 {

@@ -11,7 +11,7 @@ use super::problem::Problem;
 use super::request::{Caller, Document, InPath};
 use super::vehicles::{VehicleSummary, found, summary};
 use super::{Api, vehicle_id};
-use crate::conversation::{Rules, look_at_waiting, take_into_open_campaigns};
+use crate::conversation::{Rules, look_at_waiting, take_into_following_campaigns, take_into_open_campaigns};
 use crate::store::audit::{self, Actor, Change};
 use crate::store::vehicles::{self, EnrolledBy, Said, Vehicle};
 use crate::store::{Tx, commands};
@@ -188,6 +188,7 @@ pub(super) fn enrol_one(
     };
     let vehicle = found(tx, &binding.vehicle_id)?;
     take_into_open_campaigns(tx, &vehicle, now)?;
+    take_into_following_campaigns(tx, rules, &binding.vehicle_id, now)?;
     look_at_waiting(tx, rules, &binding, now)?;
     record(tx, actor, action, before.as_ref(), &vehicle, detail, now)?;
     Ok(enrolment)
@@ -324,6 +325,7 @@ pub(super) async fn change(
         let words = describe(tx, &before, &change).map_err(Unfit::into_problem)?;
         let after = found(tx, &vehicle_id)?;
         if words.is_some() {
+            take_into_following_campaigns(tx, rules, &vehicle_id, now)?;
             // Where it has another time zone now, its windows may be open.
             look_at_waiting(tx, rules, &after.binding, now)?;
             record(tx, &actor, "vehicle.changed", Some(&before), &after, words, now)?;
@@ -342,7 +344,7 @@ pub(super) async fn rebind(
     Document(new): Document<Rebinding>,
 ) -> Result<Json<VehicleSummary>, Problem> {
     let (vehicle_id, actor, shown_by) = (vehicle_id(&text)?, caller.actor(), api.clone());
-    let rebound = api.answer(move |tx, _, now| {
+    let rebound = api.answer(move |tx, rules, now| {
         vehicles::lock(tx, &vehicle_id)?;
         let before = found(tx, &vehicle_id)?;
         let gateway_id = new.gateway_id.unwrap_or_else(|| before.binding.gateway_id.clone());
@@ -361,6 +363,7 @@ pub(super) async fn rebind(
             None => "certificate of the next WakeUp".to_owned(),
         };
         let detail = format!("gateway {}, {certificate}: {}", binding.gateway_id, new.reason);
+        take_into_following_campaigns(tx, rules, &vehicle_id, now)?;
         record(tx, &actor, "vehicle.rebound", Some(&before), &after, Some(detail), now)?;
         Ok((StatusCode::OK, summary(tx, &shown_by, &after, None)?))
     });

@@ -18,7 +18,7 @@ use super::texts::{Texts, filled};
 use super::{Console, progress, why};
 use crate::api::{self, Problem};
 use crate::store::campaigns::{self, Campaign, StateCounts};
-use crate::store::{Tx, updates};
+use crate::store::{Tx, intake, updates};
 
 /// Vehicle updates that are looked at for why they wait or failed: a page must not take longer the larger a campaign is.
 const LOOKED_AT: u32 = 1_000;
@@ -212,7 +212,7 @@ fn view(tx: &Tx<'_>, t: &'static Texts, campaign: &Campaign) -> Result<View, Pro
         left_out: all.left_out.saturating_add(wave.left_out),
         ended: all.ended.saturating_add(wave.ended),
     });
-    let vehicles = campaigns::vehicles_in_all(tx, campaign, &counts)?;
+    let vehicles = intake::vehicles_in_all(tx, campaign, &counts)?;
     let state = campaign.state_name(&counts);
     let (waiting, some_wait) = waiting(tx, t, &campaign.name, &counts)?;
     let (failures, some_failed) = failures(tx, &campaign.name, &counts)?;
@@ -266,6 +266,7 @@ fn opens(t: &Texts, opening: Opening) -> String {
     match opening {
         Opening::AtOnce => t.opens_at_once.to_owned(),
         Opening::ByHand => t.opens_by_hand.to_owned(),
+        Opening::ByApproval => t.opens_by_approval.to_owned(),
         Opening::At(at) => filled(t.opens_at, &[&super::format::absolute(at)]),
         Opening::AfterSuccessPercent(share) => filled(t.opens_after_success, &[&share.to_string()]),
     }

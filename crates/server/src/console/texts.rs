@@ -45,7 +45,7 @@ texts! {
     attention_quarantined attention_expiry campaigns_under_way no_campaign_under_way updates_by_state
     no_updates_yet campaign release state_word progress at_release under_way failed ended left_out
     take_a_place ineligible_or_cancelled no_campaigns stopped_by_rule waves wave opens wave_open wave_closed
-    opens_at_once opens_by_hand opens_at opens_after_success where_vehicles_are not_started stop_rule
+    opens_at_once opens_by_hand opens_by_approval opens_at opens_after_success where_vehicles_are not_started stop_rule
     no_stop_rule rule_inconsistent rule_failures rule_failed_percent why_they_wait nobody_waits
     failures_by_code none_failed only_first_counted show_all no_vehicles_here vehicle why since plan created
     started paused aborted vehicles_at_once starts_per_minute update_deadline start pause resume

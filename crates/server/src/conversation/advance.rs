@@ -3,11 +3,12 @@
 
 use std::sync::Arc;
 
-use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, Starting, State, lot};
-use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
+use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, State};
+use farrier_protocol::{Binding, MsgId, UnixMillis};
 
 use super::{Rules, is_there, outgoing, schedule};
 use crate::store::campaigns::{Aborted, Campaign};
+use crate::store::intake::{Rival, rivals};
 use crate::store::releases::NamedRelease;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
@@ -49,7 +50,10 @@ pub(crate) fn advance(
     } else {
         Vec::new()
     };
-    let (block, gate) = block(tx, &vehicle, &campaign, &update, now)?;
+    // Who is under way already asks only whether another is, too.
+    let is_waiting = matches!(update.state, State::Waiting { .. });
+    let rivals = if is_waiting { rivals(tx, &update.vehicle_id, &update.id)? } else { Vec::new() };
+    let (block, gate) = block(tx, &vehicle, &campaign, &update, &rivals, now)?;
     let context = Context {
         now,
         settings: &settings,
@@ -104,8 +108,12 @@ pub(crate) fn advance(
             "A vehicle update went on."
         );
     }
+    let lets_others_go =
+        before.goes_before_others() && !update.state.goes_before_others() && !update.state.is_active();
     if before.is_active() && !update.state.is_active() {
         look_at_waiting(tx, rules, &vehicle.binding, now)?;
+    } else if lets_others_go && rivals.iter().any(|rival| !rival.is_under_way()) {
+        look_at_others(tx, rules, &vehicle.binding, Some(&update.id), now)?;
     }
     Ok(())
 }
@@ -128,6 +136,7 @@ fn block(
     vehicle: &Vehicle,
     campaign: &Campaign,
     update: &VehicleUpdate,
+    rivals: &[Rival],
     now: UnixMillis,
 ) -> Result<(Option<Block>, Option<GateRecord>), StoreError> {
     let blocked = |block| Ok((Some(block), None));
@@ -140,7 +149,12 @@ fn block(
     if campaign.stopped.is_some() {
         return blocked(Block::CampaignStopped);
     }
-    if let Some(campaign) = updates::other_active(tx, &update.vehicle_id, &update.id)? {
+    let other_active = if matches!(update.state, State::Waiting { .. }) {
+        rivals.iter().find(|rival| rival.is_under_way()).map(|rival| rival.campaign.clone())
+    } else {
+        updates::other_active(tx, &update.vehicle_id, &update.id)?
+    };
+    if let Some(campaign) = other_active {
         return blocked(Block::OtherUpdate { campaign });
     }
     if vehicle.quarantined_at.is_some() {
@@ -148,6 +162,10 @@ fn block(
     }
     if let Some(block) = schedule::not_its_turn(vehicle, campaign, update, now) {
         return blocked(block);
+    }
+    if let Some(first) = rivals.iter().find(|rival| rival.goes_before(campaign)) {
+        let (priority, own_priority) = (first.priority, campaign.intake.priority);
+        return blocked(Block::GoesAfter { campaign: first.campaign.clone(), priority, own_priority });
     }
     at_gate(tx, campaign, update, now)
 }
@@ -223,15 +241,31 @@ fn grant_packages(
     }
 }
 
-/// Looks whether updates of a vehicle that wait can go on; the oldest comes first.
+/// Looks whether updates of a vehicle that wait can go on; which of them goes first their campaigns say.
 pub(crate) fn look_at_waiting(
     tx: &Tx<'_>,
     rules: &Rules,
     binding: &Binding,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
-    for update in updates::waiting_of_vehicle(tx, &binding.vehicle_id)? {
-        advance(tx, rules, update, Event::LookedAt, None, now)?;
+    look_at_others(tx, rules, binding, None, now)
+}
+
+fn look_at_others(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    binding: &Binding,
+    except_id: Option<&str>,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    let waiting = updates::waiting_of_vehicle(tx, &binding.vehicle_id)?;
+    let others = waiting.into_iter().filter(|update| except_id != Some(update.id.as_str()));
+    for (index, update) in others.enumerate() {
+        // One that was looked at before it may have changed it.
+        let update = if index == 0 { Some(update) } else { updates::by_id(tx, &update.id)? };
+        if let Some(update) = update.filter(|update| matches!(update.state, State::Waiting { .. })) {
+            advance(tx, rules, update, Event::LookedAt, None, now)?;
+        }
     }
     Ok(())
 }
@@ -251,38 +285,4 @@ pub(crate) fn look_at_campaign(
         None => Event::LookedAt,
     };
     advance(tx, rules, update, event, None, now)
-}
-
-/// A campaign takes in a vehicle, unless it has it already.
-pub(super) fn take_in(
-    tx: &Tx<'_>,
-    rules: &Rules,
-    campaign: &Text,
-    wave: u32,
-    vehicle: &Vehicle,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    match updates::select(tx, campaign, &vehicle.binding.vehicle_id, wave, now)? {
-        Some(update) => advance(tx, rules, update, Event::LookedAt, None, now),
-        None => Ok(()),
-    }
-}
-
-/// The running campaigns for every vehicle take in one that has just come.
-pub(crate) fn take_into_open_campaigns(
-    tx: &Tx<'_>,
-    vehicle: &Vehicle,
-    now: UnixMillis,
-) -> Result<(), StoreError> {
-    for campaign in campaigns::open_to_all(tx)? {
-        let vehicle_id = &vehicle.binding.vehicle_id;
-        let wave = match &campaign.starting {
-            None => campaign.rollout.wave_count(),
-            Some(Starting { shares: Some(shares), .. }) => shares.wave_of(&lot(&campaign.name, vehicle_id)),
-            // It draws its lot with the others.
-            Some(Starting { shares: None, .. }) => continue,
-        };
-        updates::select(tx, &campaign.name, vehicle_id, wave, now)?;
-    }
-    Ok(())
 }

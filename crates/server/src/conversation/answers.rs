@@ -8,7 +8,7 @@ use farrier_protocol::{
 };
 
 use super::advance::advance;
-use super::{Rules, outgoing};
+use super::{Rules, outgoing, take_into_following_campaigns};
 use crate::store::commands::{self, SentCommand};
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
@@ -150,12 +150,17 @@ impl Answer<'_> {
 
     fn inventory(&self, vci: &SendVci) -> Result<Option<String>, StoreError> {
         self.close_command()?;
-        vehicles::set_vci(self.tx, self.vehicle, vci, vci_digest(vci), self.now)?;
+        let digest = vci_digest(vci);
+        vehicles::set_vci(self.tx, self.vehicle, vci, digest, self.now)?;
         for update in self.updates_that_learn()? {
             let event = Event::OtherVciSeen(vci);
             advance(self.tx, self.rules, update, event, Some(self.msg_id), self.now)?;
         }
         self.advance_own(Event::VciReceived(vci))?;
+        if self.vehicle.indexed_digest != Some(digest) {
+            let vehicle_id = &self.vehicle.binding.vehicle_id;
+            take_into_following_campaigns(self.tx, self.rules, vehicle_id, self.now)?;
+        }
         let absent: Vec<_> =
             [("region", vci.region.is_none()), ("bootloader_ver", vci.bootloader_ver.is_none())]
                 .into_iter()

@@ -1,15 +1,16 @@
 //! A campaign that starts takes in its vehicles some at a time: nobody waits for a large fleet, and a server that is struck
 //! down goes on where it was.
 
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use farrier_campaign::{Shares, Starting, lot};
-use farrier_protocol::{Text, UnixMillis};
+use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::Rules;
-use super::advance::take_in;
+use super::intake::{take_in, wave_of};
 use crate::store::campaigns::{self, Campaign};
-use crate::store::{Store, StoreError, Tx, vehicles};
+use crate::store::{Store, StoreError, Tx, intake, vehicles};
 
 /// Vehicles that are taken in by one transaction. A campaign of no more has all of them once its start is answered.
 pub(crate) const BATCH: u32 = 256;
@@ -31,7 +32,7 @@ pub(crate) fn start(
         record.note_opening(now);
         campaigns::set_gate(tx, &campaign.name, &record)?;
     }
-    let vehicles = campaigns::vehicle_count(tx, campaign)?;
+    let vehicles = intake::vehicle_count(tx, campaign)?;
     campaigns::set_starting(tx, &campaign.name, Some(&Starting::default()))?;
     if vehicles <= u64::from(BATCH) {
         share_out(tx, &campaign.name, shares(tx, campaign)?)?;
@@ -93,15 +94,18 @@ fn take_in_some_of(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let Some(Starting { shares: Some(shares), after }) = &campaign.starting else { return Ok(()) };
-    let vehicle_ids = campaigns::vehicles_after(tx, campaign, after, BATCH)?;
+    let vehicle_ids = intake::vehicles_after(tx, campaign, after, BATCH)?;
     // All before the first asks at the gate, which others may hold who wait for a vehicle.
     for vehicle_id in &vehicle_ids {
         vehicles::lock(tx, vehicle_id)?;
     }
     for vehicle_id in &vehicle_ids {
         if let Some(vehicle) = vehicles::by_id(tx, vehicle_id)? {
-            let wave = shares.wave_of(&lot(&campaign.name, vehicle_id));
-            take_in(tx, rules, &campaign.name, wave, &vehicle, now)?;
+            if intake::is_excluded(tx, campaign, vehicle_id)? {
+                continue;
+            }
+            let wave = wave_of(tx, campaign, &vehicle)?;
+            take_in(tx, rules, &campaign.name, wave, vehicle_id, now)?;
         }
     }
     let last = vehicle_ids.last().filter(|_| vehicle_ids.len() >= BATCH as usize);
@@ -122,13 +126,26 @@ fn share_out(tx: &Tx<'_>, name: &Text, shares: Shares) -> Result<(), StoreError>
 }
 
 fn shares(tx: &Tx<'_>, campaign: &Campaign) -> Result<Shares, StoreError> {
-    let (mut lots, mut after) = (Vec::new(), String::new());
+    let theirs = intake::all_excluded(tx, campaign)?;
+    let mut by_query: Vec<(u32, BTreeSet<VehicleId>)> = Vec::new();
+    for (wave, selection) in campaign.rollout.waves_by_query() {
+        by_query.push((wave, intake::all_of(tx, selection)?.into_iter().collect()));
+    }
+    let (mut lots, mut chosen, mut after) = (Vec::new(), BTreeMap::new(), String::new());
     loop {
-        let vehicle_ids = campaigns::vehicles_after(tx, campaign, &after, LOTS_AT_A_TIME)?;
-        lots.extend(vehicle_ids.iter().map(|vehicle_id| lot(&campaign.name, vehicle_id)));
+        let vehicle_ids = intake::vehicles_after(tx, campaign, &after, LOTS_AT_A_TIME)?;
+        for vehicle_id in vehicle_ids.iter().filter(|vehicle_id| !theirs.contains(*vehicle_id)) {
+            match by_query.iter().find(|(_, selected)| selected.contains(vehicle_id)) {
+                Some((wave, _)) => {
+                    let vehicles: &mut u64 = chosen.entry(*wave).or_default();
+                    *vehicles = vehicles.saturating_add(1);
+                }
+                None => lots.push(lot(&campaign.name, vehicle_id)),
+            }
+        }
         match vehicle_ids.last().filter(|_| vehicle_ids.len() >= LOTS_AT_A_TIME as usize) {
             Some(last) => after = last.to_string(),
-            None => return Ok(campaign.rollout.share_out(lots)),
+            None => return Ok(campaign.rollout.share_out(lots, &chosen)),
         }
     }
 }

@@ -9,6 +9,7 @@ use crate::testbed::{Car, START, World, text};
 
 mod broker;
 mod control;
+mod order;
 mod outcomes;
 mod refusals;
 mod starting;

@@ -3,8 +3,8 @@
 use farrier_campaign::{Event, Reboot, quarantine_ends_at};
 use farrier_protocol::{Binding, MessageType, Refusal, RefusalCode, UnixMillis, VciReason, WakeUp};
 
-use super::advance::{advance, look_at_waiting, take_into_open_campaigns};
-use super::{Rules, outgoing};
+use super::advance::{advance, look_at_waiting};
+use super::{Rules, outgoing, take_into_following_campaigns, take_into_open_campaigns};
 use crate::desk::Inbound;
 use crate::store::audit::{self, Actor, Change};
 use crate::store::senders::{self, Sender};
@@ -49,9 +49,15 @@ pub(super) fn check_boot(wake_up: &WakeUp, vehicle: Option<&Vehicle>) -> Result<
 }
 
 /// Enrols a vehicle by its WakeUp; running campaigns take it in.
-pub(super) fn enrol(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Result<Sender, StoreError> {
+pub(super) fn enrol(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    binding: &Binding,
+    now: UnixMillis,
+) -> Result<Sender, StoreError> {
     vehicles::enrol(tx, binding, EnrolledBy::ItsWakeUp, now)?;
     tracing::info!(vehicle = %binding.vehicle_id, gateway = %binding.gateway_id, "A vehicle enrolled itself.");
+    take_into_following_campaigns(tx, rules, &binding.vehicle_id, now)?;
     let sender = senders::of_message(tx, binding, None)?
         .ok_or(StoreError::Damaged { expected: "the vehicle just enrolled", found: binding.to_string() })?;
     let detail = format!("gateway {}, by its WakeUp", binding.gateway_id);
@@ -96,8 +102,14 @@ pub(super) fn woken_up(
         take_into_open_campaigns(tx, vehicle, now)?;
     }
     if sender.is_wanted || sender.has_open_updates {
-        for update in updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)? {
-            advance(tx, rules, update, Event::WokenUp, None, now)?;
+        for (index, update) in
+            updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)?.into_iter().enumerate()
+        {
+            // One that was woken up before it may have changed it.
+            let update = if index == 0 { Some(update) } else { updates::by_id(tx, &update.id)? };
+            if let Some(update) = update {
+                advance(tx, rules, update, Event::WokenUp, None, now)?;
+            }
         }
     }
     ask_for_inventory(tx, vehicle, wake_up, rules, now)?;

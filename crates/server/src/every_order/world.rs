@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use std::sync::{Arc, Mutex};
 
 use farrier_campaign::{
-    DeltaSettings, Event, GateRecord, Image, PlannedPackage, Release, Rollout, Settings, State,
+    ApprovalRule, DeltaSettings, Event, GateRecord, Image, PlannedPackage, Release, Rollout, Settings, State,
 };
 use farrier_protocol::{Binding, MsgId, ServerMessage, Sha256, Text, UnixMillis};
 
@@ -19,6 +19,7 @@ use crate::desk::{Inbound, Receipt};
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::in_memory::InMemory;
+use crate::store::intake::{Intake, KnownQueries};
 use crate::store::packages::Grant;
 use crate::store::releases::{KnownReleases, StoredImage};
 use crate::store::updates::VehicleUpdate;
@@ -81,6 +82,8 @@ impl<'s> World<'s> {
             deltas: DeltaSettings { at_most_percent: 0, ..DeltaSettings::default() },
             enroll: Enroll::Auto,
             releases: KnownReleases::default(),
+            queries: KnownQueries::default(),
+            approval: ApprovalRule::default(),
             base_url: "https://localhost:8443".parse().unwrap(),
             max_kb_per_msg: 512,
             failure_report,
@@ -608,6 +611,7 @@ fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> R
         gate: GateRecord::default(),
         stopped: None,
         starting: None,
+        intake: Intake::default(),
     };
     if campaigns::by_name(tx, &campaign.name)?.is_some() {
         return Ok(());

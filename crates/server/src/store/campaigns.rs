@@ -5,6 +5,7 @@ use std::collections::BTreeMap;
 use farrier_campaign::{GateRecord, Rollout, Standing, Starting, State, StopReason, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
+use super::intake::Intake;
 use super::tx::{Counter, stored_json};
 use super::{Row, StoreError, Tx};
 
@@ -13,7 +14,7 @@ use super::{Row, StoreError, Tx};
 pub(crate) struct Campaign {
     pub(crate) name: Text,
     pub(crate) release: Text,
-    /// Takes in every enrolled vehicle, later ones too; else those that were named.
+    /// Takes in every enrolled vehicle, later ones too; else those that were named, or that its query has.
     pub(crate) every_vehicle: bool,
     /// In place of the server's setting.
     pub(crate) update_deadline_s: Option<u64>,
@@ -27,6 +28,7 @@ pub(crate) struct Campaign {
     pub(crate) stopped: Option<Stopped>,
     /// While it takes in the vehicles that it starts with.
     pub(crate) starting: Option<Starting>,
+    pub(crate) intake: Intake,
 }
 
 /// A campaign has stopped by its rule.
@@ -51,11 +53,12 @@ impl Campaign {
 
     /// `draft`, `starting`, `running`, `paused`, `stopped`, `aborted` or `finished`.
     pub(crate) fn state_name(&self, counts: &StateCounts) -> &'static str {
+        let takes_in_more = self.every_vehicle || self.intake.follows;
         match self.started_at {
             _ if self.aborted.is_some() => "aborted",
             None => "draft",
-            // A campaign for every vehicle goes on: there may be later ones.
-            Some(_) if !self.every_vehicle && self.starting.is_none() && counts.ended == counts.total => {
+            // There may be later ones.
+            Some(_) if !takes_in_more && self.starting.is_none() && counts.ended == counts.total => {
                 "finished"
             }
             Some(_) if self.stopped.is_some() => "stopped",
@@ -74,6 +77,9 @@ impl Campaign {
             "abort_reason": self.aborted.as_ref().map(|aborted| &aborted.reason),
             "rollout": self.rollout, "open_waves": self.gate.open,
             "stopped_at": self.stopped.as_ref().map(|stopped| stopped.at),
+            "query": self.intake.query, "follows": self.intake.follows, "excludes": self.intake.excludes,
+            "priority": self.intake.priority, "needs_approval": self.intake.needs_approval,
+            "made_by": self.intake.made_by, "started_by": self.intake.started_by,
         })
     }
 }
@@ -82,7 +88,8 @@ macro_rules! select_campaign {
     ($rest:literal) => {
         concat!(
             "SELECT name, release_name, every_vehicle, update_deadline_s, created_at, started_at, paused_at, aborted_at, \
-             abort_reason, rollout, gate, stopped_at, stop_reason, starting FROM campaign ",
+             abort_reason, rollout, gate, stopped_at, stop_reason, starting, selection, follows, excludes, priority, \
+             needs_approval, made_by, started_by FROM campaign ",
             $rest
         )
     };
@@ -104,6 +111,15 @@ fn read(row: &Row<'_>) -> Result<Campaign, StoreError> {
         gate: row.optional_json(10, "the record of a gate")?.unwrap_or_default(),
         stopped: stopped.map(|(at, reason)| Stopped { at, reason }),
         starting: row.optional_json(13, "how far a campaign has started")?,
+        intake: Intake {
+            query: row.optional_text(14)?,
+            follows: row.integer(15)? != 0,
+            excludes: row.optional_json(16, "the campaigns that are excluded")?.unwrap_or_default(),
+            priority: u16::try_from(row.integer(17)?).unwrap_or(u16::MAX),
+            needs_approval: row.integer(18)? != 0,
+            made_by: row.optional_text(19)?,
+            started_by: row.optional_text(20)?,
+        },
     })
 }
 
@@ -113,9 +129,12 @@ pub(crate) fn create(tx: &Tx<'_>, campaign: &Campaign, vehicles: &[VehicleId]) -
         campaign.update_deadline_s.map(|seconds| i64::try_from(seconds).unwrap_or(i64::MAX));
     let rollout =
         (campaign.rollout != Rollout::default()).then(|| stored_json(&campaign.rollout)).transpose()?;
+    let intake = &campaign.intake;
+    let excludes = (!intake.excludes.is_empty()).then(|| stored_json(&intake.excludes)).transpose()?;
     tx.exec(
-        "INSERT INTO campaign (name, release_name, every_vehicle, update_deadline_s, created_at, rollout) \
-         VALUES ($1, $2, $3, $4, $5, $6)",
+        "INSERT INTO campaign (name, release_name, every_vehicle, update_deadline_s, created_at, rollout, \
+         selection, follows, excludes, priority, needs_approval, made_by) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
         &[
             campaign.name.as_str().into(),
             campaign.release.as_str().into(),
@@ -123,6 +142,12 @@ pub(crate) fn create(tx: &Tx<'_>, campaign: &Campaign, vehicles: &[VehicleId]) -
             update_deadline_s.into(),
             campaign.created_at.into(),
             rollout.as_ref().into(),
+            intake.query.as_ref().into(),
+            i64::from(intake.follows).into(),
+            excludes.as_ref().into(),
+            i64::from(intake.priority).into(),
+            i64::from(intake.needs_approval).into(),
+            intake.made_by.as_ref().into(),
         ],
     )?;
     for vehicle_id in vehicles {
@@ -152,6 +177,17 @@ pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Campaign>
 pub(crate) fn open_to_all(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
     tx.rows(
         select_campaign!("WHERE every_vehicle = 1 AND started_at IS NOT NULL AND aborted_at IS NULL ORDER BY started_at, name"),
+        &[],
+        read,
+    )
+}
+
+/// Running campaigns that follow a query, oldest first.
+pub(crate) fn following(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
+    tx.rows(
+        select_campaign!(
+            "WHERE follows = 1 AND started_at IS NOT NULL AND aborted_at IS NULL ORDER BY started_at, name"
+        ),
         &[],
         read,
     )
@@ -295,48 +331,6 @@ pub(crate) fn set_look(tx: &Tx<'_>, name: &Text, after: Option<&str>) -> Result<
     let sql = "UPDATE campaign SET look_after = $2 WHERE name = $1";
     tx.exec(sql, &[name.as_str().into(), after.into()])?;
     Ok(())
-}
-
-/// The vehicles that a campaign takes in when it starts: those after an id, by id.
-pub(crate) fn vehicles_after(
-    tx: &Tx<'_>,
-    campaign: &Campaign,
-    after: &str,
-    limit: u32,
-) -> Result<Vec<VehicleId>, StoreError> {
-    let read = |row: &Row<'_>| row.parsed(0, "a vehicle id");
-    if campaign.every_vehicle {
-        let sql = "SELECT vehicle_id FROM vehicle WHERE vehicle_id > $1 ORDER BY vehicle_id LIMIT $2";
-        tx.rows(sql, &[after.into(), i64::from(limit).into()], read)
-    } else {
-        let sql = "SELECT vehicle_id FROM campaign_vehicle WHERE campaign_name = $1 AND vehicle_id > $2 \
-                   ORDER BY vehicle_id LIMIT $3";
-        tx.rows(sql, &[campaign.name.as_str().into(), after.into(), i64::from(limit).into()], read)
-    }
-}
-
-/// How many vehicles those are.
-pub(crate) fn vehicle_count(tx: &Tx<'_>, campaign: &Campaign) -> Result<u64, StoreError> {
-    let count = if campaign.every_vehicle {
-        tx.row("SELECT COUNT(*) FROM vehicle", &[], |row| row.count(0))?
-    } else {
-        let sql = "SELECT COUNT(*) FROM campaign_vehicle WHERE campaign_name = $1";
-        tx.row(sql, &[campaign.name.as_str().into()], |row| row.count(0))?
-    };
-    Ok(count.unwrap_or(0))
-}
-
-/// How many vehicles a campaign has, or will have once it has taken in those that it starts with.
-pub(crate) fn vehicles_in_all(
-    tx: &Tx<'_>,
-    campaign: &Campaign,
-    counts: &StateCounts,
-) -> Result<u64, StoreError> {
-    match (campaign.started_at, &campaign.starting) {
-        (Some(_), None) => Ok(counts.total),
-        (Some(_), Some(Starting { shares: Some(shares), .. })) => Ok(counts.total.max(shares.all())),
-        (Some(_), Some(Starting { shares: None, .. })) | (None, _) => vehicle_count(tx, campaign),
-    }
 }
 
 /// How many vehicle updates of a campaign are in which state, and how many of them are over.

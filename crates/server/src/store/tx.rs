@@ -200,6 +200,15 @@ impl<'c> Tx<'c> {
         Ok(())
     }
 
+    /// The same beside others that take the lock in this way; whoever takes it alone and they wait for each other.
+    pub(crate) fn lock_with_others(&self, name: &str) -> Result<(), StoreError> {
+        if self.is_shared() {
+            let sql = "SELECT 1 FROM pg_advisory_xact_lock_shared(hashtextextended($1, 0))";
+            self.rows(sql, &[name.into()], |_| Ok(()))?;
+        }
+        Ok(())
+    }
+
     /// Runs a statement; gives the number of rows that it changed.
     pub(crate) fn exec(&self, sql: &'static str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
         self.noted(match &self.database {

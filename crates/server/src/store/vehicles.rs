@@ -183,7 +183,7 @@ pub(super) fn page_of(
 }
 
 /// The lock of whoever changes which vehicles there are, or goes through all of them.
-pub(super) const ENROLMENT: &str = "enrolment";
+pub(crate) const ENROLMENT: &str = "enrolment";
 
 /// Enrols a vehicle that is not enrolled and whose client id is free.
 pub(crate) fn enrol(

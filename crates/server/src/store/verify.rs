@@ -4,7 +4,7 @@
 use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
-use super::{StoreError, Tx, campaigns, deltas, groups, releases, updates, vehicles};
+use super::{StoreError, Tx, approvals, campaigns, deltas, groups, releases, updates, vehicles};
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
@@ -153,7 +153,10 @@ fn every_command(tx: &Tx<'_>) -> Result<Check, StoreError> {
 fn every_campaign(tx: &Tx<'_>) -> Result<Check, StoreError> {
     let mut check = Check::new("campaigns");
     for name in tx.rows("SELECT name FROM campaign ORDER BY name", &[], |row| row.text(0))? {
-        let read = parsed_name(&name).and_then(|parsed| campaigns::by_name(tx, &parsed));
+        let read = parsed_name(&name).and_then(|parsed| {
+            approvals::words(tx, &parsed)?;
+            campaigns::by_name(tx, &parsed)
+        });
         check.read(&format!("campaign {name}"), read)?;
         // What cannot be read for them is told of the vehicle updates themselves.
         if let Ok(wrong) = parsed_name(&name).and_then(|parsed| campaigns::wrong_counters(tx, &parsed)) {

@@ -59,7 +59,15 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         .await;
     let detail = json!("/rollout/vehicles_at_once: expected at least 1, or no such key, found 0.");
     assert_eq!((status, &body["detail"]), (StatusCode::UNPROCESSABLE_ENTITY, &detail));
-    operator.post("/campaigns", json!({"name": "C4", "release": "R2", "rollout": {"waves": waves}})).await;
+    let body = json!({"name": "C4", "release": "R2", "rollout": {"waves": waves}, "needs_approval": true});
+    operator.post("/campaigns", body).await;
+    let (status, body) = operator.post("/campaigns/C4/reject", json!({"remark": "too early"})).await;
+    assert_eq!((status, &body["approval"]["state"]), (StatusCode::OK, &json!("rejected")));
+    log("POST /campaigns/{name}/reject");
+    let (status, body) =
+        operator.post_as("operator", "/campaigns/C4/approve", json!({"remark": "looked at it"})).await;
+    assert_eq!((status, &body["approval"]["state"]), (StatusCode::OK, &json!("approved")));
+    log("POST /campaigns/{name}/approve");
     let (status, body) = operator.post("/campaigns/C4/pause", json!({})).await;
     assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("CAMPAIGN_NOT_STARTED")));
     operator.post("/campaigns/C4/start", json!({})).await;
@@ -147,6 +155,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("update.cancel_asked", "campaign/C3/vehicle/V2"),
         ("campaign.retried", "campaign/C3"),
         ("campaign.created", "campaign/C4"),
+        ("campaign.rejected", "campaign/C4"),
         ("campaign.started", "campaign/C4"),
         ("campaign.paused", "campaign/C4"),
         ("campaign.resumed", "campaign/C4"),
@@ -169,6 +178,8 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();
     expected.insert(0, ("server", "vehicle.enrolled", "vehicle/V1"));
+    let rejected = expected.iter().position(|(_, action, _)| *action == "campaign.rejected").unwrap();
+    expected.insert(rejected + 1, ("token:operator", "campaign.approved", "campaign/C4"));
     let released = expected.iter().position(|(_, action, _)| *action == "vehicle.released").unwrap();
     expected.insert(released, ("server", "vehicle.quarantined", "vehicle/V1"));
     assert_eq!(actions, expected);

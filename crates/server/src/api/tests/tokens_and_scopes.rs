@@ -49,6 +49,8 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/campaigns/dry-run", Permission::View),
     ("GET", "/campaigns/{name}", Permission::View),
     ("POST", "/campaigns/{name}/start", Permission::Operate),
+    ("POST", "/campaigns/{name}/approve", Permission::Operate),
+    ("POST", "/campaigns/{name}/reject", Permission::Operate),
     ("POST", "/campaigns/{name}/pause", Permission::Operate),
     ("POST", "/campaigns/{name}/resume", Permission::Operate),
     ("POST", "/campaigns/{name}/open-wave", Permission::Operate),
