@@ -18,9 +18,11 @@ mod problems;
 mod releases;
 mod request;
 mod routes;
+mod set_aside;
 mod timeline;
 mod tokens;
 mod uploads;
+mod vehicle_bindings;
 mod vehicle_changes;
 mod vehicles;
 

@@ -65,8 +65,28 @@ pub struct ServerConfig {
     pub failure_report: bool,
     /// Every deadline, pause and number of tries.
     pub deadlines: Settings,
+    /// What holds for all campaigns.
+    pub campaigns: CampaignSettings,
     /// Which deltas are made and sent.
     pub deltas: DeltaSettings,
+}
+
+/// Failed attempts after which vehicles can be set aside at most.
+const MOST_FAILURES: u32 = 100;
+
+/// What holds for all campaigns.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignSettings {
+    /// A vehicle whose attempts with one release failed so often, in all campaigns together, is set aside for that release
+    /// until an operator takes it back; 0 = none ever is.
+    pub set_aside_after: u32,
+}
+
+impl Default for CampaignSettings {
+    fn default() -> Self {
+        Self { set_aside_after: 3 }
+    }
 }
 
 /// The PEM files of the vehicles' listeners.
@@ -160,6 +180,7 @@ impl Default for ServerConfig {
             max_kb_per_msg: 1024,
             failure_report: false,
             deadlines: Settings::default(),
+            campaigns: CampaignSettings::default(),
             deltas: DeltaSettings::default(),
         }
     }
@@ -233,6 +254,10 @@ impl ServerConfig {
         if self.deltas.at_most_percent > 100 {
             let found = self.deltas.at_most_percent.to_string();
             return refused("deltas.at_most_percent", "0 to 100", found);
+        }
+        if self.campaigns.set_aside_after > MOST_FAILURES {
+            let found = self.campaigns.set_aside_after.to_string();
+            return refused("campaigns.set_aside_after", "0 to 100 failed attempts", found);
         }
         self.check_deadlines()?;
         self.mqtt.limits.check().map_err(|(key, expected, found)| ConfigError::Refused {
@@ -358,6 +383,7 @@ mod tests {
         assert!(refused(|c| c.base_url = Some("http://host".to_owned())).contains("base_url"));
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
         assert!(refused(|c| c.deltas.at_most_percent = 101).contains("at_most_percent"));
+        assert!(refused(|c| c.campaigns.set_aside_after = 101).contains("set_aside_after"));
         assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
         assert!(refused(|c| c.mqtt.limits.ban_s = 0).contains("mqtt.limits.ban_s"));
         assert!(refused(|c| c.mqtt.limits.packet_kib = 16).contains("257 to 4096"));

@@ -8,6 +8,7 @@ mod desk;
 mod grants;
 mod outgoing;
 mod starting;
+mod retries;
 mod wake_up;
 
 use std::sync::Arc;
@@ -30,6 +31,7 @@ pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting, ta
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
 pub(crate) use starting::{go_on_starting, start};
+pub(crate) use retries::take_back;
 pub(crate) use wake_up::release_from_quarantine;
 
 /// What the conversation goes by; never changes while the server runs.
@@ -38,6 +40,8 @@ pub(crate) struct Rules {
     pub(crate) settings: Settings,
     /// Which deltas are made and sent.
     pub(crate) deltas: DeltaSettings,
+    /// A vehicle that failed a release so often is set aside for it; 0 = none ever is.
+    pub(crate) set_aside_after: u32,
     /// Who enrols vehicles.
     pub(crate) enroll: Enroll,
     /// The releases that were used; none changes once it is there.

@@ -23,6 +23,7 @@ mod observed;
 mod openapi;
 mod pages;
 mod releases;
+mod retries;
 mod timeline;
 mod tokens_and_scopes;
 mod uploads;

@@ -12,6 +12,7 @@ mod control;
 mod outcomes;
 mod refusals;
 mod starting;
+mod retries;
 
 #[tokio::test]
 async fn the_whole_conversation_ends_in_success_that_the_inventory_shows() {

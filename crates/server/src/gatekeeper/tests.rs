@@ -1,4 +1,4 @@
-use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize};
+use farrier_campaign::{Opening, RetryCode, RetryRule, Rollout, StopRule, WaitingOn, Wave, WaveSize};
 
 use farrier_protocol::MessageType;
 use proptest::prelude::*;
@@ -247,10 +247,11 @@ async fn happens(world: &mut World, car: &mut Car, happening: Happening) {
     world.look_at_gates().await;
 }
 
-async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
+async fn rolls_out(at_once: u64, is_tried_again: bool, happenings: Vec<(usize, Happening)>) {
     const CARS: usize = 8;
     let mut world = World::new();
     let mut cars = cars(&world, CARS).await;
+    let rule = RetryRule { code: RetryCode::Any, attempts: 3, pause_s: 30, factor: 2, longest_pause_s: 50 };
     let rollout = Rollout {
         waves: vec![
             wave(WaveSize::Vehicles(3), Opening::AtOnce),
@@ -259,6 +260,7 @@ async fn rolls_out(at_once: u64, happenings: Vec<(usize, Happening)>) {
         stop: StopRule { failures: Some(2), ..StopRule::default() },
         vehicles_at_once: Some(at_once),
         starts_per_minute: Some(3),
+        retries: if is_tried_again { vec![rule] } else { Vec::new() },
     };
     campaign(&world, rollout).await;
     let mut begun_when_stopped = None;
@@ -293,9 +295,10 @@ proptest! {
     #[test]
     fn whatever_happens_a_rollout_keeps_its_limits_and_comes_to_its_end(
         at_once in 1_u64..4,
+        is_tried_again in any::<bool>(),
         happenings in prop::collection::vec((any::<usize>(), happening()), 0..24),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(rolls_out(at_once, happenings));
+        runtime.block_on(rolls_out(at_once, is_tried_again, happenings));
     }
 }
