@@ -353,6 +353,7 @@ fn rules() -> Result<Rules, StoreError> {
             ..Settings::default()
         },
         deltas: DeltaSettings::default(),
+        set_aside_after: 0,
         enroll: Enroll::Auto,
         releases: KnownReleases::default(),
         base_url: base_url.map_err(|_| StoreError::NotCommitted)?,

@@ -7,8 +7,8 @@ mod answers;
 mod desk;
 mod grants;
 mod outgoing;
-mod starting;
 mod retries;
+mod starting;
 mod wake_up;
 
 use std::sync::Arc;
@@ -30,8 +30,8 @@ use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, v
 pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting, take_into_open_campaigns};
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
-pub(crate) use starting::{go_on_starting, start};
 pub(crate) use retries::take_back;
+pub(crate) use starting::{go_on_starting, start};
 pub(crate) use wake_up::release_from_quarantine;
 
 /// What the conversation goes by; never changes while the server runs.

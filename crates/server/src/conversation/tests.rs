@@ -11,8 +11,8 @@ mod broker;
 mod control;
 mod outcomes;
 mod refusals;
-mod starting;
 mod retries;
+mod starting;
 
 #[tokio::test]
 async fn the_whole_conversation_ends_in_success_that_the_inventory_shows() {
