@@ -1,5 +1,7 @@
 //! Attempts that failed, by vehicle and release, and the vehicles that are set aside for a release since they failed it too often.
 
+use std::collections::BTreeMap;
+
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::{Row, StoreError, Tx};
@@ -137,6 +139,21 @@ pub(crate) fn page_of_release(
         &[release.as_str().into(), after.into(), i64::from(limit).into()],
         read,
     )
+}
+
+/// How often each vehicle failed that is set aside for a release, of all vehicles from one to another.
+pub(crate) fn between(
+    tx: &Tx<'_>,
+    release: &Text,
+    first: &VehicleId,
+    last: &VehicleId,
+) -> Result<BTreeMap<VehicleId, u32>, StoreError> {
+    let found = tx.rows(
+        select_set_aside!("WHERE release_name = $1 AND vehicle_id >= $2 AND vehicle_id <= $3"),
+        &[release.as_str().into(), first.as_str().into(), last.as_str().into()],
+        read,
+    )?;
+    Ok(found.into_iter().map(|one| (one.vehicle_id, one.failures)).collect())
 }
 
 /// Takes a vehicle back for a release and forgets its failures; gives what it was set aside for, if it was.

@@ -80,8 +80,12 @@ async fn vehicles_that_are_set_aside_are_listed_and_taken_back() {
 
     let (_, retried) = operator.post("/campaigns/C2-V1/retry", json!({"codes": ["UPDATE_FAILED"]})).await;
     assert_eq!(retried, json!({"retried": 0, "set_aside": 1}));
+    let ask = || operator.post("/campaigns/dry-run", json!({"release": "R2", "vehicles": ["V1"]}));
+    let verdict = |(_, answer): (StatusCode, Value)| answer["items"][0]["verdict"].clone();
+    assert_eq!(verdict(ask().await), "ineligible");
     let taken = operator.call("DELETE", "/api/v1/vehicles/V1/set-aside/R2", "").await;
     assert_eq!((taken.0, &taken.1["failures"]), (StatusCode::OK, &json!(3)));
+    assert_eq!(verdict(ask().await), "would_update");
     let again = operator.call("DELETE", "/api/v1/vehicles/V1/set-aside/R2", "").await;
     refused(again, StatusCode::NOT_FOUND, "NOT_FOUND", "V1");
     let (_, retried) = operator.post("/campaigns/C2-V1/retry", json!({"codes": ["UPDATE_FAILED"]})).await;
