@@ -224,9 +224,9 @@ async fn a_server_tells_the_others_whose_connections_end_after_a_re_binding() {
         world
             .write(move |tx, _, now| vehicles::rebind(tx, &before, &binding, Some(&kept), &reason, now))
             .await;
-        match tokio::time::timeout(Duration::from_millis(300), hears.recv()).await {
-            Ok(Some(notice @ Notice::Cut(_))) => break notice,
-            Ok(_) | Err(_) => {}
+        let heard = tokio::time::timeout(Duration::from_millis(300), hears.recv()).await;
+        if let Ok(Some(notice @ Notice::Cut(_))) = heard {
+            break notice;
         }
     };
     assert_eq!(notice, Notice::Cut(EarlierBinding { binding: earlier, kept: Some(kept) }));
