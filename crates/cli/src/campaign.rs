@@ -276,7 +276,7 @@ impl Campaign {
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
-            Command::Retry { name, .. } => print(&retried(name, &answer)),
+            Command::Retry { name, .. } => print(&retried(name, answer)),
             Command::OpenWave { name, .. } => {
                 print(&format!("The next wave of campaign {name} opens in a moment.{}", follow(name)))
             }
