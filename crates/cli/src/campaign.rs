@@ -276,7 +276,7 @@ impl Campaign {
             Command::Create { name, .. } => {
                 print(&format!("Created campaign {name}. Next: farrier campaign start {name}"))
             }
-            Command::Retry { name, .. } => print(&retried(name, answer)),
+            Command::Retry { name, .. } => print(&retried(name, &follow(name), answer)),
             Command::OpenWave { name, .. } => {
                 print(&format!("The next wave of campaign {name} opens in a moment.{}", follow(name)))
             }
@@ -397,13 +397,10 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
     text
 }
 
-fn retried(name: &str, answer: &Value) -> String {
+fn retried(name: &str, follow: &str, answer: &Value) -> String {
     let number = |key| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
-    let mut text = format!(
-        "{} vehicle(s) of campaign {name} are tried again.{}",
-        thousands(number("retried")),
-        follow(name)
-    );
+    let mut text =
+        format!("{} vehicle(s) of campaign {name} are tried again.{}", thousands(number("retried")), follow);
     if number("set_aside") > 0 {
         text.push_str(&format!(
             "\n{} more failed the release so often that they are set aside; see them, and take one back: \
