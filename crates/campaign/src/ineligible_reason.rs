@@ -102,6 +102,11 @@ pub enum IneligibleReason {
         /// From what it could be updated.
         allowed: Vec<Text>,
     },
+    /// It failed with this release so often that it is set aside.
+    SetAside {
+        /// How often.
+        failures: u32,
+    },
     /// `Rule::Together`: hardware that is updated together is not all there.
     TogetherIncomplete {
         /// What is updated together.
@@ -128,6 +133,7 @@ impl IneligibleReason {
             Self::Conflict { .. } => "CONFLICT",
             Self::BootloaderTooOld { .. } => "BOOTLOADER_TOO_OLD",
             Self::EarlierVersionNotAllowed { .. } => "EARLIER_VERSION_NOT_ALLOWED",
+            Self::SetAside { .. } => "SET_ASIDE",
             Self::TogetherIncomplete { .. } => "TOGETHER_INCOMPLETE",
         }
     }
@@ -180,6 +186,9 @@ impl IneligibleReason {
                 let allowed = joined(allowed, " or ");
                 format!("ECU {ecu_id} runs {running} and can be updated only from {allowed}")
             }
+            Self::SetAside { failures } => format!(
+                "it failed {failures} time(s) with this release and is set aside until an operator takes it back"
+            ),
             Self::TogetherIncomplete { hw_part_nos, missing } => format!(
                 "{} are updated together, and no ECU has {}",
                 joined(hw_part_nos, " and "),

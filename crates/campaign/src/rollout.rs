@@ -5,6 +5,7 @@ use farrier_protocol::{Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use crate::retry_policy::RetryRule;
 use crate::selection::Selection;
 use crate::vehicle_update::Standing;
 use crate::window::Window;
@@ -48,6 +49,10 @@ pub struct Rollout {
     /// All vehicles of the campaign together fetch so many bytes of packages per second from a server, at most.
     #[schemars(range(min = 1024))]
     pub bytes_per_second: Option<u64>,
+    /// After which failures a vehicle is tried again by itself; none = an operator has to ask for it. A rule for the code of a
+    /// failure goes before the one for `*`.
+    #[schemars(length(max = 16))]
+    pub retries: Vec<RetryRule>,
 }
 
 /// Vehicles that go together.
@@ -140,7 +145,8 @@ pub struct WaveCounts {
     pub under_way: u64,
     /// That run the release.
     pub at_release: u64,
-    /// That failed: rolled back, silent, with a mix of software.
+    /// That failed: rolled back, silent, with a mix of software; also those of which an attempt failed and a later one has not
+    /// ended yet.
     pub failed: u64,
     /// That have a mix of software; counted among the failed too.
     pub inconsistent: u64,
@@ -185,6 +191,12 @@ impl WaveCounts {
             | Standing::RollingBack
             | Standing::Declined => {}
         }
+    }
+
+    /// Counts so many vehicles of which an attempt failed and a later one has not ended yet; they are counted by their
+    /// standings too.
+    pub fn add_failed_before(&mut self, vehicles: u64) {
+        self.failed = self.failed.saturating_add(vehicles);
     }
 
     /// These and others together.
@@ -278,6 +290,7 @@ impl Rollout {
         }
         self.stop.check("/stop")?;
         self.check_schedule()?;
+        self.check_retries()?;
         let last = self.waves.len().saturating_sub(1);
         for (index, wave) in self.waves.iter().enumerate() {
             let at = format!("/waves/{index}");

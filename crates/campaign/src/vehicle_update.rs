@@ -5,6 +5,7 @@
 //! |---|---|---|---|
 //! | waiting | looked at or woken up, vehicle there, nothing in the way | collecting_vci | RequestVCI |
 //! | waiting | looked at or woken up, something in the way | waiting (for that) | |
+//! | waiting | its turn has come, vehicle set aside for the release | ineligible | |
 //! | waiting (silent, clock) | looked at / its pause over | same / as looked at | – / RequestVCI |
 //! | waiting (window, schedule, spread) | its time has come | as looked at | RequestVCI |
 //! | collecting_vci | VCI: outdated / at the release / not possible | checking_readiness / up_to_date / ineligible | RequestDownloadReadiness / – / – |
@@ -40,6 +41,10 @@
 //! | rolling_back | rollback, deadline, any ErrorResponse | verifying | RequestVCI |
 //! | waiting, collecting_vci, checking_readiness, deferred | cancel | cancelled | |
 //! | cancelled, ineligible, rolled_back | retry asked | waiting | |
+//! | rolled_back | the campaign's rules have another attempt | waiting (until it begins) | |
+//! | waiting (for its next attempt) | looked at, woken up / its pause over | same / as looked at | – / RequestVCI |
+//! | waiting (for its next attempt) | cancel / retry asked | rolled_back / waiting | |
+//! | waiting (for its next attempt) | a later VCI, a late word | as rolled_back | |
 //!
 //! Everything else changes nothing. A later VCI, a late word and a roll-back count only for the update whose
 //! StartDownload was the vehicle's last. Inconsistent, SERVICE_REQUIRED and a commit that the VCI contradicts
@@ -61,11 +66,13 @@ use crate::settings::Settings;
 mod before_download;
 mod execution;
 mod pursuit;
+mod retry_pause;
 mod standing;
 mod verification;
 mod waiting_on;
 
 pub use pursuit::{PauseReason, PursuitStep, VciPursuit};
+pub use retry_pause::RetryPause;
 pub use standing::Standing;
 pub use verification::{Alarm, LateWord};
 pub use waiting_on::{Answer, WaitingOn};
@@ -196,6 +203,8 @@ pub enum Hold {
         #[serde(default = "long_ago")]
         ask_at: UnixMillis,
     },
+    /// An attempt failed, and the next one begins after a pause.
+    BeforeNextAttempt(RetryPause),
     /// Something of the server's own.
     Blocked(Block),
 }
@@ -461,6 +470,8 @@ pub struct Context<'a> {
     pub vehicle_there: bool,
     /// What the server itself puts before this update.
     pub block: Option<Block>,
+    /// How often the vehicle failed the release, where it is set aside for that.
+    pub set_aside: Option<u32>,
     /// Whether no other update has sent the vehicle a StartDownload since this one did: only then what the
     /// vehicle runs says anything about this one.
     pub is_latest: bool,
@@ -526,6 +537,7 @@ impl Hold {
     fn ask_at(&self) -> Option<UnixMillis> {
         match self {
             Self::VehicleSilent { ask_at } | Self::VehicleClock { ask_at } => Some(*ask_at),
+            Self::BeforeNextAttempt(pause) => Some(pause.next.at),
             Self::VehicleAway | Self::Blocked(_) => None,
         }
     }
@@ -534,7 +546,10 @@ impl Hold {
     fn due_at(&self) -> Option<UnixMillis> {
         match self {
             Self::Blocked(block) => block.until(),
-            Self::VehicleSilent { .. } | Self::VehicleClock { .. } | Self::VehicleAway => self.ask_at(),
+            Self::VehicleSilent { .. }
+            | Self::VehicleClock { .. }
+            | Self::BeforeNextAttempt(_)
+            | Self::VehicleAway => self.ask_at(),
         }
     }
 }
@@ -615,7 +630,9 @@ impl State {
         match self {
             Self::Waiting { hold: Hold::Blocked(block) } => !block.is_of_the_campaign(),
             Self::Waiting { hold: Hold::VehicleAway } => true,
-            Self::Waiting { hold: Hold::VehicleSilent { .. } | Hold::VehicleClock { .. } }
+            Self::Waiting {
+                hold: Hold::VehicleSilent { .. } | Hold::VehicleClock { .. } | Hold::BeforeNextAttempt(_),
+            }
             | Self::CollectingVci { .. }
             | Self::CheckingReadiness { .. }
             | Self::Deferred { .. }
@@ -632,6 +649,11 @@ impl State {
             | Self::Inconsistent { .. }
             | Self::Unknown { .. } => false,
         }
+    }
+
+    /// Whether the update pauses between a failed attempt and the next one.
+    pub fn is_between_attempts(&self) -> bool {
+        matches!(self, Self::Waiting { hold: Hold::BeforeNextAttempt(_) })
     }
 
     /// Whether the vehicle may fetch the plan's packages.
@@ -654,6 +676,7 @@ impl State {
                 Some(&execution.plan)
             }
             Self::Cancelled { plan, .. } => plan.as_ref(),
+            Self::Waiting { hold: Hold::BeforeNextAttempt(pause) } => Some(&pause.plan),
             Self::Waiting { .. } | Self::CollectingVci { .. } | Self::UpToDate | Self::Ineligible { .. } => {
                 None
             }

@@ -301,11 +301,7 @@ impl Campaign {
             }
             Command::Approve(word) => print(&word.said("Approved")),
             Command::Reject(word) => print(&word.said("Rejected")),
-            Command::Retry { name, .. } => print(&format!(
-                "{} vehicle(s) of campaign {name} are tried again.{}",
-                thousands(answer.get("retried").and_then(Value::as_u64).unwrap_or(0)),
-                follow(name)
-            )),
+            Command::Retry { name, .. } => print(&retried(name, &follow(name), answer)),
             Command::OpenWave { name, .. } => {
                 print(&format!("The next wave of campaign {name} opens in a moment.{}", follow(name)))
             }
@@ -427,6 +423,20 @@ fn shown(campaign: &CampaignAnswer, updates: &[VehicleUpdate]) -> String {
         });
         text.push_str("\n\n");
         text.push_str(&table(["VEHICLE", "STATE", "BYTES", "ECUS", "WHY"], rows.collect()));
+    }
+    text
+}
+
+fn retried(name: &str, follow: &str, answer: &Value) -> String {
+    let number = |key| answer.get(key).and_then(Value::as_u64).unwrap_or(0);
+    let mut text =
+        format!("{} vehicle(s) of campaign {name} are tried again.{}", thousands(number("retried")), follow);
+    if number("set_aside") > 0 {
+        text.push_str(&format!(
+            "\n{} more failed the release so often that they are set aside; see them, and take one back: \
+             farrier vehicle set-aside list, farrier vehicle take-back VEHICLE --release RELEASE",
+            thousands(number("set_aside"))
+        ));
     }
     text
 }

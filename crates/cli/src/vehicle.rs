@@ -1,6 +1,8 @@
 //! `farrier vehicle`: looks at vehicles, and enrols them.
 
+mod bindings;
 mod exchange;
+mod set_aside;
 
 use std::path::PathBuf;
 
@@ -70,6 +72,24 @@ enum Command {
     Configurations {
         /// The vehicle's id.
         vehicle: VehicleId,
+    },
+    /// List the gateways and certificates that a vehicle had, newest first.
+    Bindings {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+    },
+    /// Look at the vehicles that failed a release too often: no campaign begins that release on them.
+    SetAside {
+        #[command(subcommand)]
+        command: set_aside::SetAside,
+    },
+    /// Take a vehicle back that is set aside for a release, and forget its failures.
+    TakeBack {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+        /// The release.
+        #[arg(long)]
+        release: String,
     },
     /// Write the vehicles to stdout, for other programs or to import them again.
     Export {
@@ -229,6 +249,13 @@ impl Vehicle {
             Command::Configurations { vehicle } => {
                 operator.list(&["vehicles", vehicle.as_str(), "configurations"]).await?
             }
+            Command::Bindings { vehicle } => {
+                operator.list(&["vehicles", vehicle.as_str(), "bindings"]).await?
+            }
+            Command::SetAside { command } => command.ask(&operator).await?,
+            Command::TakeBack { vehicle, release } => {
+                set_aside::take_back(&operator, vehicle, release).await?
+            }
             Command::Export { format, query } => {
                 return exchange::export(&operator, *format, query.as_deref()).await;
             }
@@ -262,6 +289,9 @@ impl Vehicle {
             Command::Rebind { vehicle, .. } => {
                 print(&format!("Vehicle {vehicle} is bound anew; its earlier gateway is refused."))
             }
+            Command::Bindings { .. } => print(&bindings::listed(&answer)?),
+            Command::SetAside { .. } => print(&set_aside::listed(&answer)?),
+            Command::TakeBack { vehicle, release } => print(&set_aside::taken_back(vehicle, release)),
             Command::Configurations { .. } => print(&ran(&read::<Vec<ConfigurationAnswer>>(&answer)?)),
             Command::Release { vehicle } => {
                 print(&format!("Released vehicle {vehicle} from its quarantine; its updates go on."))

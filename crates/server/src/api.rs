@@ -19,9 +19,11 @@ mod problems;
 mod releases;
 mod request;
 mod routes;
+mod set_aside;
 mod timeline;
 pub(crate) mod tokens;
 mod uploads;
+mod vehicle_bindings;
 mod vehicle_changes;
 pub(crate) mod vehicles;
 

@@ -355,6 +355,7 @@ fn rules() -> Result<Rules, StoreError> {
             ..Settings::default()
         },
         deltas: DeltaSettings::default(),
+        set_aside_after: 0,
         enroll: Enroll::Auto,
         releases: KnownReleases::default(),
         queries: KnownQueries::default(),

@@ -73,20 +73,32 @@ pub struct ServerConfig {
     pub campaigns: CampaignSettings,
 }
 
-/// What holds for every campaign.
-#[derive(Debug, Clone, Default, Deserialize)]
-#[serde(deny_unknown_fields, default)]
-pub struct CampaignSettings {
-    /// Which need the approval of a second person before they start.
-    pub approval: ApprovalRule,
-}
-
 /// How packages leave.
 #[derive(Debug, Clone, Default, Deserialize)]
 #[serde(deny_unknown_fields, default)]
 pub struct FilesSettings {
     /// Bytes of packages that this server process sends to all vehicles together in a second, at most; 1024 or more.
     pub bytes_per_second: Option<u64>,
+}
+
+/// Failed attempts after which vehicles can be set aside at most.
+const MOST_FAILURES: u32 = 100;
+
+/// What holds for every campaign.
+#[derive(Debug, Clone, Deserialize)]
+#[serde(deny_unknown_fields, default)]
+pub struct CampaignSettings {
+    /// Which need the approval of a second person before they start.
+    pub approval: ApprovalRule,
+    /// A vehicle whose attempts with one release failed so often, in all campaigns together, is set aside for that release
+    /// until an operator takes it back; 0 = none ever is.
+    pub set_aside_after: u32,
+}
+
+impl Default for CampaignSettings {
+    fn default() -> Self {
+        Self { approval: ApprovalRule::default(), set_aside_after: 3 }
+    }
 }
 
 /// The PEM files of the vehicles' listeners.
@@ -260,6 +272,10 @@ impl ServerConfig {
             let expected = format!("at least {LEAST_BYTES_PER_SECOND}, or no such key");
             return refused("files.bytes_per_second", &expected, limit.to_string());
         }
+        if self.campaigns.set_aside_after > MOST_FAILURES {
+            let found = self.campaigns.set_aside_after.to_string();
+            return refused("campaigns.set_aside_after", "0 to 100 failed attempts", found);
+        }
         self.check_deadlines()?;
         self.mqtt.limits.check().map_err(|(key, expected, found)| ConfigError::Refused {
             key,
@@ -384,6 +400,7 @@ mod tests {
         assert!(refused(|c| c.base_url = Some("http://host".to_owned())).contains("base_url"));
         assert!(refused(|c| c.topic_prefix = "a/+".to_owned()).contains("topic_prefix"));
         assert!(refused(|c| c.deltas.at_most_percent = 101).contains("at_most_percent"));
+        assert!(refused(|c| c.campaigns.set_aside_after = 101).contains("set_aside_after"));
         assert!(refused(|c| c.deadlines.vci_deadline_s = 0).contains("vci_deadline_s"));
         assert!(refused(|c| c.files.bytes_per_second = Some(1_023)).contains("files.bytes_per_second"));
         assert!(refused(|c| c.mqtt.limits.ban_s = 0).contains("mqtt.limits.ban_s"));

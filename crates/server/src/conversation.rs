@@ -8,6 +8,7 @@ mod desk;
 mod grants;
 mod intake;
 mod outgoing;
+mod retries;
 mod schedule;
 mod starting;
 mod wake_up;
@@ -33,6 +34,7 @@ pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting};
 pub(crate) use desk::ServerDesk;
 pub(crate) use grants::Grants;
 pub(crate) use intake::{take_into_following_campaigns, take_into_open_campaigns};
+pub(crate) use retries::take_back;
 pub(crate) use starting::{go_on_starting, start};
 pub(crate) use wake_up::release_from_quarantine;
 
@@ -42,6 +44,8 @@ pub(crate) struct Rules {
     pub(crate) settings: Settings,
     /// Which deltas are made and sent.
     pub(crate) deltas: DeltaSettings,
+    /// A vehicle that failed a release so often is set aside for it; 0 = none ever is.
+    pub(crate) set_aside_after: u32,
     /// Who enrols vehicles.
     pub(crate) enroll: Enroll,
     /// The releases that were used; none changes once it is there.

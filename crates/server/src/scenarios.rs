@@ -5,22 +5,27 @@ use std::collections::BTreeMap;
 use std::fmt::Write;
 use std::path::{Path, PathBuf};
 
-use farrier_campaign::{Event, GateRecord, Opening, Rollout, StopRule, Wave, WaveSize, Window};
-use farrier_protocol::MessageType;
+use farrier_campaign::{Event, GateRecord};
+use farrier_protocol::{MessageType, UpTopic};
 use serde_json::json;
 
 use crate::api::retry_some;
-use crate::conversation::{Rules, advance};
+use crate::conversation::{Rules, advance, take_back};
 use crate::desk::Receipt;
+use crate::store::audit::Actor;
 use crate::store::campaigns::{self, Aborted};
 use crate::store::vehicles::Said;
-use crate::store::{Tx, updates, vehicles};
-use crate::testbed::{Car, START, World, text};
+use crate::store::{Tx, commands, set_aside, updates, vehicles};
+use crate::testbed::{Car, World, text};
 
 mod people;
 
+mod words;
+
+use words::{release, rollout, spoken};
+
 /// With more vehicles than this only the numbers are told.
-const TOLD_ONE_BY_ONE: usize = 12;
+const TOLD_ONE_BY_ONE: usize = 17;
 
 fn scripts() -> Vec<PathBuf> {
     let folder = Path::new(env!("CARGO_MANIFEST_DIR")).join("../system-tests/scenarios");
@@ -144,6 +149,18 @@ impl Stage {
                     self.cars.insert(name, car);
                 }
             }
+            ["vehicle", name, "with", ecus @ ..] => {
+                let mut car = Car::new(name);
+                (car.hardware, car.versions) =
+                    ecus.iter().map(|ecu| spoken(ecu).split_once('@').unwrap()).unzip();
+                car.wake_up(&self.world).await;
+                car.answer_vci(&self.world).await;
+                self.cars.insert((*name).to_owned(), car);
+            }
+            ["release", name, "brings", words @ ..] => {
+                let (name, (images, rules)) = (text(name), release(words));
+                self.world.release_of(name, images, rules).await;
+            }
             ["release", version] => self.world.release(&format!("R{version}"), version).await,
             ["campaign", name, "brings", release, rest @ ..] => {
                 let (intake, rest) = people::intake(rest);
@@ -191,9 +208,10 @@ impl Stage {
                 let (name, codes) = (text(name), vec![(*code).to_owned()]);
                 let retry = move |tx: &Tx<'_>, rules: &Rules, now| {
                     let campaign = campaigns::by_name(tx, &name)?.unwrap();
-                    retry_some(tx, rules, &campaign, &codes, "", now).map(drop)
+                    retry_some(tx, rules, &campaign, &codes, "", now)
                 };
-                self.world.write(retry).await;
+                let done = self.world.write(retry).await;
+                return format!("  {} tried again, {} set aside\n", done.retried, done.set_aside);
             }
             ["cancel", vehicle, "in", name] => {
                 let update = self.cars[*vehicle].update(&self.world, name).await;
@@ -209,6 +227,51 @@ impl Stage {
                 return self.says(who, name, Some(wave.parse().unwrap()), said).await;
             }
             [vehicle, "is", "tagged", tag] => self.tag(vehicle, tag).await,
+            ["roll", "back", vehicle, "in", name] => {
+                let update = self.cars[*vehicle].update(&self.world, name).await;
+                let event = Event::RollbackAsked;
+                self.world.write(move |tx, rules, now| advance(tx, rules, update, event, None, now)).await;
+            }
+            ["bind", vehicle, "to", gateway] => self.rebind(vehicle, gateway).await,
+            ["take", "back", vehicle, "for", release] => {
+                let (vehicle_id, release) = (self.cars[*vehicle].binding.vehicle_id.clone(), text(release));
+                let taken = self.world.write(move |tx, _, now| {
+                    take_back(tx, &Actor::server(), &vehicle_id, &release, || "repaired".to_owned(), now)
+                });
+                assert!(taken.await.is_some(), "{order}");
+            }
+            ["who", "is", "set", "aside"] => {
+                let found = self.world.read(|tx| set_aside::page(tx, ("", ""), 100)).await;
+                let told = found.iter().map(|one| {
+                    let set_aside::SetAside { vehicle_id, release, failures, campaign, code, .. } = one;
+                    format!(
+                        "  {vehicle_id} for {release}: {failures} failures, the last {code} in {campaign}\n"
+                    )
+                });
+                return told.collect();
+            }
+            ["plan", "of", vehicle, "in", name] => {
+                let update = self.cars[*vehicle].update(&self.world, name).await;
+                let mut packages = update.state.plan().unwrap().packages.clone();
+                packages.sort_by_key(|package| package.install_order);
+                let told = packages.iter().map(|package| {
+                    let (order, ecu, hardware) =
+                        (package.install_order, &package.ecu_id, &package.hw_part_no);
+                    format!(
+                        "  {order}. {ecu} ({hardware}) from {} to {}\n",
+                        package.earlier_version, package.version
+                    )
+                });
+                return told.collect();
+            }
+            ["why", "everybody", "in", name] => {
+                let mut told = String::new();
+                for (vehicle, car) in &self.cars {
+                    let update = car.update(&self.world, name).await;
+                    writeln!(told, "  {vehicle}: {}", update.state.sentence(self.world.now)).unwrap();
+                }
+                return told;
+            }
             ["why", vehicle, "in", name] => {
                 let update = self.cars[*vehicle].update(&self.world, name).await;
                 return format!("  {}\n", update.state.sentence(self.world.now));
@@ -219,10 +282,42 @@ impl Stage {
                     self.act(&vehicle, what, false).await;
                 }
             }
+            [vehicle, what @ .., "in", "vain"] => {
+                let (world, car) = (&self.world, &self.cars[*vehicle]);
+                let receipt = match what {
+                    ["wakes", "up"] => car.send(world, UpTopic::Wakeup, &car.wake_up_message(100_000)).await,
+                    ["reports", operation] => {
+                        let download = &self.downloads[vehicle.split('/').next().unwrap()];
+                        car.report(world, download, operation).await
+                    }
+                    other => panic!("cannot {other:?} in vain"),
+                };
+                assert_ne!(receipt, Receipt::Accepted, "{order}");
+                let refused = car.refused(world).await;
+                let last = refused.iter().max_by_key(|refused| refused.last_at).unwrap();
+                return format!("  refused: {}\n", last.refusal);
+            }
             [vehicle, what @ ..] => self.act(vehicle, what, true).await,
             [] => panic!("an empty line"),
         }
         String::new()
+    }
+
+    /// The vehicle has another gateway; the earlier one is called by the vehicle's name and `/old`.
+    async fn rebind(&mut self, vehicle: &str, gateway: &str) {
+        let old = self.cars.remove(vehicle).unwrap();
+        let mut new = Car::new(vehicle);
+        new.binding.gateway_id = gateway.parse().unwrap();
+        (new.versions, new.hardware) = (old.versions.clone(), old.hardware.clone());
+        let (earlier, binding) = (old.vehicle(&self.world).await.unwrap(), new.binding.clone());
+        self.world
+            .write(move |tx, _, now| {
+                vehicles::rebind(tx, &earlier, &binding, None, &text("repair"), now)?;
+                commands::close_of_binding(tx, &earlier.binding, now)
+            })
+            .await;
+        self.cars.insert(vehicle.to_owned(), new);
+        self.cars.insert(format!("{vehicle}/old"), old);
     }
 
     /// A vehicle does something; `must` it be able to?
@@ -234,10 +329,16 @@ impl Stage {
                 car.wake_up(world).await;
                 return;
             }
+            ["says", "what", "it", "runs"] => {
+                car.answer_vci(world).await;
+                return;
+            }
             ["answers", "VCI"] | ["downloads"] | ["is", "not", "ready", ..] => MessageType::RequestVci,
             ["is", "ready"] => MessageType::RequestDownloadReadiness,
-            ["installs"] | ["fails"] | ["succeeds"] => MessageType::StartDownload,
+            ["installs"] | ["reports", _] | ["fails", ..] | ["succeeds"] => MessageType::StartDownload,
+            ["ends", "mixed"] => MessageType::StartDownload,
             ["cancels"] => MessageType::CancelUpdate,
+            ["rolls", "back"] => MessageType::StartRollback,
             other => panic!("cannot {other:?}"),
         };
         let is_downloading = self.downloads.contains_key(vehicle);
@@ -268,18 +369,34 @@ impl Stage {
                 }
             }
             ["installs"] => {
-                let receipt = car.report(world, &self.downloads[vehicle], "install").await;
+                let receipt = report(world, car, &self.downloads[vehicle], "install").await;
+                assert_eq!(receipt, Receipt::Accepted);
+            }
+            ["reports", operation] => {
+                let receipt = report(world, car, &self.downloads[vehicle], operation).await;
                 assert_eq!(receipt, Receipt::Accepted);
             }
             ["succeeds"] => {
                 let id = self.downloads.remove(vehicle).unwrap();
-                car.versions = vec!["2", "2"];
-                assert_eq!(car.report(world, &id, "commit").await, Receipt::Accepted);
+                assert_eq!(report(world, car, &id, "commit").await, Receipt::Accepted);
                 car.answer_vci(world).await;
             }
-            ["fails"] => {
+            ["fails", with @ ..] => {
+                let code = with.last().unwrap_or(&"UPDATE_FAILED");
                 let id = self.downloads.remove(vehicle).unwrap();
-                car.fail(world, &id, "UPDATE_FAILED", json!({"failed_ecus": ["e0"]})).await;
+                car.fail(world, &id, code, json!({"failed_ecus": ["e0"]})).await;
+                car.answer_vci(world).await;
+            }
+            ["ends", "mixed"] => {
+                let id = self.downloads.remove(vehicle).unwrap();
+                car.fail(world, &id, "SERVICE_REQUIRED", json!({})).await;
+                car.versions = vec!["2", "1"];
+                car.answer_vci(world).await;
+            }
+            ["rolls", "back"] => {
+                let command = car.command(world, MessageType::StartRollback).await;
+                assert_eq!(car.report(world, command.msg_id.as_str(), "rollback").await, Receipt::Accepted);
+                car.versions = vec!["1", "1"];
                 car.answer_vci(world).await;
             }
             ["cancels"] => {
@@ -292,43 +409,19 @@ impl Stage {
     }
 }
 
-/// `at-once=2`, `per-minute=5`, `stop-after=3`, `wave=2`, `wave=50%,after=100`, `wave=rest,by-hand`, `window=22:00-05:00`,
-/// `spread=600`, `ends-in=3600`.
-fn rollout(words: &[&str]) -> Rollout {
-    let mut rollout = Rollout::default();
-    for word in words {
-        let (key, value) = word.split_once('=').unwrap();
-        match key {
-            "at-once" => rollout.vehicles_at_once = Some(value.parse().unwrap()),
-            "per-minute" => rollout.starts_per_minute = Some(value.parse().unwrap()),
-            "stop-after" => rollout.stop.failures = Some(value.parse().unwrap()),
-            "wave" => rollout.waves.push(wave(value)),
-            "window" => {
-                let (from, to) = value.split_once('-').unwrap();
-                let (from, to) = (from.parse().unwrap(), to.parse().unwrap());
-                rollout.windows.push(Window { days: Vec::new(), from, to });
-            }
-            "spread" => rollout.spread_s = Some(value.parse().unwrap()),
-            "ends-in" => rollout.not_after = Some(START.plus_seconds(value.parse().unwrap())),
-            other => panic!("no {other} in a rollout"),
+/// Reports a step of the update under way; after the last one the ECUs run what it brings.
+async fn report(world: &World, car: &mut Car, download: &str, operation: &str) -> Receipt {
+    let vehicle_id = car.binding.vehicle_id.clone();
+    let all = world.read(move |tx| updates::of_vehicle(tx, &vehicle_id)).await;
+    let under_way = all.iter().find(|update| update.state.may_download()).unwrap();
+    let plan = under_way.state.plan().unwrap();
+    let mut result = car.result(download, operation);
+    result["ecu_count"] = json!(plan.ecu_count());
+    if operation == "commit" {
+        for package in &plan.packages {
+            let number: usize = package.ecu_id.as_str()[1..].parse().unwrap();
+            car.versions[number] = spoken(package.version.as_str());
         }
     }
-    rollout
-}
-
-fn wave(value: &str) -> Wave {
-    let (size, opening) = value.split_once(',').unwrap_or((value, ""));
-    let size = match (size, size.strip_suffix('%')) {
-        ("rest", _) => WaveSize::Rest,
-        (tagged, None) if tagged.starts_with("tag:") => WaveSize::Where(people::tagged(&tagged[4..])),
-        (_, Some(percent)) => WaveSize::Percent(percent.parse().unwrap()),
-        (number, None) => WaveSize::Vehicles(number.parse().unwrap()),
-    };
-    let opens = match (opening, opening.strip_prefix("after=")) {
-        ("", _) => Opening::AtOnce,
-        ("by-hand", _) => Opening::ByHand,
-        ("by-approval", _) => Opening::ByApproval,
-        (_, share) => Opening::AfterSuccessPercent(share.unwrap().parse().unwrap()),
-    };
-    Wave { size, opens, stop: StopRule::default() }
+    car.send(world, UpTopic::Result, &result).await
 }

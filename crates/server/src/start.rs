@@ -39,7 +39,7 @@ use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
 use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
-use crate::store::{Committed, Store, StoreAddress, StoreError};
+use crate::store::{Committed, Notice, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, VehicleTls};
 
@@ -190,7 +190,8 @@ impl Server {
         let untold = Arc::new(Untold::default());
         let wakes = Arc::new(Wakes::default());
         let wake = whom_to_wake(&config, &connections, &untold, &wakes);
-        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates)?;
+        let store =
+            open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates, &connections)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -522,10 +523,11 @@ fn open_store(
     delta_wanted: &Arc<Notify>,
     grants: &Grants,
     changed_gates: &Arc<ChangedGates>,
+    connections: &Arc<Connections>,
 ) -> Result<Store, StoreError> {
     let changed_gates = Arc::clone(changed_gates);
     let (due_changed, delta_wanted) = (Arc::clone(due_changed), Arc::clone(delta_wanted));
-    let grants = grants.clone();
+    let (grants, connections) = (grants.clone(), Arc::clone(connections));
     let on_commit = move |committed: Committed| {
         wake(committed.wake);
         if committed.due_changed {
@@ -537,6 +539,7 @@ fn open_store(
         if committed.delta_wanted {
             delta_wanted.notify_one();
         }
+        committed.rebound.iter().for_each(|earlier| connections.cut_binding(earlier));
         changed_gates.add(committed.gates);
     };
     let address = match &config.store {
@@ -570,8 +573,11 @@ async fn enter_node(
     node.enter().await?;
     let changes = Arc::clone(untold);
     connections.watch(move |client_id| changes.changed(client_id));
-    let woken = Arc::clone(connections);
-    store.on_wake(move |binding| _ = woken.wake(binding))?;
+    let told = Arc::clone(connections);
+    store.on_notice(move |notice| match notice {
+        Notice::Wake(binding) => _ = told.wake(&binding),
+        Notice::Cut(earlier) => told.cut_binding(&earlier),
+    })?;
     Ok(Some(node))
 }
 
@@ -597,6 +603,7 @@ fn rules(
     Ok(Rules {
         settings: config.deadlines.clone(),
         deltas: config.deltas.clone(),
+        set_aside_after: config.campaigns.set_aside_after,
         enroll: config.enroll,
         releases: KnownReleases::default(),
         queries: KnownQueries::default(),

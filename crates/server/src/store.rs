@@ -25,6 +25,7 @@ pub(crate) mod releases;
 pub(crate) mod security_events;
 pub(crate) mod selection;
 pub(crate) mod senders;
+pub(crate) mod set_aside;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;
@@ -44,6 +45,7 @@ use farrier_protocol::{Binding, Sha256, Text, VehicleId};
 use tokio_util::sync::CancellationToken;
 
 pub use error::StoreError;
+pub(crate) use nodes::{EarlierBinding, Notice};
 pub use postgres::address::{AddressError, PostgresAddress};
 pub(crate) use tx::{Row, Tx};
 
@@ -75,6 +77,8 @@ pub(crate) struct Committed {
     pub(crate) delta_wanted: bool,
     /// Campaigns whose counters are not what they were.
     pub(crate) gates: BTreeSet<Text>,
+    /// Bindings that are vehicles' no more: their connections end.
+    pub(crate) rebound: Vec<EarlierBinding>,
 }
 
 /// Told of every commit before whoever waits for it; must not block.
@@ -115,13 +119,13 @@ impl Store {
         }
     }
 
-    /// Hears from now on whom other servers want to be woken; on SQLite there are none.
-    pub(crate) fn on_wake(&self, wake: impl Fn(&Binding) + Send + 'static) -> Result<(), StoreError> {
+    /// Hears from now on what other servers want done about connections; on SQLite there are none.
+    pub(crate) fn on_notice(&self, notice: impl Fn(Notice) + Send + 'static) -> Result<(), StoreError> {
         match &self.0.database {
             Database::Sqlite(_) => Ok(()),
-            Database::Postgres(postgres) => postgres.listen(Box::new(move |payload| {
-                nodes::bindings_of(payload).for_each(|binding| wake(&binding))
-            })),
+            Database::Postgres(postgres) => {
+                postgres.listen(Box::new(move |payload| nodes::notices_of(payload).for_each(&notice)))
+            }
         }
     }
 

@@ -4,7 +4,9 @@ use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex};
 
 use bytes::Bytes;
-use farrier_campaign::{ApprovalRule, DeltaSettings, GateRecord, Image, Release, Rollout, Settings};
+use farrier_campaign::{
+    ApprovalRule, DeltaSettings, GateRecord, Image, Release, ReleaseRules, Rollout, Settings,
+};
 use farrier_protocol::{
     Binding, MessageType, ServerBody, ServerMessage, Sha256, StartDownload, Text, Thumbprint, UnixMillis,
     UpTopic,
@@ -82,6 +84,7 @@ impl World {
         let rules = Arc::new(Rules {
             settings,
             deltas: DeltaSettings::default(),
+            set_aside_after: 3,
             enroll,
             releases: KnownReleases::default(),
             queries: KnownQueries::default(),
@@ -164,6 +167,26 @@ impl World {
         .await;
     }
 
+    /// A release of several images, each for a hardware with a version, and its rules.
+    pub(crate) async fn release_of(
+        &self,
+        name: Text,
+        images: Vec<(&'static str, &'static str)>,
+        rules: ReleaseRules,
+    ) {
+        self.write(move |tx, _, now| {
+            let mut made = Vec::new();
+            for (hardware, version) in images {
+                let sha256 = Sha256::of(format!("{hardware} {version}").as_bytes());
+                let image = StoredImage { sha256, size_bytes: 1_000, signature: vec![0x30, 1] };
+                releases::put_image(tx, &image, now)?;
+                made.push(Image::new(text(hardware), text(version), sha256, 1_000));
+            }
+            releases::create(tx, &name, &Release::with_rules(made, rules).unwrap(), now)
+        })
+        .await;
+    }
+
     /// A running campaign for these cars, or for every vehicle.
     pub(crate) async fn campaign(&self, name: &str, release: &str, cars: Option<&[&Car]>) {
         self.campaign_by_waves(name, release, cars, Rollout::default()).await;
@@ -234,8 +257,10 @@ pub(crate) struct Car {
     is_at_a_broker: bool,
     boot_seq: u64,
     messages: AtomicU64,
-    /// What its ECUs run, `e0`, `e1`, …; all of hardware HW-1.
+    /// What its ECUs run, `e0`, `e1`, …
     pub(crate) versions: Vec<&'static str>,
+    /// Of which hardware they are, where it is not HW-1.
+    pub(crate) hardware: Vec<&'static str>,
 }
 
 impl Car {
@@ -252,6 +277,7 @@ impl Car {
             boot_seq: 1,
             messages: AtomicU64::new(0),
             versions: vec!["1", "1"],
+            hardware: Vec::new(),
         }
     }
 
@@ -328,7 +354,8 @@ impl Car {
     pub(crate) fn vci(&self, correlation_id: &str) -> Value {
         let ecu = |(number, version): (usize, &&str)| {
             json!({
-                "ecu_id": format!("e{number}"), "supplier_code": "S", "hw_part_no": "HW-1", "sw_part_no": "SW",
+                "ecu_id": format!("e{number}"), "supplier_code": "S",
+                "hw_part_no": self.hardware.get(number).unwrap_or(&"HW-1"), "sw_part_no": "SW",
                 "sw_version": version, "bootloader_ver": "B", "calibration_id": "C", "can_id": "0x100",
                 "functional_group": {"domain_zone_bit": 0, "domain": "body", "index": number + 1},
             })

@@ -41,15 +41,19 @@ fn after_silence(context: &Context<'_>) -> UnixMillis {
 }
 
 pub(super) fn waiting(hold: Hold, event: Event<'_>, context: &Context<'_>) -> Transition {
+    if let Hold::BeforeNextAttempt(pause) = hold {
+        return retry_pause::pausing(pause, event, context);
+    }
     let is_early = hold.ask_at().is_some_and(|ask_at| context.now < ask_at);
     match event {
         Event::LookedAt | Event::TimePassed if is_early => waits_for(hold),
         Event::TimePassed if hold.due_at().is_none_or(|due| context.now < due) => waits_for(hold),
         Event::LookedAt | Event::WokenUp | Event::TimePassed => {
-            match (&context.block, context.vehicle_there) {
-                (Some(block), _) => waits_for(Hold::Blocked(block.clone())),
-                (None, true) => ask_for_vci(VciPursuit::awaiting_wake_up(), 0, context),
-                (None, false) => waits_for(Hold::VehicleAway),
+            match (&context.block, context.set_aside, context.vehicle_there) {
+                (Some(block), _, _) => waits_for(Hold::Blocked(block.clone())),
+                (None, Some(failures), _) => ineligible(IneligibleReason::SetAside { failures }),
+                (None, None, true) => ask_for_vci(VciPursuit::awaiting_wake_up(), 0, context),
+                (None, None, false) => waits_for(Hold::VehicleAway),
             }
         }
         Event::CancelAsked { reason } => cancelled(reason, None),

@@ -1,6 +1,6 @@
 //! Where a vehicle update stands for its campaign: what counters are kept by.
 
-use super::{State, VerifyCause};
+use super::{Hold, State, VerifyCause};
 use crate::ineligible_reason::IneligibleReason;
 
 /// Where a vehicle update stands for its campaign: its state, and what the state's name alone does not tell.
@@ -182,6 +182,7 @@ impl State {
         match self {
             Self::Cancelled { .. } => vec!["CANCELLED"],
             Self::Ineligible { reasons } => reasons.iter().map(IneligibleReason::code).collect(),
+            Self::Waiting { hold: Hold::BeforeNextAttempt(pause) } => vec![pause.cause.code()],
             Self::RolledBack { cause, .. }
             | Self::Inconsistent { cause, .. }
             | Self::Unknown { cause, .. } => {

@@ -6,6 +6,8 @@ use crate::delta::DeltaSettings;
 use crate::release::Image;
 use crate::version::VersionScheme;
 
+mod retries;
+
 const NOW: UnixMillis = UnixMillis(1_000_000);
 
 fn text(value: &str) -> Text {
@@ -77,10 +79,12 @@ struct Surroundings {
     after_s: u64,
     there: bool,
     block: Option<Block>,
+    set_aside: Option<u32>,
     is_latest: bool,
 }
 
-const THERE: Surroundings = Surroundings { after_s: 0, there: true, block: None, is_latest: true };
+const THERE: Surroundings =
+    Surroundings { after_s: 0, there: true, block: None, set_aside: None, is_latest: true };
 const AWAY: Surroundings = Surroundings { there: false, ..THERE };
 const QUARANTINED: Surroundings = Surroundings { block: Some(Block::Quarantine), ..THERE };
 const OVERTAKEN: Surroundings = Surroundings { is_latest: false, ..THERE };
@@ -100,6 +104,7 @@ fn step(state: State, event: Event<'_>, surroundings: &Surroundings) -> Transiti
         deltas: Deltas { ready: &[], settings: &delta_settings },
         vehicle_there: surroundings.there,
         block: surroundings.block.clone(),
+        set_aside: surroundings.set_aside,
         is_latest: surroundings.is_latest,
     };
     state.handle(event, &context)
@@ -636,6 +641,8 @@ fn every_state() -> Vec<State> {
         State::Waiting { hold: Hold::Blocked(Block::ScheduleOver { not_after: NOW }) },
         goes_after(900, 500),
         goes_after(500, 500),
+        retries::pausing_until(NOW),
+        State::Ineligible { reasons: vec![IneligibleReason::SetAside { failures: 3 }] },
     ]
 }
 
@@ -702,6 +709,7 @@ fn the_code_of_a_reason_is_its_stored_name() {
         IneligibleReason::InventoryIncomplete { failed_ecus: vec![] },
         IneligibleReason::CommandUnsupported { command: MessageType::RequestVci },
         IneligibleReason::PlanRejected,
+        IneligibleReason::SetAside { failures: 3 },
     ];
     for reason in reasons_of_rules().into_iter().chain(others) {
         let stored = serde_json::to_value(&reason).unwrap();
@@ -847,7 +855,7 @@ proptest! {
             elapsed_s += passed_s;
             let block = quarantined.then_some(Block::Quarantine);
             let before = state.clone();
-            let transition = apply(state, &event, &Surroundings { after_s: elapsed_s, there, block, is_latest: true });
+            let transition = apply(state, &event, &Surroundings { after_s: elapsed_s, there, block, ..THERE });
             state = transition.state;
             if before.is_final() && state != before {
                 prop_assert!(may_leave_a_final_state(&before, &state), "{before:?} on {event:?} became {state:?}");

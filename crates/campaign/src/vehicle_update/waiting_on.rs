@@ -90,6 +90,17 @@ pub enum WaitingOn {
         /// From when on none may begin.
         not_after: UnixMillis,
     },
+    /// The end of the pause between a failed attempt and the next one.
+    NextAttempt {
+        /// Which attempt, from 2.
+        attempt: u32,
+        /// Of so many at most.
+        of: u32,
+        /// When it begins.
+        until: UnixMillis,
+        /// What led to the end of the one before.
+        because: VerifyCause,
+    },
     /// An answer that the vehicle owes.
     Answer(Answer),
     /// The time at which the VCI is asked for again.
@@ -209,6 +220,12 @@ impl WaitingOn {
                  cancels it or aborts the campaign.",
                 told(*not_after, now)
             ),
+            Self::NextAttempt { attempt, of, until, because } => format!(
+                "Attempt {attempt} of {of} begins {}; the last one failed with {}: {}.",
+                told(*until, now),
+                because.code(),
+                uncapitalised(&caused(because))
+            ),
             Self::Answer(answer) => format!(
                 "{} was sent; the answer is waited for until its deadline {}.",
                 answer.to.name(),
@@ -265,6 +282,12 @@ impl State {
                 Hold::VehicleAway => WaitingOn::VehicleToConnect,
                 Hold::VehicleSilent { ask_at } => WaitingOn::SilentVehicle { until: *ask_at },
                 Hold::VehicleClock { ask_at } => WaitingOn::VehicleClock { until: *ask_at },
+                Hold::BeforeNextAttempt(pause) => WaitingOn::NextAttempt {
+                    attempt: pause.next.attempt,
+                    of: pause.next.of,
+                    until: pause.next.at,
+                    because: pause.cause.clone(),
+                },
                 Hold::Blocked(Block::OtherUpdate { campaign }) => {
                     WaitingOn::OtherUpdate { campaign: campaign.to_string() }
                 }
@@ -412,6 +435,12 @@ fn caused(cause: &VerifyCause) -> String {
             "After the update had ended, the vehicle turned out to run other software".to_owned()
         }
     }
+}
+
+/// For the middle of a sentence.
+fn uncapitalised(sentence: &str) -> String {
+    let mut characters = sentence.chars();
+    characters.next().map_or_else(String::new, |first| first.to_lowercase().chain(characters).collect())
 }
 
 fn parenthesised(names: &str) -> String {

@@ -29,10 +29,15 @@ pub(crate) struct RolloutArgs {
     per_minute: Option<u64>,
     #[command(flatten)]
     schedule: ScheduleArgs,
+    /// Try vehicles again by themselves: how an attempt failed, or `*`, and how many attempts a vehicle has in all; then,
+    /// perhaps, the first pause, how many times longer each further one is, and the longest, in seconds. Can be given several
+    /// times. `UPDATE_FAILED=3`, `DEADLINE_PASSED=2,pause=600`, `*=4,pause=60,factor=3,longest=86400`.
+    #[arg(long = "retry", value_name = "RULE", value_parser = retry)]
+    retries: Vec<Value>,
     /// All of it from a JSON file, as the API takes it.
     #[arg(long, value_name = "FILE",
-          conflicts_with_all = ["waves", "stop_after", "stop_at_percent", "at_once", "per_minute", "windows", "window_zone",
-                                "not_before", "not_after", "spread", "bytes_per_second"])]
+          conflicts_with_all = ["waves", "stop_after", "stop_at_percent", "at_once", "per_minute", "retries", "windows",
+                                "window_zone", "not_before", "not_after", "spread", "bytes_per_second"])]
     rollout: Option<PathBuf>,
 }
 
@@ -53,6 +58,7 @@ impl RolloutArgs {
             }
         };
         set("waves", (!self.waves.is_empty()).then(|| json!(self.waves)));
+        set("retries", (!self.retries.is_empty()).then(|| json!(self.retries)));
         set("vehicles_at_once", self.at_once.map(Value::from));
         set("starts_per_minute", self.per_minute.map(Value::from));
         for (key, value) in self.schedule.body() {
@@ -97,9 +103,53 @@ fn wave(text: &str) -> Result<Value, String> {
     Ok(json!({ "size": size, "opens": opens }))
 }
 
+/// A rule for retries as the API takes it.
+fn retry(text: &str) -> Result<Value, String> {
+    let refused = || {
+        format!(
+            "expected a code or * and a number of attempts such as UPDATE_FAILED=3, perhaps with ,pause=600 ,factor=2 or \
+             ,longest=86400; found {text:?}"
+        )
+    };
+    let mut words = text.split(',').map(|word| word.split_once('=').ok_or_else(refused));
+    let number = |text: &str| text.parse::<u64>().map_err(|_| refused());
+    let (code, attempts) = words.next().ok_or_else(refused)??;
+    let mut rule = serde_json::Map::from_iter([
+        ("code".to_owned(), json!(code)),
+        ("attempts".to_owned(), json!(number(attempts)?)),
+    ]);
+    for word in words {
+        let (key, value) = word?;
+        let key = match key {
+            "pause" => "pause_s",
+            "factor" => "factor",
+            "longest" => "longest_pause_s",
+            _ => return Err(refused()),
+        };
+        rule.insert(key.to_owned(), json!(number(value)?));
+    }
+    Ok(Value::Object(rule))
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_rule_for_retries_is_said_in_one_word() {
+        for (text, expected) in [
+            ("UPDATE_FAILED=3", json!({"code": "UPDATE_FAILED", "attempts": 3})),
+            (
+                "*=4,pause=60,factor=3,longest=900",
+                json!({"code": "*", "attempts": 4, "pause_s": 60, "factor": 3, "longest_pause_s": 900}),
+            ),
+        ] {
+            assert_eq!(retry(text), Ok(expected));
+        }
+        for text in ["", "UPDATE_FAILED", "UPDATE_FAILED=x", "*=2,pause", "*=2,later=3"] {
+            assert!(retry(text).unwrap_err().contains("expected"), "{text}");
+        }
+    }
 
     #[test]
     fn a_wave_is_said_in_one_word() {

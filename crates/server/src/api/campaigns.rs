@@ -24,6 +24,7 @@ use crate::conversation::{self, Rules, advance};
 use crate::store::audit::{self, Actor, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::intake::{HIGHEST_PRIORITY, Intake, USUAL_PRIORITY};
+use crate::store::set_aside as stored_set_aside;
 use crate::store::updates::{self, VehicleUpdate};
 use crate::store::{StoreError, Tx, intake, packages, releases, vehicles as stored_vehicles};
 
@@ -151,6 +152,8 @@ pub(crate) struct UpdateAnswer {
     started_at_ms: Option<UnixMillis>,
     updated_at_ms: UnixMillis,
     ended_at_ms: Option<UnixMillis>,
+    /// How many of its attempts have failed, since an operator last asked for one.
+    failed_attempts: u32,
 }
 
 /// `POST /campaigns`
@@ -569,6 +572,8 @@ pub(crate) struct Retry {
 #[derive(Serialize, JsonSchema)]
 pub(crate) struct Retried {
     retried: u64,
+    /// Of those that ended so, how many are not tried again since they are set aside for the release: see `GET /set-aside`.
+    set_aside: u64,
 }
 
 /// Updates that are tried again in one transaction.
@@ -585,7 +590,7 @@ pub(crate) async fn retry(
     if codes.is_empty() {
         return Err(Problem::invalid("/codes: expected at least one code, found none."));
     }
-    let (mut retried, mut after) = (0_u64, Some(String::new()));
+    let (mut retried, mut set_aside, mut after) = (0_u64, 0_u64, Some(String::new()));
     while let Some(from) = after.take() {
         let (name, codes, actor) = (name.clone(), codes.clone(), actor.clone());
         let batch = api.write(move |tx, rules, now| {
@@ -593,27 +598,37 @@ pub(crate) async fn retry(
             if campaign.aborted.is_some() {
                 return Err(is_aborted(&name));
             }
-            let (number, next) = retry_some(tx, rules, &campaign, &codes, &from, now)?;
-            if number > 0 {
+            let batch = retry_some(tx, rules, &campaign, &codes, &from, now)?;
+            if batch.retried > 0 {
                 let change = Change {
                     action: "campaign.retried",
                     object: format!("campaign/{name}"),
-                    detail: Some(format!("{number} vehicle(s) with {}", codes.join(", "))),
+                    detail: Some(format!("{} vehicle(s) with {}", batch.retried, codes.join(", "))),
                     before: None,
                     after: None,
                 };
                 audit::record(tx, &actor, change, now)?;
             }
-            Ok((number, next))
+            Ok(batch)
         });
-        let (number, next) = batch.await?;
-        retried = retried.saturating_add(number);
-        after = next;
+        let batch = batch.await?;
+        retried = retried.saturating_add(batch.retried);
+        set_aside = set_aside.saturating_add(batch.set_aside);
+        after = batch.next;
     }
-    Ok(Json(Retried { retried }))
+    Ok(Json(Retried { retried, set_aside }))
 }
 
-/// Tries some updates again; gives how many, and after which vehicle there are more.
+/// What became of some updates that were to be tried again.
+pub(crate) struct RetriedBatch {
+    pub(crate) retried: u64,
+    /// Not tried again, since their vehicles are set aside for the release.
+    pub(crate) set_aside: u64,
+    /// After which vehicle there are more.
+    pub(crate) next: Option<String>,
+}
+
+/// Tries some updates again. A vehicle that is set aside for the release stays as it is: it is taken back one by one.
 pub(crate) fn retry_some(
     tx: &Tx<'_>,
     rules: &Rules,
@@ -621,11 +636,11 @@ pub(crate) fn retry_some(
     codes: &[String],
     after: &str,
     now: UnixMillis,
-) -> Result<(u64, Option<String>), StoreError> {
+) -> Result<RetriedBatch, StoreError> {
     let page = updates::page_without_change(tx, &campaign.name, after, RETRIED_AT_A_TIME)?;
     let is_full = page.len() >= RETRIED_AT_A_TIME as usize;
     let next = page.last().filter(|_| is_full).map(|update| update.vehicle_id.to_string());
-    let mut retried = 0_u64;
+    let (mut retried, mut set_aside) = (0_u64, 0_u64);
     for update in page {
         stored_vehicles::lock(tx, &update.vehicle_id)?;
         let update = updates::by_id(tx, &update.id)?;
@@ -633,6 +648,10 @@ pub(crate) fn retry_some(
             update.state.failure_codes().iter().any(|code| codes.iter().any(|wanted| wanted == code))
         };
         let Some(update) = update.filter(is_meant) else { continue };
+        if stored_set_aside::of(tx, &update.vehicle_id, &campaign.release)?.is_some() {
+            set_aside = set_aside.saturating_add(1);
+            continue;
+        }
         let id = update.id.clone();
         advance(tx, rules, update, Event::RetryAsked, None, now)?;
         if let Some(update) = updates::by_id(tx, &id)? {
@@ -640,7 +659,7 @@ pub(crate) fn retry_some(
         }
         retried = retried.saturating_add(1);
     }
-    Ok((retried, next))
+    Ok(RetriedBatch { retried, set_aside, next })
 }
 
 /// `GET /campaigns/{name}/vehicles`
@@ -680,6 +699,7 @@ pub(super) fn shown_update(
         started_at_ms: update.started_at,
         updated_at_ms: update.updated_at,
         ended_at_ms: update.ended_at,
+        failed_attempts: update.attempts.failed,
     })
 }
 

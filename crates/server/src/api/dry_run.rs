@@ -16,7 +16,7 @@ use super::problem::Problem;
 use super::request::Document;
 use super::{Api, name};
 use crate::store::candidates::{self, Candidate};
-use crate::store::{Tx, deltas, releases};
+use crate::store::{Tx, deltas, releases, set_aside};
 
 /// No campaign is called as its end: what is asked of it would have no address.
 pub(super) const PATH: &str = "/campaigns/dry-run";
@@ -114,6 +114,7 @@ pub(super) struct DryRunVehicle {
 
 /// What is the same for all vehicles.
 struct Offer {
+    name: Text,
     release: Release,
     ready: Vec<Delta>,
     settings: DeltaSettings,
@@ -196,7 +197,12 @@ fn next_candidates(tx: &Tx<'_>, named: Option<&[VehicleId]>, after: &str) -> Res
 /// Not from the known releases: those are of campaigns, and never deleted.
 fn offer(tx: &Tx<'_>, name: &Text, settings: DeltaSettings) -> Result<Offer, Problem> {
     let found = releases::by_name(tx, name)?.ok_or_else(|| Problem::not_found("release", name.as_str()))?;
-    Ok(Offer { release: found.release, ready: deltas::ready_of_release(tx, name)?, settings })
+    Ok(Offer {
+        name: name.clone(),
+        release: found.release,
+        ready: deltas::ready_of_release(tx, name)?,
+        settings,
+    })
 }
 
 impl Offer {
@@ -209,11 +215,26 @@ impl Offer {
         } else {
             candidates::avoided_deltas(tx, &first.vehicle_id, &last.vehicle_id)?
         };
+        let set_aside = set_aside::between(tx, &self.name, &first.vehicle_id, &last.vehicle_id)?;
         let look = |candidate: Candidate| {
             let avoided = avoided.get(&candidate.vehicle_id).map_or(&[][..], Vec::as_slice);
-            Looked { outlook: self.outlook(&candidate, avoided), vehicle_id: candidate.vehicle_id }
+            let outlook = match set_aside.get(&candidate.vehicle_id) {
+                Some(failures) => self.outlook_set_aside(&candidate, *failures),
+                None => self.outlook(&candidate, avoided),
+            };
+            Looked { outlook, vehicle_id: candidate.vehicle_id }
         };
         Ok(candidates.into_iter().map(look).collect())
+    }
+
+    /// A vehicle that is set aside waits for what others wait for, and is not even asked what it runs.
+    fn outlook_set_aside(&self, candidate: &Candidate, failures: u32) -> Outlook {
+        match self.outlook(candidate, &[]) {
+            waits @ (Outlook::InAnotherUpdate(_) | Outlook::Quarantined) => waits,
+            Outlook::InventoryUnknown | Outlook::Evaluated(_) => {
+                Outlook::Evaluated(Evaluation::Ineligible(vec![IneligibleReason::SetAside { failures }]))
+            }
+        }
     }
 
     /// What would keep an update waiting comes in the order in which it would.

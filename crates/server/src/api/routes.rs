@@ -13,9 +13,11 @@ use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
 use super::operation::Operation;
 use super::page::{Page, PageQuery};
 use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
+use super::set_aside::{self, SetAsideAnswer, SetAsideQuery};
 use super::timeline::{self, TimelinePage, TimelineQuery};
 use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
 use super::uploads::{self, At, NewUpload, UploadAnswer};
+use super::vehicle_bindings::{self, BindingAnswer};
 use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
 use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
 use crate::access::Permission::{Administer, Operate, Release, View};
@@ -55,6 +57,9 @@ fn of_vehicles() -> Vec<Operation> {
         Operation::get("/vehicles/{vehicle_id}/configurations", vehicles::configurations)
             .needs(View, "List what a vehicle ran, by its inventories, newest first.")
             .lists::<ConfigurationAnswer>(),
+        Operation::get("/vehicles/{vehicle_id}/bindings", vehicle_bindings::list)
+            .needs(View, "List the gateways and certificates that a vehicle had, newest first.")
+            .lists::<BindingAnswer>(),
         Operation::post("/vehicles/{vehicle_id}/rebind", vehicle_changes::rebind)
             .needs(Operate, "Bind a vehicle to another gateway or certificate, as after a repair.")
             .of(vehicles::VEHICLE)
@@ -73,6 +78,13 @@ fn of_vehicles() -> Vec<Operation> {
             .of(vehicles::VEHICLE)
             .answers::<VehicleSummary>(200, "It gets update commands again.")
             .can_conflict(),
+        Operation::delete("/vehicles/{vehicle_id}/set-aside/{release}", set_aside::take_back)
+            .needs(Operate, "Take a vehicle back that is set aside for a release, and forget its failures.")
+            .answers::<SetAsideAnswer>(200, "Why it was set aside; it can get the release again."),
+        Operation::get("/set-aside", set_aside::list)
+            .needs(View, "List the vehicles that are set aside for a release since they failed it too often.")
+            .takes_query::<SetAsideQuery>()
+            .answers::<Page<SetAsideAnswer>>(200, "A page of the list, by vehicle and release."),
         Operation::get("/refused-messages", messages::refused)
             .needs(View, "List what vehicles sent and was refused, newest first.")
             .lists::<RefusedAnswer>(),

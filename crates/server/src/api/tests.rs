@@ -26,6 +26,7 @@ mod observed;
 mod openapi;
 mod pages;
 mod releases;
+mod retries;
 mod schedule;
 mod timeline;
 mod tokens_and_scopes;

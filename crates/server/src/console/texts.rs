@@ -145,6 +145,19 @@ mod tests {
     }
 
     #[test]
+    fn whatever_is_waited_for_has_its_words_in_every_language() {
+        let stored = include_str!("../../../campaign/src/vehicle_update/stored_states.json");
+        let states: Vec<farrier_campaign::State> = serde_json::from_str(stored).unwrap();
+        assert!(states.len() > 30, "{}", states.len());
+        for waiting_on in states.iter().filter_map(farrier_campaign::State::waiting_on) {
+            for t in Language::ALL.map(Language::texts) {
+                let reasons = super::super::why::reasons(t, &waiting_on);
+                assert!(reasons.iter().all(|reason| !reason.contains('—')), "{waiting_on:?}: {reasons:?}");
+            }
+        }
+    }
+
+    #[test]
     fn values_are_filled_in_in_their_order() {
         assert_eq!(filled("{} of {}", &["1", "2"]), "1 of 2");
         assert_eq!(filled("none", &["1"]), "none");

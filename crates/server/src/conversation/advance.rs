@@ -6,13 +6,13 @@ use std::sync::Arc;
 use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, State};
 use farrier_protocol::{Binding, MsgId, UnixMillis};
 
-use super::{Rules, is_there, outgoing, schedule};
+use super::{Rules, is_there, outgoing, retries, schedule};
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::intake::{Rival, rivals};
 use crate::store::releases::NamedRelease;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
-use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, updates, vehicles};
+use crate::store::{StoreError, Tx, campaigns, commands, deltas, packages, set_aside, updates, vehicles};
 
 /// Tells a vehicle update what happened, and carries out what follows. `cause` is the vehicle's message, where it is one:
 /// who has just spoken is there.
@@ -54,6 +54,10 @@ pub(crate) fn advance(
     let is_waiting = matches!(update.state, State::Waiting { .. });
     let rivals = if is_waiting { rivals(tx, &update.vehicle_id, &update.id)? } else { Vec::new() };
     let (block, gate) = block(tx, &vehicle, &campaign, &update, &rivals, now)?;
+    let set_aside = match (&block, &update.state) {
+        (None, State::Waiting { .. }) => set_aside::of(tx, &update.vehicle_id, &campaign.release)?,
+        (Some(_) | None, _) => None,
+    };
     let context = Context {
         now,
         settings: &settings,
@@ -61,9 +65,12 @@ pub(crate) fn advance(
         deltas: Deltas { ready: &ready, settings: &rules.deltas },
         vehicle_there,
         block,
+        set_aside: set_aside.map(|set_aside| set_aside.failures),
         is_latest: is_latest(tx, &update)?,
     };
-    let before = update.state.clone();
+    let by_operator = matches!(event, Event::RetryAsked);
+    let earlier = update.clone();
+    let before = &earlier.state;
     let mut transition = before.clone().handle(event, &context);
     if let Some(Aborted { reason, .. }) = &campaign.aborted
         && matches!(transition.state, State::Waiting { .. })
@@ -74,9 +81,11 @@ pub(crate) fn advance(
         transition.state = ended.state;
         transition.commands.extend(ended.commands);
     }
-    if transition.state == before && transition.commands.is_empty() {
+    if transition.state == *before && transition.commands.is_empty() {
         return Ok(());
     }
+    let by_operator = by_operator && transition.state != *before;
+    update.attempts = update.attempts.after(before, &transition.state, by_operator);
     update.state = transition.state;
     if plans
         && rules.deltas.at_most_percent > 0
@@ -96,18 +105,19 @@ pub(crate) fn advance(
         gate.note_start(now);
         campaigns::set_gate(tx, &campaign.name, &gate)?;
     }
-    close_superseded(tx, &update, &before, now)?;
+    close_superseded(tx, &update, before, now)?;
     for command in transition.commands {
         outgoing::queue_command(tx, rules, &vehicle.binding, &mut update, command, cause, now)?;
     }
-    grant_packages(tx, &update, &before, now)?;
-    updates::save(tx, &before, &update, now)?;
+    grant_packages(tx, &update, before, now)?;
+    updates::save(tx, &earlier, &update, now)?;
     if before.name() != update.state.name() {
         tracing::info!(
             vehicle = %update.vehicle_id, campaign = %update.campaign, from = before.name(), to = update.state.name(),
             "A vehicle update went on."
         );
     }
+    retries::attempt_ended(tx, rules, &campaign, before, &mut update, now)?;
     let lets_others_go =
         before.goes_before_others() && !update.state.goes_before_others() && !update.state.is_active();
     if before.is_active() && !update.state.is_active() {
@@ -200,9 +210,9 @@ pub(crate) fn at_gate(
     })
 }
 
-/// Whether no other update has sent the vehicle a StartDownload since; only ended updates want to know.
+/// Whether no other update has sent the vehicle a StartDownload since; only those want to know of which an attempt has ended.
 fn is_latest(tx: &Tx<'_>, update: &VehicleUpdate) -> Result<bool, StoreError> {
-    if !update.state.is_final() {
+    if !update.state.is_final() && !update.state.is_between_attempts() {
         return Ok(true);
     }
     let latest = updates::latest_started(tx, &update.vehicle_id)?;

@@ -183,6 +183,9 @@ impl Answer<'_> {
             | State::Inconsistent { .. } => {
                 is_latest(update) && update.ended_at.is_some_and(|ended_at| ended_at <= self.command.send_at)
             }
+            State::Waiting { .. } if update.state.is_between_attempts() => {
+                is_latest(update) && update.updated_at <= self.command.send_at
+            }
             State::Waiting { .. }
             | State::CollectingVci { .. }
             | State::CheckingReadiness { .. }

@@ -173,7 +173,11 @@ fn raise(
     let (kind, detail) = match alarm {
         Alarm::ServiceRequired { failed_ecus } => {
             let failed: Vec<_> = failed_ecus.iter().map(AsRef::as_ref).collect();
-            let detail = format!("The vehicle could not bring its ECUs to one state: {}.", failed.join(", "));
+            let which = match failed.as_slice() {
+                [] => "it does not say which".to_owned(),
+                failed => failed.join(", "),
+            };
+            let detail = format!("The vehicle could not bring its ECUs to one state: {which}.");
             ("SERVICE_REQUIRED", detail)
         }
         Alarm::MixedSoftware { found } => {

@@ -12,6 +12,7 @@ mod control;
 mod order;
 mod outcomes;
 mod refusals;
+mod retries;
 mod starting;
 
 #[tokio::test]

@@ -80,6 +80,7 @@ impl<'s> World<'s> {
         let rules = Rules {
             settings: Settings::default(),
             deltas: DeltaSettings { at_most_percent: 0, ..DeltaSettings::default() },
+            set_aside_after: 3,
             enroll: Enroll::Auto,
             releases: KnownReleases::default(),
             queries: KnownQueries::default(),

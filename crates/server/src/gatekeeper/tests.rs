@@ -1,4 +1,4 @@
-use farrier_campaign::{Opening, Rollout, StopRule, WaitingOn, Wave, WaveSize, Window};
+use farrier_campaign::{Opening, RetryCode, RetryRule, Rollout, StopRule, WaitingOn, Wave, WaveSize, Window};
 
 use farrier_protocol::{MessageType, UnixMillis};
 use proptest::prelude::*;
@@ -299,10 +299,16 @@ async fn happens(world: &mut World, car: &mut Car, happening: Happening, has_win
     world.look_at_gates().await;
 }
 
-async fn rolls_out(at_once: u64, has_windows: bool, happenings: Vec<(usize, Happening)>) {
+async fn rolls_out(
+    at_once: u64,
+    has_windows: bool,
+    is_tried_again: bool,
+    happenings: Vec<(usize, Happening)>,
+) {
     const CARS: usize = 8;
     let mut world = World::new();
     let mut cars = cars(&world, CARS).await;
+    let rule = RetryRule { code: RetryCode::Any, attempts: 3, pause_s: 30, factor: 2, longest_pause_s: 50 };
     let rollout = Rollout {
         waves: vec![
             wave(WaveSize::Vehicles(3), Opening::AtOnce),
@@ -312,6 +318,7 @@ async fn rolls_out(at_once: u64, has_windows: bool, happenings: Vec<(usize, Happ
         vehicles_at_once: Some(at_once),
         starts_per_minute: Some(3),
         windows: if has_windows { even_hours() } else { Vec::new() },
+        retries: if is_tried_again { vec![rule] } else { Vec::new() },
         ..Rollout::default()
     };
     live_in_their_zones(&world, &cars).await;
@@ -352,9 +359,10 @@ proptest! {
     fn whatever_happens_a_rollout_keeps_its_limits_and_comes_to_its_end(
         at_once in 1_u64..4,
         has_windows in any::<bool>(),
+        is_tried_again in any::<bool>(),
         happenings in prop::collection::vec((any::<usize>(), happening()), 0..24),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
-        runtime.block_on(rolls_out(at_once, has_windows, happenings));
+        runtime.block_on(rolls_out(at_once, has_windows, is_tried_again, happenings));
     }
 }

@@ -501,7 +501,9 @@ where
             End::Silent => Some(DisconnectReasonCode::KeepAliveTimeout),
             End::Slow => Some(DisconnectReasonCode::ImplementationSpecificError),
             End::Ordered(Ending::TakenOver) => Some(DisconnectReasonCode::SessionTakenOver),
-            End::Ordered(Ending::CertificateRevoked) => Some(DisconnectReasonCode::NotAuthorized),
+            End::Ordered(Ending::CertificateRevoked | Ending::Rebound) => {
+                Some(DisconnectReasonCode::NotAuthorized)
+            }
             End::Ordered(Ending::ShuttingDown) => Some(DisconnectReasonCode::ServerShuttingDown),
             End::DeskFailed(_) => Some(DisconnectReasonCode::ServerBusy),
         };

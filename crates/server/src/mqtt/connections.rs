@@ -7,6 +7,8 @@ use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError};
 use farrier_protocol::{Binding, Thumbprint};
 use tokio::sync::Notify;
 
+use crate::store::EarlierBinding;
+
 /// Why the server ends a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Ending {
@@ -14,6 +16,8 @@ pub(super) enum Ending {
     TakenOver,
     /// The certificate was revoked.
     CertificateRevoked,
+    /// The vehicle has another binding.
+    Rebound,
     /// The server stops.
     ShuttingDown,
 }
@@ -116,6 +120,15 @@ impl Connections {
     pub fn cut_certificate(&self, thumbprint: &Thumbprint) {
         for entry in locked(&self.live).values().filter(|entry| entry.thumbprint == *thumbprint) {
             entry.signal.end(Ending::CertificateRevoked);
+        }
+    }
+
+    /// Ends the connection of a binding that is the vehicle's no more.
+    pub(crate) fn cut_binding(&self, earlier: &EarlierBinding) {
+        if let Some(entry) = locked(&self.live).get(&earlier.binding.client_id())
+            && earlier.kept.as_ref() != Some(&entry.thumbprint)
+        {
+            entry.signal.end(Ending::Rebound);
         }
     }
 

@@ -2,11 +2,11 @@
 
 use std::collections::BTreeMap;
 
-use farrier_campaign::{GateRecord, Rollout, Standing, Starting, State, StopReason, WaveCounts};
+use farrier_campaign::{Attempts, GateRecord, Rollout, Starting, State, StopReason, WaveCounts};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::intake::Intake;
-use super::tx::{Counter, stored_json};
+use super::tx::{Counted, Counter, stored_json};
 use super::{Row, StoreError, Tx};
 
 /// A release on its way to vehicles.
@@ -344,7 +344,8 @@ pub(crate) struct StateCounts {
 /// From the counters that are kept.
 pub(crate) fn counts(tx: &Tx<'_>, name: &Text) -> Result<StateCounts, StoreError> {
     let mut counts = StateCounts::default();
-    for (_, standing, vehicles) in counters(tx, name)? {
+    for (_, counted, vehicles) in counters(tx, name)? {
+        let Counted::At(standing) = counted else { continue };
         counts.total = counts.total.saturating_add(vehicles);
         if standing.is_final() {
             counts.ended = counts.ended.saturating_add(vehicles);
@@ -360,10 +361,11 @@ pub(crate) fn counts_of_all(tx: &Tx<'_>) -> Result<BTreeMap<String, u64>, StoreE
     let standings = tx.rows(
         "SELECT standing, CAST(SUM(vehicles) AS BIGINT) FROM campaign_counter GROUP BY standing",
         &[],
-        |row| Ok((row.parsed::<Standing>(0, "the standing of a vehicle update")?, row.count(1)?)),
+        |row| Ok((row.parsed::<Counted>(0, "the standing of a vehicle update")?, row.count(1)?)),
     )?;
     let mut by_state = BTreeMap::new();
-    for (standing, vehicles) in standings.into_iter().filter(|(_, vehicles)| *vehicles > 0) {
+    for (counted, vehicles) in standings.into_iter().filter(|(_, vehicles)| *vehicles > 0) {
+        let Counted::At(standing) = counted else { continue };
         let of_state: &mut u64 = by_state.entry(standing.state_name().to_owned()).or_default();
         *of_state = of_state.saturating_add(vehicles);
     }
@@ -374,10 +376,13 @@ pub(crate) fn counts_of_all(tx: &Tx<'_>) -> Result<BTreeMap<String, u64>, StoreE
 pub(crate) fn wave_counts(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<WaveCounts>, StoreError> {
     let waves = usize::try_from(campaign.rollout.wave_count()).unwrap_or(usize::MAX);
     let mut counts = vec![WaveCounts::default(); waves];
-    for (wave, standing, vehicles) in counters(tx, &campaign.name)? {
+    for (wave, counted, vehicles) in counters(tx, &campaign.name)? {
         let index = usize::try_from(wave).unwrap_or(usize::MAX).saturating_sub(1);
         if let Some(counts) = counts.get_mut(index) {
-            counts.add(standing, vehicles);
+            match counted {
+                Counted::At(standing) => counts.add(standing, vehicles),
+                Counted::FailedBefore => counts.add_failed_before(vehicles),
+            }
         }
     }
     // Those that are still to come count as well: a share of the vehicles is one of all.
@@ -388,8 +393,8 @@ pub(crate) fn wave_counts(tx: &Tx<'_>, campaign: &Campaign) -> Result<Vec<WaveCo
     Ok(counts)
 }
 
-/// How many vehicles of each wave have which standing; none of which there is none.
-fn counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<(u32, Standing, u64)>, StoreError> {
+/// How many vehicles of each wave have which standing, and how many failed before; none of which there is none.
+fn counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<(u32, Counted, u64)>, StoreError> {
     let stored = tx.rows(
         "SELECT wave, standing, CAST(SUM(vehicles) AS BIGINT) FROM campaign_counter WHERE campaign_name = $1 \
          GROUP BY wave, standing",
@@ -399,13 +404,13 @@ fn counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<(u32, Standing, u64)>, Store
             Ok(((wave, row.parsed(1, "the standing of a vehicle update")?), row.integer(2)?))
         },
     )?;
-    let mut counters: BTreeMap<(u32, Standing), i64> = stored.into_iter().collect();
+    let mut counters: BTreeMap<(u32, Counted), i64> = stored.into_iter().collect();
     for (counter, vehicles) in tx.counted_in(name) {
-        let number = counters.entry((counter.wave, counter.standing)).or_default();
+        let number = counters.entry((counter.wave, counter.counted)).or_default();
         *number = number.saturating_add(vehicles);
     }
     let some = counters.into_iter().filter(|(_, vehicles)| *vehicles > 0);
-    Ok(some.map(|((wave, standing), vehicles)| (wave, standing, vehicles.unsigned_abs())).collect())
+    Ok(some.map(|((wave, counted), vehicles)| (wave, counted, vehicles.unsigned_abs())).collect())
 }
 
 pub(super) fn add_to_counter(tx: &Tx<'_>, counter: &Counter, vehicles: i64) -> Result<(), StoreError> {
@@ -416,7 +421,7 @@ pub(super) fn add_to_counter(tx: &Tx<'_>, counter: &Counter, vehicles: i64) -> R
         &[
             counter.campaign.as_str().into(),
             i64::from(counter.wave).into(),
-            counter.standing.name().into(),
+            counter.counted.name().into(),
             counter.shard.into(),
             vehicles.into(),
         ],
@@ -426,30 +431,34 @@ pub(super) fn add_to_counter(tx: &Tx<'_>, counter: &Counter, vehicles: i64) -> R
 
 /// Counters that are not what a count finds, each in a sentence; looks at every vehicle update.
 pub(crate) fn wrong_counters(tx: &Tx<'_>, name: &Text) -> Result<Vec<String>, StoreError> {
-    let mut counted: BTreeMap<(u32, Standing), u64> = BTreeMap::new();
-    let standings = tx.rows(
-        "SELECT wave, data FROM vehicle_update WHERE campaign_name = $1",
+    let mut counted: BTreeMap<(u32, Counted), u64> = BTreeMap::new();
+    let found = tx.rows(
+        "SELECT wave, data, attempts FROM vehicle_update WHERE campaign_name = $1",
         &[name.as_str().into()],
         |row| {
             let state: State = row.json(1, "the state of a vehicle update")?;
-            Ok((u32::try_from(row.integer(0)?).unwrap_or(u32::MAX), state.standing()))
+            let attempts: Option<Attempts> = row.optional_json(2, "the attempts of a vehicle update")?;
+            let failed_before = attempts.unwrap_or_default().count_as_failed(&state);
+            let wave = u32::try_from(row.integer(0)?).unwrap_or(u32::MAX);
+            Ok((wave, state.standing(), failed_before))
         },
     )?;
-    for key in standings {
-        let number = counted.entry(key).or_default();
-        *number = number.saturating_add(1);
+    for (wave, standing, failed_before) in found {
+        let kinds = [Some(Counted::At(standing)), failed_before.then_some(Counted::FailedBefore)];
+        for kind in kinds.into_iter().flatten() {
+            let number = counted.entry((wave, kind)).or_default();
+            *number = number.saturating_add(1);
+        }
     }
-    let kept: BTreeMap<_, _> = counters(tx, name)?
-        .into_iter()
-        .map(|(wave, standing, vehicles)| ((wave, standing), vehicles))
-        .collect();
+    let kept: BTreeMap<_, _> =
+        counters(tx, name)?.into_iter().map(|(wave, kind, vehicles)| ((wave, kind), vehicles)).collect();
     let keys: std::collections::BTreeSet<_> = counted.keys().chain(kept.keys()).collect();
     let number = |of: &BTreeMap<_, u64>, key| of.get(key).copied().unwrap_or(0);
     let wrong = keys.into_iter().filter(|key| number(&counted, *key) != number(&kept, *key)).map(|key| {
-        let (wave, standing) = key;
+        let (wave, kind) = key;
         format!(
             "campaign {name}, wave {wave}, {}: {} counted, {} kept",
-            standing.name(),
+            kind.name(),
             number(&counted, key),
             number(&kept, key)
         )

@@ -1,7 +1,7 @@
 //! Servers that share a store: which are alive, which vehicles are connected to which, whom another shall wake.
 //! On SQLite there is one server, which knows all of this by itself, and nothing of it is written.
 
-use farrier_protocol::{Binding, UnixMillis};
+use farrier_protocol::{Binding, Thumbprint, UnixMillis};
 
 use super::{StoreError, Tx};
 
@@ -130,10 +130,50 @@ pub(crate) fn tell_to_wake<'a>(
     Ok(())
 }
 
-/// The bindings of a notification; what cannot be read is left out, since the slow look finds it.
-pub(crate) fn bindings_of(payload: &str) -> impl Iterator<Item = Binding> + '_ {
-    payload.lines().filter_map(|line| {
-        let (vehicle_id, gateway_id) = line.split_once('/')?;
-        Some(Binding { vehicle_id: vehicle_id.parse().ok()?, gateway_id: gateway_id.parse().ok()? })
+/// A binding that is a vehicle's no more.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct EarlierBinding {
+    pub(crate) binding: Binding,
+    /// The certificate that the vehicle is bound to now, where it was named: connections made with it stay.
+    pub(crate) kept: Option<Thumbprint>,
+}
+
+/// What another server wants done about connections.
+#[derive(Debug, PartialEq, Eq)]
+pub(crate) enum Notice {
+    /// This vehicle has new commands.
+    Wake(Binding),
+    /// This binding is a vehicle's no more.
+    Cut(EarlierBinding),
+}
+
+/// What a line about an earlier binding begins with; no id does.
+const CUT: char = '!';
+
+/// Tells all servers to end the connections of an earlier binding, once this transaction is committed. Should a server not
+/// hear it, the connection stays, and what comes by it is refused.
+pub(crate) fn tell_to_cut(tx: &Tx<'_>, earlier: &EarlierBinding) -> Result<(), StoreError> {
+    let EarlierBinding { binding, kept } = earlier;
+    let kept = kept.as_ref().map_or("", Thumbprint::as_str);
+    let line = format!("{CUT}{}/{}/{kept}", binding.vehicle_id, binding.gateway_id);
+    let sql = "SELECT 1 FROM pg_notify($1, $2)";
+    tx.rows(sql, &[WAKE_CHANNEL.into(), (&line).into()], |_| Ok(()))?;
+    Ok(())
+}
+
+/// What a notification says; what cannot be read is left out, since the slow look finds whom to wake.
+pub(crate) fn notices_of(payload: &str) -> impl Iterator<Item = Notice> + '_ {
+    payload.lines().filter_map(|line| match line.strip_prefix(CUT) {
+        None => Some(Notice::Wake(binding(line)?)),
+        Some(earlier) => {
+            let (ids, kept) = earlier.rsplit_once('/')?;
+            let kept = if kept.is_empty() { None } else { Some(kept.parse().ok()?) };
+            Some(Notice::Cut(EarlierBinding { binding: binding(ids)?, kept }))
+        }
     })
+}
+
+fn binding(ids: &str) -> Option<Binding> {
+    let (vehicle_id, gateway_id) = ids.split_once('/')?;
+    Some(Binding { vehicle_id: vehicle_id.parse().ok()?, gateway_id: gateway_id.parse().ok()? })
 }

@@ -3,11 +3,11 @@
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Duration;
 
-use farrier_protocol::UnixMillis;
+use farrier_protocol::{Thumbprint, UnixMillis};
 
 use super::test_database::TestDatabase;
 use super::*;
-use crate::testbed::{Car, START, World};
+use crate::testbed::{Car, START, World, text};
 
 fn open(database: &TestDatabase) -> Store {
     database.open(Arc::new(|_| {}))
@@ -190,7 +190,7 @@ async fn a_vehicle_is_there_while_any_server_that_is_alive_has_it() {
 async fn a_server_wakes_the_vehicles_that_are_connected_to_another() {
     let (world, other) = two_servers();
     let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
-    other.on_wake(move |binding| heard.send(binding.clone()).unwrap()).unwrap();
+    other.on_notice(move |notice| heard.send(notice).unwrap()).unwrap();
     let bindings: Vec<Binding> = (0..500)
         .map(|number| Binding {
             vehicle_id: format!("VEHICLE_{number}").parse().unwrap(),
@@ -202,17 +202,50 @@ async fn a_server_wakes_the_vehicles_that_are_connected_to_another() {
     while !missing.is_empty() {
         let told = bindings.clone();
         world.write(move |tx, _, _| nodes::tell_to_wake(tx, &told)).await;
-        while let Ok(Some(binding)) = tokio::time::timeout(Duration::from_millis(300), hears.recv()).await {
+        while let Ok(Some(notice)) = tokio::time::timeout(Duration::from_millis(300), hears.recv()).await {
+            let Notice::Wake(binding) = notice else { panic!("{notice:?}") };
             missing.remove(&binding);
         }
     }
     other.close().await;
 }
 
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn a_server_tells_the_others_whose_connections_end_after_a_re_binding() {
+    let (world, other) = two_servers();
+    let (heard, mut hears) = tokio::sync::mpsc::unbounded_channel();
+    other.on_notice(move |notice| heard.send(notice).unwrap()).unwrap();
+    let car = Car::known(&world, "V1").await;
+    let (earlier, kept) = (car.binding.clone(), Thumbprint::of_certificate(b"another"));
+    // The listener connects on its own; until it has, what is told is lost.
+    let notice = loop {
+        let before = car.vehicle(&world).await.unwrap();
+        let (binding, kept, reason) = (car.binding.clone(), kept.clone(), text("repair"));
+        world
+            .write(move |tx, _, now| vehicles::rebind(tx, &before, &binding, Some(&kept), &reason, now))
+            .await;
+        let heard = tokio::time::timeout(Duration::from_millis(300), hears.recv()).await;
+        if let Ok(Some(notice @ Notice::Cut(_))) = heard {
+            break notice;
+        }
+    };
+    assert_eq!(notice, Notice::Cut(EarlierBinding { binding: earlier, kept: Some(kept) }));
+    other.close().await;
+}
+
 #[tokio::test]
-async fn a_notification_that_cannot_be_read_wakes_whom_it_can() {
-    let bindings: Vec<_> = nodes::bindings_of("V1/G1\n\nno binding\nV 2/G\nV3/G3\n").collect();
-    assert_eq!(bindings.iter().map(ToString::to_string).collect::<Vec<_>>().len(), 2);
+async fn of_a_notification_that_cannot_be_read_what_can_be_is_done() {
+    let notices: Vec<_> =
+        nodes::notices_of("V1/G1\n\nno binding\nV 2/G\n!V4/G4/\n!V5/G5/no thumbprint\n!V6\nV3/G3\n")
+            .collect();
+    let binding =
+        |v: &str, g: &str| Binding { vehicle_id: v.parse().unwrap(), gateway_id: g.parse().unwrap() };
+    let expected = [
+        Notice::Wake(binding("V1", "G1")),
+        Notice::Cut(EarlierBinding { binding: binding("V4", "G4"), kept: None }),
+        Notice::Wake(binding("V3", "G3")),
+    ];
+    assert_eq!(notices, expected);
 }
 
 #[tokio::test(flavor = "multi_thread", worker_threads = 2)]

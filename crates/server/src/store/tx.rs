@@ -10,7 +10,7 @@ use rusqlite::Connection;
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::postgres::Session;
-use super::{Committed, StoreError};
+use super::{Committed, EarlierBinding, StoreError};
 
 /// A value that is bound to a statement.
 #[derive(Debug, Clone, Copy)]
@@ -76,12 +76,39 @@ pub(crate) struct Tx<'c> {
     plans: RefCell<Option<Vec<String>>>,
 }
 
-/// Vehicles of one wave of a campaign with the same standing.
+/// What is counted of the vehicles of a wave.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) enum Counted {
+    /// Those with a standing; every vehicle has one.
+    At(Standing),
+    /// Those of which an attempt failed and a later one has not ended yet; they have a standing too.
+    FailedBefore,
+}
+
+impl Counted {
+    /// Its name in the store.
+    pub(crate) fn name(self) -> &'static str {
+        match self {
+            Self::At(standing) => standing.name(),
+            Self::FailedBefore => "failed_before",
+        }
+    }
+}
+
+impl FromStr for Counted {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        if name == Self::FailedBefore.name() { Ok(Self::FailedBefore) } else { name.parse().map(Self::At) }
+    }
+}
+
+/// Vehicles of one wave of a campaign of which the same is counted.
 #[derive(Debug, Clone, PartialEq, Eq, PartialOrd, Ord)]
 pub(crate) struct Counter {
     pub(crate) campaign: Text,
     pub(crate) wave: u32,
-    pub(crate) standing: Standing,
+    pub(crate) counted: Counted,
     /// Which of the rows that add up to it.
     pub(crate) shard: i64,
 }
@@ -139,6 +166,11 @@ impl<'c> Tx<'c> {
     /// Once this is durable, nobody goes by what vehicles could fetch before.
     pub(crate) fn grants_taken_away(&self) {
         self.committed.borrow_mut().grants_taken_away = true;
+    }
+
+    /// Once this is durable, connections of this earlier binding end.
+    pub(crate) fn rebound(&self, earlier: EarlierBinding) {
+        self.committed.borrow_mut().rebound.push(earlier);
     }
 
     /// Once this is durable, the maker of deltas looks what is wanted.

@@ -1,9 +1,9 @@
 //! Vehicle updates: where each stands, what is due, and the steps it took.
 
-use farrier_campaign::{Standing, State};
+use farrier_campaign::{Attempts, State};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
-use super::tx::{Counter, stored_json};
+use super::tx::{Counted, Counter, stored_json};
 use super::{Row, StoreError, Tx};
 
 /// One vehicle in one campaign.
@@ -17,6 +17,7 @@ pub(crate) struct VehicleUpdate {
     /// Names the StartDownload under way, or the last one: the wire's `update_id`.
     pub(crate) attempt_id: Option<Text>,
     pub(crate) state: State,
+    pub(crate) attempts: Attempts,
     pub(crate) created_at: UnixMillis,
     /// When its StartDownload was first queued.
     pub(crate) started_at: Option<UnixMillis>,
@@ -48,8 +49,8 @@ impl TryFrom<&State> for StoredState {
 macro_rules! select_update {
     ($rest:literal) => {
         concat!(
-            "SELECT id, campaign_name, vehicle_id, attempt_id, data, created_at, started_at, updated_at, ended_at, wave \
-             FROM vehicle_update ",
+            "SELECT id, campaign_name, vehicle_id, attempt_id, data, created_at, started_at, updated_at, ended_at, wave, \
+             attempts              FROM vehicle_update ",
             $rest
         )
     };
@@ -67,6 +68,7 @@ fn read(row: &Row<'_>) -> Result<VehicleUpdate, StoreError> {
         updated_at: row.time(7)?,
         ended_at: row.optional_time(8)?,
         wave: u32::try_from(row.integer(9)?).unwrap_or(u32::MAX),
+        attempts: row.optional_json(10, "the attempts of a vehicle update")?.unwrap_or_default(),
     })
 }
 
@@ -97,18 +99,18 @@ pub(crate) fn select(
     if inserted == 0 {
         return Ok(None);
     }
-    tx.count(counter(tx, campaign, vehicle_id, wave, state.standing()), 1);
+    tx.count(counter(tx, campaign, vehicle_id, wave, Counted::At(state.standing())), 1);
     by_id(tx, &id)
 }
 
 /// Rows among which the vehicles of one counter are spread, where several servers write.
 const SHARDS: u64 = 16;
 
-fn counter(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId, wave: u32, standing: Standing) -> Counter {
+fn counter(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId, wave: u32, counted: Counted) -> Counter {
     let sum =
         vehicle_id.as_str().bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
     let shard = if tx.is_shared() { i64::try_from(sum % SHARDS).unwrap_or(0) } else { 0 };
-    Counter { campaign: campaign.clone(), wave, standing, shard }
+    Counter { campaign: campaign.clone(), wave, counted, shard }
 }
 
 pub(crate) fn by_id(tx: &Tx<'_>, id: &str) -> Result<Option<VehicleUpdate>, StoreError> {
@@ -212,7 +214,7 @@ pub(crate) fn page_of_campaign(
     )
 }
 
-/// The updates of a campaign that ended without a change, after a vehicle, by vehicle.
+/// The updates of a campaign that ended without a change, or pause before another attempt, after a vehicle, by vehicle.
 pub(crate) fn page_without_change(
     tx: &Tx<'_>,
     campaign: &Text,
@@ -221,8 +223,8 @@ pub(crate) fn page_without_change(
 ) -> Result<Vec<VehicleUpdate>, StoreError> {
     tx.rows(
         select_update!(
-            "WHERE campaign_name = $1 AND vehicle_id > $2 AND state IN ('cancelled', 'ineligible', 'rolled_back') \
-             ORDER BY vehicle_id LIMIT $3"
+            "WHERE campaign_name = $1 AND vehicle_id > $2 AND (state IN ('cancelled', 'ineligible', 'rolled_back') \
+             OR (state = 'waiting' AND attempts IS NOT NULL)) ORDER BY vehicle_id LIMIT $3"
         ),
         &[campaign.as_str().into(), after.into(), i64::from(limit).into()],
         read,
@@ -247,14 +249,16 @@ pub(crate) fn vehicles_with_open(
 /// Writes a changed update, and the step where its state has another name than before.
 pub(crate) fn save(
     tx: &Tx<'_>,
-    before: &State,
+    before: &VehicleUpdate,
     update: &VehicleUpdate,
     now: UnixMillis,
 ) -> Result<(), StoreError> {
+    let attempts =
+        (update.attempts != Attempts::default()).then(|| stored_json(&update.attempts)).transpose()?;
     let stored = StoredState::try_from(&update.state)?;
     tx.exec(
         "UPDATE vehicle_update SET attempt_id = $2, state = $3, data = $4, phase = $5, due_at = $6, \
-         started_at = $7, updated_at = $8, ended_at = $9, at_gate = $10 WHERE id = $1",
+         started_at = $7, updated_at = $8, ended_at = $9, at_gate = $10, attempts = $11 WHERE id = $1",
         &[
             (&update.id).into(),
             update.attempt_id.as_ref().map(Text::as_str).into(),
@@ -266,14 +270,23 @@ pub(crate) fn save(
             now.into(),
             update.ended_at.into(),
             update.state.waits_at_gate().then_some(1_i64).into(),
+            attempts.as_ref().into(),
         ],
     )?;
-    if before.standing() != update.state.standing() {
-        let counter =
-            |state: &State| counter(tx, &update.campaign, &update.vehicle_id, update.wave, state.standing());
-        tx.count(counter(before), -1);
-        tx.count(counter(&update.state), 1);
+    let count = |counted, vehicles| {
+        tx.count(counter(tx, &update.campaign, &update.vehicle_id, update.wave, counted), vehicles);
+    };
+    if before.state.standing() != update.state.standing() {
+        count(Counted::At(before.state.standing()), -1);
+        count(Counted::At(update.state.standing()), 1);
     }
+    let failed_before = |update: &VehicleUpdate| update.attempts.count_as_failed(&update.state);
+    match (failed_before(before), failed_before(update)) {
+        (false, true) => count(Counted::FailedBefore, 1),
+        (true, false) => count(Counted::FailedBefore, -1),
+        (false, false) | (true, true) => {}
+    }
+    let before = &before.state;
     if before.name() != stored.name {
         tx.exec(
             "INSERT INTO vehicle_update_step (id, vehicle_update_id, from_state, to_state, at) \

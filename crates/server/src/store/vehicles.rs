@@ -5,7 +5,7 @@ use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, Un
 
 use super::selection::SelectionSql;
 use super::tx::stored_json;
-use super::{Row, StoreError, Tx, inventories};
+use super::{EarlierBinding, Row, StoreError, Tx, inventories, nodes};
 use crate::vehicle_fields::{Tag, TimeZone, Vin};
 
 /// An enrolled vehicle.
@@ -443,7 +443,50 @@ pub(crate) fn rebind(
     )?;
     // The earlier gateway fetches nothing more either.
     tx.grants_taken_away();
+    let earlier = EarlierBinding { binding: before.binding.clone(), kept: thumbprint.cloned() };
+    if tx.is_shared() {
+        nodes::tell_to_cut(tx, &earlier)?;
+    }
+    tx.rebound(earlier);
     Ok(())
+}
+
+/// A binding that a vehicle had before the one that it has.
+#[derive(Debug)]
+pub(crate) struct FormerBinding {
+    /// From 1.
+    pub(crate) number: i64,
+    pub(crate) gateway_id: GatewayId,
+    /// Absent where no WakeUp came.
+    pub(crate) thumbprint: Option<Thumbprint>,
+    pub(crate) since: UnixMillis,
+    pub(crate) until: UnixMillis,
+    /// Why it was replaced.
+    pub(crate) reason: Text,
+}
+
+/// The bindings that a vehicle had, before one, newest first.
+pub(crate) fn former_bindings(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    before: i64,
+    limit: u32,
+) -> Result<Vec<FormerBinding>, StoreError> {
+    tx.rows(
+        "SELECT number, gateway_id, thumbprint, since, until, reason FROM vehicle_binding \
+         WHERE vehicle_id = $1 AND number < $2 ORDER BY number DESC LIMIT $3",
+        &[vehicle_id.as_str().into(), before.into(), i64::from(limit).into()],
+        |row| {
+            Ok(FormerBinding {
+                number: row.integer(0)?,
+                gateway_id: row.parsed(1, "a gateway id")?,
+                thumbprint: row.optional_parsed(2, "a thumbprint")?,
+                since: row.time(3)?,
+                until: row.time(4)?,
+                reason: row.parsed(5, "why a vehicle was bound anew")?,
+            })
+        },
+    )
 }
 
 /// The current VCI, where the vehicle has sent one.

@@ -70,6 +70,7 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_campaign(tx)?,
             every_release(tx)?,
             every_group(tx)?,
+            every_set_aside(tx)?,
         ]);
     }
     Ok(checks)
@@ -183,6 +184,22 @@ fn every_group(tx: &Tx<'_>) -> Result<Check, StoreError> {
     for name in tx.rows("SELECT name FROM fleet_group ORDER BY name", &[], |row| row.text(0))? {
         let read = parsed_name(&name).and_then(|parsed| groups::by_name(tx, &parsed));
         check.read(&format!("group {name}"), read)?;
+    }
+    Ok(check)
+}
+
+fn every_set_aside(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("vehicles set aside");
+    let sql = "SELECT s.vehicle_id, s.release_name, s.failures, (SELECT COUNT(*) FROM failed_attempt f \
+               WHERE f.vehicle_id = s.vehicle_id AND f.release_name = s.release_name) FROM set_aside s \
+               ORDER BY s.vehicle_id, s.release_name";
+    let read = |row: &super::Row<'_>| Ok((row.text(0)?, row.text(1)?, row.count(2)?, row.count(3)?));
+    for (vehicle, release, failures, attempts) in tx.rows(sql, &[], read)? {
+        check.count((attempts < failures).then(|| {
+            format!(
+                "vehicle {vehicle}, release {release}: {failures} failures counted, {attempts} attempts kept"
+            )
+        }));
     }
     Ok(check)
 }

@@ -1,5 +1,7 @@
 use super::*;
 use crate::audit::{AuditEntry, AuditHead, ChainCheck};
+use crate::store::set_aside::{self, FailedAttempt};
+use crate::testbed::text;
 
 async fn entries(operator: &Operator) -> (Vec<AuditEntry>, AuditHead) {
     let page = operator.get("/audit?first=oldest&limit=1000").await;
@@ -45,9 +47,9 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     assert_eq!(status, StatusCode::OK);
     log("POST /campaigns/{name}/vehicles/{vehicle_id}/cancel");
     let (_, body) = operator.post("/campaigns/C3/retry", json!({"codes": ["UPDATE_FAILED"]})).await;
-    assert_eq!(body, json!({"retried": 0}));
+    assert_eq!(body, json!({"retried": 0, "set_aside": 0}));
     let (_, body) = operator.post("/campaigns/C3/retry", json!({"codes": ["CANCELLED"]})).await;
-    assert_eq!(body, json!({"retried": 1}));
+    assert_eq!(body, json!({"retried": 1, "set_aside": 0}));
     log("POST /campaigns/{name}/retry");
     let waves = json!([{"size": {"vehicles": 1}}, {"size": "rest", "opens": "by_hand"}]);
     let (status, body) = operator
@@ -133,6 +135,18 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         assert_eq!(ended.0, StatusCode::OK, "{}", ended.1);
         log(&format!("{method} /uploads/{{sha256}}"));
     }
+    let (vehicle_id, release, attempt) = (car.binding.vehicle_id.clone(), text("R2"), text("attempt"));
+    world
+        .write(move |tx, _, now| {
+            let (attempt_id, vehicle_id, campaign) = (&attempt, &vehicle_id, &text("C2"));
+            let failed = FailedAttempt { attempt_id, vehicle_id, release: &release, campaign, code: "BUSY" };
+            set_aside::note_failure(tx, failed, now)?;
+            set_aside::set_aside(tx, failed, 1, now)
+        })
+        .await;
+    let (status, _) = operator.call("DELETE", "/api/v1/vehicles/V1/set-aside/R2", "").await;
+    assert_eq!(status, StatusCode::OK);
+    log("DELETE /vehicles/{vehicle_id}/set-aside/{release}");
 
     let (entries, head) = entries(&operator).await;
     let actions: Vec<_> = entries
@@ -174,6 +188,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("image.upload_ended", upload.as_str()),
         ("image.upload_begun", upload.as_str()),
         ("image.uploaded", uploaded.as_str()),
+        ("vehicle.taken_back", "vehicle/V1"),
     ];
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();

@@ -21,10 +21,13 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("GET", "/vehicles/{vehicle_id}", Permission::View),
     ("PATCH", "/vehicles/{vehicle_id}", Permission::Operate),
     ("GET", "/vehicles/{vehicle_id}/configurations", Permission::View),
+    ("GET", "/vehicles/{vehicle_id}/bindings", Permission::View),
     ("POST", "/vehicles/{vehicle_id}/rebind", Permission::Operate),
     ("GET", "/vehicles/{vehicle_id}/why", Permission::View),
     ("GET", "/vehicles/{vehicle_id}/messages", Permission::View),
     ("POST", "/vehicles/{vehicle_id}/release", Permission::Operate),
+    ("DELETE", "/vehicles/{vehicle_id}/set-aside/{release}", Permission::Operate),
+    ("GET", "/set-aside", Permission::View),
     ("GET", "/refused-messages", Permission::View),
     ("GET", "/security-events", Permission::View),
     ("POST", "/selections/explain", Permission::View),
@@ -84,8 +87,11 @@ async fn every_operation_lets_in_exactly_the_scopes_that_it_needs() {
 
     for (method, path, needs) in table {
         // What is asked for is not there, or the request is wrong: but for the scope it is looked at.
-        let path =
-            path.replace("{vehicle_id}", "V9").replace("{name}", "none").replace("{sha256}", &"0".repeat(64));
+        let path = path
+            .replace("{vehicle_id}", "V9")
+            .replace("{name}", "none")
+            .replace("{release}", "none")
+            .replace("{sha256}", &"0".repeat(64));
         for scope in Scope::ALL {
             let token = format!("secret of {}", scope.name());
             let (status, body) = with_token(&operator, &token, &method, &path, json!({})).await;

@@ -275,6 +275,7 @@ pub(in crate::console) const ENGLISH: Texts = Texts {
         ("vci_pause", "Inventory is asked for again later"),
         ("readiness_retry", "Gateway is busy"),
         ("vehicle_to_verify", "Vehicle to say what it runs"),
+        ("next_attempt", "Pause before the next attempt"),
         ("goes_after", "Another campaign goes first"),
         ("window", "Maintenance window is closed"),
         ("schedule_to_begin", "Schedule has not begun"),

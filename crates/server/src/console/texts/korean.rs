@@ -275,6 +275,7 @@ pub(in crate::console) const KOREAN: Texts = Texts {
         ("vci_pause", "나중에 구성 재요청"),
         ("readiness_retry", "게이트웨이 사용 중"),
         ("vehicle_to_verify", "차량의 실행 버전 확인"),
+        ("next_attempt", "다음 시도 전 대기"),
         ("goes_after", "다른 캠페인이 먼저임"),
         ("window", "업데이트 시간대가 아님"),
         ("schedule_to_begin", "일정 시작 전"),

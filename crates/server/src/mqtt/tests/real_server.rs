@@ -171,3 +171,22 @@ async fn a_vehicle_above_its_rate_hears_why_once_and_operators_find_it_in_the_st
     }
     real.server.stop().await;
 }
+
+#[tokio::test]
+async fn a_vehicle_that_is_bound_anew_loses_its_connection_unless_its_certificate_stays() {
+    let real = RealServer::start(MqttLimits::default()).await;
+    let mut vehicle = real.vehicle(Version::V5_0).await;
+    let rebind = |gateway_id: &'static str, thumbprint: Option<Thumbprint>| {
+        real.write(move |tx| {
+            let before = vehicles::by_id(tx, &own().vehicle_id)?.unwrap();
+            let binding = Binding { gateway_id: gateway_id.parse().unwrap(), ..own() };
+            vehicles::rebind(tx, &before, &binding, thumbprint.as_ref(), &"repair".parse().unwrap(), now())
+        })
+    };
+    rebind("CCU_001", Some(real.thumbprint())).await;
+    vehicle.ping().await;
+    vehicle.expect_pong().await;
+    rebind("CCU_002", None).await;
+    assert_eq!(vehicle.hear().await, Heard::Closed { reason: Some(0x87) });
+    real.server.stop().await;
+}
