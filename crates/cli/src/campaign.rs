@@ -1,6 +1,7 @@
 //! `farrier campaign`: plans, starts and follows campaigns.
 
 mod dry_run;
+mod statement;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -19,6 +20,7 @@ use crate::operator::{Operator, OperatorArgs, read};
 use crate::output::{plain, print, print_json, table, thousands};
 use course::Awaited;
 use rollout::RolloutArgs;
+use statement::StatementArgs;
 use wait::WaitArgs;
 
 /// How often a watched campaign is asked for.
@@ -52,6 +54,8 @@ enum Command {
         group: Option<String>,
         #[command(flatten)]
         rollout: RolloutArgs,
+        #[command(flatten)]
+        statement: StatementArgs,
     },
     /// Try updates again that ended without a change.
     Retry {
@@ -195,11 +199,12 @@ impl Campaign {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::Create { name, release, vehicles, selection, group, rollout } => {
+            Command::Create { name, release, vehicles, selection, group, rollout, statement } => {
                 let more = [
                     ("where", selection.as_ref().map(|query| json!(query))),
                     ("group", group.as_ref().map(|group| json!(group))),
                     ("rollout", rollout.body()?),
+                    ("statement", statement.body()?),
                 ];
                 create(&operator, name, release, vehicles, more).await?
             }

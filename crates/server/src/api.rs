@@ -6,6 +6,7 @@ mod campaigns;
 mod docs;
 mod dry_run;
 mod etag;
+mod evidence;
 mod groups;
 mod health;
 mod images;
@@ -42,6 +43,7 @@ use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
 #[cfg(test)]
 pub(crate) use campaigns::retry_some;
+pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
 use problem::Problem;
 pub(crate) use uploads::keep_uploads_tidy;
@@ -58,6 +60,7 @@ pub(crate) struct Api {
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) clock: WallClock,
     pub(crate) vitals: Vitals,
+    pub(crate) evidence: EvidenceDesk,
 }
 
 impl Api {

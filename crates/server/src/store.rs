@@ -7,6 +7,7 @@ pub(crate) mod candidates;
 pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
+pub(crate) mod evidence;
 pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod idempotency;

@@ -19,11 +19,12 @@ use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, dry_run, groups, name, vehicle_id};
 use crate::conversation::{self, Rules, advance};
+use crate::evidence::Statement;
 use crate::store::audit::{self, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::selection as selections;
 use crate::store::updates::{self, VehicleUpdate};
-use crate::store::{StoreError, Tx, packages, releases, vehicles as stored_vehicles};
+use crate::store::{StoreError, Tx, evidence, packages, releases, vehicles as stored_vehicles};
 
 /// The body of a new campaign.
 #[derive(Deserialize, JsonSchema)]
@@ -48,6 +49,9 @@ pub(super) struct NewCampaign {
     /// with a mix of software.
     #[serde(default)]
     rollout: Rollout,
+    /// What is stated for the record of its updates (UN R156).
+    #[serde(default)]
+    statement: Option<Statement>,
 }
 
 /// Vehicles of a selection that are read at a time.
@@ -85,6 +89,8 @@ pub(super) struct CampaignAnswer {
     stop_reason: Option<StopReason>,
     /// The same for people.
     stop_sentence: Option<String>,
+    /// What is stated for the record of its updates.
+    statement: Option<Statement>,
 }
 
 /// A wave as operators see it.
@@ -175,6 +181,9 @@ pub(super) async fn create(
             starting: None,
         };
         campaigns::create(tx, &campaign, &named)?;
+        if let Some(statement) = &new.statement {
+            evidence::state(tx, &campaign.name, statement)?;
+        }
         let whom = match named.len() {
             0 => "every vehicle".to_owned(),
             number => format!("{number} vehicle(s)"),
@@ -184,7 +193,9 @@ pub(super) async fn create(
             object: format!("campaign/{}", campaign.name),
             detail: Some(format!("release {}, {whom}", campaign.release)),
             before: None,
-            after: Some(json!({"campaign": campaign.audited(), "vehicles": named})),
+            after: Some(
+                json!({"campaign": campaign.audited(), "vehicles": named, "statement": new.statement}),
+            ),
         };
         audit::record(tx, &actor, change, now)?;
         Ok((StatusCode::CREATED, shown(tx, &campaign)?))
@@ -282,6 +293,7 @@ fn shown(tx: &Tx<'_>, campaign: &Campaign) -> Result<CampaignAnswer, Problem> {
         stopped_at_ms: campaign.stopped.as_ref().map(|stopped| stopped.at),
         stop_reason: campaign.stopped.as_ref().map(|stopped| stopped.reason.clone()),
         stop_sentence: campaign.stopped.as_ref().map(|stopped| stopped.reason.sentence()),
+        statement: evidence::statement(tx, &campaign.name)?,
     })
 }
 

@@ -8,6 +8,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::access::Scope;
+use crate::evidence::EvidenceKey;
 use crate::pki::Pki;
 use crate::store::tokens::{self, Token};
 use crate::testbed::{Car, START, World};
@@ -18,6 +19,7 @@ mod audited;
 mod besides;
 mod docs;
 mod dry_run;
+mod evidence;
 mod fleet;
 mod observed;
 mod openapi;
@@ -74,6 +76,7 @@ impl Operator {
             rules: Arc::clone(&world.rules),
             artifacts: Artifacts::open(&dir.path().join("images"), "n").unwrap(),
             signature: Arc::new(signature),
+            evidence: EvidenceDesk::new(EvidenceKey::load_or_make(dir.path()).unwrap()),
             clock: Arc::new(move || now),
             vitals: Vitals::new(
                 Arc::default(),

@@ -7,6 +7,7 @@ use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, Starti
 use farrier_protocol::{Binding, MsgId, Text, UnixMillis};
 
 use super::{Rules, is_there, outgoing};
+use crate::evidence;
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::releases::NamedRelease;
 use crate::store::updates::VehicleUpdate;
@@ -59,6 +60,20 @@ pub(crate) fn advance(
         block,
         is_latest: is_latest(tx, &update)?,
     };
+    let told = match event {
+        Event::VciReceived(vci) | Event::OtherVciSeen(vci) => Some(vci),
+        Event::LookedAt
+        | Event::WokenUp
+        | Event::Ready
+        | Event::NotReady { .. }
+        | Event::StepReported(_)
+        | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
+        | Event::TimePassed
+        | Event::CancelAsked { .. }
+        | Event::RollbackAsked
+        | Event::RetryAsked => None,
+    };
     let before = update.state.clone();
     let mut transition = before.clone().handle(event, &context);
     if let Some(Aborted { reason, .. }) = &campaign.aborted
@@ -98,6 +113,9 @@ pub(crate) fn advance(
     }
     grant_packages(tx, &update, &before, now)?;
     updates::save(tx, &before, &update, now)?;
+    if update.state.is_final() && update.state != before {
+        evidence::note_end(tx, &update, told, cause, now)?;
+    }
     if before.name() != update.state.name() {
         tracing::info!(
             vehicle = %update.vehicle_id, campaign = %update.campaign, from = before.name(), to = update.state.name(),
