@@ -19,7 +19,7 @@ const ECUS: u8 = 2;
 
 fn farrier(arguments: &[&str]) -> Output {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
-    for variable in ["FARRIER_SERVER", "FARRIER_TOKEN", "FARRIER_CA", "FARRIER_LOG"] {
+    for variable in ["FARRIER_SERVER", "FARRIER_TOKEN", "FARRIER_CA", "FARRIER_LOG", "FARRIER_STORE"] {
         command.env_remove(variable);
     }
     command.args(arguments).output().unwrap()
@@ -91,6 +91,11 @@ async fn a_real_update_is_proved_without_a_server() {
     assert_eq!(std::fs::read(&key).unwrap(), std::fs::read(data.join("evidence.pub.pem")).unwrap());
     let head = with(&["audit", "verify", "--json"]);
     let head: Value = serde_json::from_str(&head).unwrap();
+    let backup = testbed.folder().join("backup");
+    let backed_up = succeeds(&["backup", "--data", text(&data), text(&backup)]);
+    assert!(backup.join("evidence.key.pem").is_file(), "{backed_up}");
+    let looked_at = succeeds(&["store", "verify", "--data", text(&backup)]);
+    assert!(looked_at.contains("evidence"), "{looked_at}");
     for vehicle in vehicles {
         vehicle.stop().await.unwrap();
     }

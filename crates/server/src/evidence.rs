@@ -99,7 +99,7 @@ pub(crate) struct RegisteredSoftware {
 }
 
 /// What was known when a vehicle said that it is ready and was told to begin.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Go {
     /// The wire's `update_id`.
     pub(crate) attempt_id: Option<Text>,
@@ -110,17 +110,15 @@ pub(crate) struct Go {
     /// The ReadinessReportForDownload.
     pub(crate) report_msg_id: String,
     /// What the vehicle measured.
-    #[schemars(with = "Value")]
     pub(crate) measured: Value,
     /// What was sent to it.
-    #[schemars(with = "Vec<Value>")]
     pub(crate) packages: Vec<PlannedPackage>,
     /// The number of the configuration that it ran, among those of the record.
     pub(crate) configuration: Option<u64>,
 }
 
 /// What was known when an update was over.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Ended {
     pub(crate) attempt_id: Option<Text>,
     /// The state's name in docs/protocol.md, section 8.
@@ -132,13 +130,10 @@ pub(crate) struct Ended {
     /// What led to asking what the vehicle runs.
     pub(crate) cause: Option<VerifyCause>,
     /// Why the vehicle could not get the release.
-    #[schemars(with = "Vec<Value>")]
     pub(crate) reasons: Vec<IneligibleReason>,
     /// The versions that an inconsistent vehicle runs.
-    #[schemars(with = "Vec<Value>")]
     pub(crate) found: Vec<FoundVersion>,
     /// What was planned.
-    #[schemars(with = "Vec<Value>")]
     pub(crate) packages: Vec<PlannedPackage>,
     /// The number of the configuration that the vehicle was last known to run, among those of the record.
     pub(crate) configuration: Option<u64>,
@@ -149,7 +144,7 @@ pub(crate) struct Ended {
 }
 
 /// An inventory by which the outcome is known.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Shown {
     /// The vehicle's message.
     pub(crate) msg_id: Option<String>,
@@ -158,7 +153,7 @@ pub(crate) struct Shown {
 }
 
 /// A message between server and vehicle.
-#[derive(Debug, Clone, Serialize, Deserialize, JsonSchema)]
+#[derive(Debug, Clone, Serialize, Deserialize)]
 pub(crate) struct Exchanged {
     /// When it was put into the outbox, or came.
     pub(crate) at_ms: UnixMillis,
@@ -179,7 +174,6 @@ pub(crate) struct Exchanged {
     pub(crate) note: Option<String>,
     /// A short answer, as it came.
     #[serde(default, skip_serializing_if = "Option::is_none")]
-    #[schemars(with = "Option<Value>")]
     pub(crate) content: Option<Value>,
 }
 

@@ -63,16 +63,11 @@ pub(crate) fn of_update(tx: &Tx<'_>, update_id: &str) -> Result<Vec<Event>, Stor
 
 /// The commands of an update and their answers that are still there, oldest first.
 pub(crate) fn exchanged(tx: &Tx<'_>, update: &VehicleUpdate) -> Result<Vec<Exchanged>, StoreError> {
-    let parameters = [
-        update.vehicle_id.as_str().into(),
-        (&update.id).into(),
-        update.created_at.into(),
-        MOST_EXCHANGED.into(),
-    ];
+    let (vehicle_id, update_id) = (update.vehicle_id.as_str(), &update.id);
     let mut exchanged = tx.rows(
         "SELECT msg_id, message_type, queued_at, delivered_at FROM command \
          WHERE vehicle_id = $1 AND vehicle_update_id = $2 AND queued_at >= $3 ORDER BY queued_at, msg_id LIMIT $4",
-        &parameters,
+        &[vehicle_id.into(), update_id.into(), update.created_at.into(), MOST_EXCHANGED.into()],
         |row| {
             Ok(Exchanged {
                 at_ms: row.time(2)?,
@@ -87,12 +82,13 @@ pub(crate) fn exchanged(tx: &Tx<'_>, update: &VehicleUpdate) -> Result<Vec<Excha
             })
         },
     )?;
+    // In an order that no index has: the database shall go by the vehicle, not through the messages of all by their time.
     let answers = tx.rows(
         "SELECT m.msg_id, m.message_type, m.received_at, m.correlation_id, m.content_sha256, m.note, m.payload \
          FROM inbound_message m JOIN command c ON c.msg_id = m.correlation_id \
-         WHERE m.vehicle_id = $1 AND c.vehicle_update_id = $2 AND m.received_at >= $3 \
-         ORDER BY m.received_at, m.msg_id LIMIT $4",
-        &parameters,
+         WHERE m.vehicle_id = $1 AND c.vehicle_id = $1 AND c.vehicle_update_id = $2 \
+         ORDER BY m.received_at + 0, m.msg_id LIMIT $3",
+        &[vehicle_id.into(), update_id.into(), MOST_EXCHANGED.into()],
         answer,
     )?;
     exchanged.extend(answers);
