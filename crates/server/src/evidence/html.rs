@@ -18,7 +18,8 @@ body{font:10.5pt/1.45 system-ui,'Noto Sans',sans-serif;color:#1a1a1a;max-width:5
 h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2rem 0 .5rem;border-bottom:1px solid #999;padding-bottom:.2rem}\
 h3{font-size:1rem;margin:1.2rem 0 .3rem}p{margin:.4rem 0}\
 table{border-collapse:collapse;width:100%;margin:.4rem 0 1rem}\
-th,td{text-align:left;vertical-align:top;padding:.25rem .5rem;border:1px solid #ccc;overflow-wrap:anywhere}\
+th,td{text-align:left;vertical-align:top;padding:.25rem .5rem;border:1px solid #ccc;overflow-wrap:break-word}\
+th+td,td:last-child{overflow-wrap:anywhere}\
 th{background:#f1f1ee;font-weight:600}tbody th{width:32%}\
 code{font:9pt ui-monospace,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}\
 .not-stated{color:#8a4b00}.good{color:#1d6b35}.bad{color:#a01818}\

@@ -293,9 +293,12 @@ impl<R: Read> Reading<R> {
     }
 
     fn read(&mut self, octets: &mut [u8]) -> Result<(), BrokenArchive> {
-        self.archive.read_exact(octets).map_err(|error| match error.kind() {
-            io::ErrorKind::UnexpectedEof => BrokenArchive::CutOff { place: self.place() },
-            _ => BrokenArchive::Io(error),
+        self.archive.read_exact(octets).map_err(|error| {
+            if error.kind() == io::ErrorKind::UnexpectedEof {
+                BrokenArchive::CutOff { place: self.place() }
+            } else {
+                BrokenArchive::Io(error)
+            }
         })
     }
 

@@ -101,9 +101,9 @@ async fn what_the_record_of_an_update_names_is_found_without_going_through_the_m
             .write(|tx, _, now| {
                 tx.exec(
                     "INSERT INTO inbound_message (vehicle_id, gateway_id, msg_id, content_sha256, message_type, \
-                     correlation_id, received_at) SELECT vehicle_id, gateway_id, 'a' || msg_id, '0', 'WakeUp', msg_id, $1 \
+                     correlation_id, received_at) SELECT vehicle_id, gateway_id, 'a' || msg_id, $2, 'WakeUp', msg_id, $1 \
                      FROM command",
-                    &[now.into()],
+                    &[now.into(), "0".repeat(64).as_str().into()],
                 )?;
                 tx.exec("ANALYZE", &[])?;
                 let update = updates::by_id(tx, "u17")?.unwrap();
