@@ -46,6 +46,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Start it first.",
     ),
     meaning(
+        "EXPORTS_BUSY",
+        StatusCode::CONFLICT,
+        "As many archives of evidence are being made as are made at once.",
+        "Try again when one of them is done.",
+    ),
+    meaning(
         "FORBIDDEN",
         StatusCode::FORBIDDEN,
         "The token's scope does not reach; needed_scopes names those that do.",
