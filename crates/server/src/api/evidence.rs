@@ -209,11 +209,11 @@ pub(super) async fn set(
     }
     let content = RevisionContent { software, approval: new.approval, note: new.note };
     let (vehicle_type, rxswin) = (new.vehicle_type, new.rxswin);
-    let set = api.write(move |tx, _, now| {
+    let set = api.answer(move |tx, _, now| {
         tx.lock(&format!("rxswin/{vehicle_type}/{rxswin}"))?;
         let before = evidence::revision_at(tx, &vehicle_type, &rxswin, UnixMillis(i64::MAX))?;
         if let Some(before) = before.as_ref().filter(|before| before.content == content) {
-            return Ok((StatusCode::OK, Json(before.into())));
+            return Ok((StatusCode::OK, before.into()));
         }
         let revision = Revision {
             vehicle_type,
@@ -236,7 +236,7 @@ pub(super) async fn set(
             after: Some(json!(revision.content)),
         };
         audit::record(tx, &actor, change, now)?;
-        Ok((StatusCode::CREATED, Json((&revision).into())))
+        Ok((StatusCode::CREATED, RevisionAnswer::from(&revision)))
     });
     set.await
 }
