@@ -3,6 +3,7 @@
 mod approval;
 mod dry_run;
 mod intake;
+mod statement;
 
 use std::collections::BTreeMap;
 use std::process::ExitCode;
@@ -24,6 +25,7 @@ use approval::{Approval, Word};
 use course::Awaited;
 use intake::IntakeArgs;
 use rollout::RolloutArgs;
+use statement::StatementArgs;
 use wait::WaitArgs;
 
 /// How often a watched campaign is asked for.
@@ -59,6 +61,8 @@ enum Command {
         intake: IntakeArgs,
         #[command(flatten)]
         rollout: Box<RolloutArgs>,
+        #[command(flatten)]
+        statement: Box<StatementArgs>,
     },
     /// Approve a campaign that somebody else has planned, or a wave of one that somebody else has started.
     Approve(Word),
@@ -212,11 +216,12 @@ impl Campaign {
     pub(crate) async fn run(&self) -> anyhow::Result<ExitCode> {
         let operator = Operator::new(&self.operator)?;
         let answer = match &self.command {
-            Command::Create { name, release, vehicles, selection, group, intake, rollout } => {
+            Command::Create { name, release, vehicles, selection, group, intake, rollout, statement } => {
                 let more = [
                     ("where", selection.as_ref().map(|query| json!(query))),
                     ("group", group.as_ref().map(|group| json!(group))),
                     ("rollout", rollout.body()?),
+                    ("statement", statement.body()?),
                 ];
                 let more = more.into_iter().chain(intake.body());
                 create(&operator, name, release, vehicles, more).await?

@@ -10,6 +10,7 @@ mod check_message;
 mod completion;
 mod delta;
 mod demo;
+mod evidence;
 mod exit_code;
 mod group;
 mod light;
@@ -96,6 +97,8 @@ enum Command {
     Token(token::Token),
     /// Show who changed what, and prove that nobody changed the record.
     Audit(audit::Audit),
+    /// Keep the register of RXSWINs; export signed records of updates for UN R156, and check them.
+    Evidence(evidence::Evidence),
     /// Show what tells whether vehicles can be trusted: replays, foreign identities, boot loops.
     SecurityEvents(security_events::SecurityEvents),
     /// Run a simulated vehicle, or a fleet of light ones.
@@ -137,6 +140,7 @@ impl Command {
             | Self::Group(_)
             | Self::Token(_)
             | Self::Audit(_)
+            | Self::Evidence(_)
             | Self::SecurityEvents(_)
             | Self::BrokerRules(_)
             | Self::Backup(_)
@@ -220,6 +224,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Group(_)
         | Command::Token(_)
         | Command::Audit(_)
+        | Command::Evidence(_)
         | Command::SecurityEvents(_)
         | Command::BrokerRules(_)
         | Command::Simulate(_)
@@ -241,6 +246,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
             Command::Audit(audit) => audit.run().await?,
+            Command::Evidence(evidence) => evidence.run().await?,
             Command::SecurityEvents(events) => events.run().await?,
             Command::BrokerRules(rules) => rules.run().await?,
             Command::Simulate(simulate) => return simulate.run().await,

@@ -269,6 +269,24 @@ impl Operator {
         self.send(Method::PATCH, &["uploads", sha256], Some(&query), with).await
     }
 
+    /// Fetches what is no JSON, piece by piece; `each` is given the octets as they come.
+    pub(crate) async fn fetch(
+        &self,
+        path: &[&str],
+        mut each: impl FnMut(&[u8]) -> anyhow::Result<()>,
+    ) -> anyhow::Result<()> {
+        let mut response = self.request(Method::GET, path, None, |request| request).await?;
+        if !response.status().is_success() {
+            let (url, status) = (response.url().clone(), response.status());
+            let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+            return Err(self.refusal(&body, url, status).into());
+        }
+        while let Some(octets) = response.chunk().await.map_err(|source| self.unreachable(source))? {
+            each(&octets)?;
+        }
+        Ok(())
+    }
+
     async fn send(
         &self,
         method: Method,
@@ -276,37 +294,44 @@ impl Operator {
         query: Option<&str>,
         with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
     ) -> Result<Value, OperatorError> {
+        let response = self.request(method, path, query, with).await?;
+        let (url, status) = (response.url().clone(), response.status());
+        let body = response.bytes().await.map_err(|source| self.unreachable(source))?;
+        if status.is_success() {
+            return serde_json::from_slice(&body).map_err(|_| OperatorError::NotOurs { url, status });
+        }
+        Err(self.refusal(&body, url, status))
+    }
+
+    async fn request(
+        &self,
+        method: Method,
+        path: &[&str],
+        query: Option<&str>,
+        with: impl FnOnce(reqwest::RequestBuilder) -> reqwest::RequestBuilder,
+    ) -> Result<reqwest::Response, OperatorError> {
         let mut url = self.base.clone();
         if let Ok(mut segments) = url.path_segments_mut() {
             segments.extend(["api", "v1"]).extend(path);
         }
         url.set_query(query);
-        let request =
-            self.http.request(method, url.clone()).header(AUTHORIZATION, self.authorization.clone());
-        let unreachable = |source| self.unreachable(source);
-        let response = with(request).send().await.map_err(unreachable)?;
-        let status = response.status();
-        let body = response.bytes().await.map_err(unreachable)?;
-        if status.is_success() {
-            return serde_json::from_slice(&body).map_err(|_| OperatorError::NotOurs { url, status });
-        }
-        match serde_json::from_slice::<Problem>(&body) {
+        let request = self.http.request(method, url).header(AUTHORIZATION, self.authorization.clone());
+        with(request).send().await.map_err(|source| self.unreachable(source))
+    }
+
+    fn refusal(&self, body: &[u8], url: Url, status: StatusCode) -> OperatorError {
+        match serde_json::from_slice::<Problem>(body) {
             Ok(Problem { detail, .. }) if status == StatusCode::UNAUTHORIZED => {
-                Err(OperatorError::Unauthorized {
-                    url: self.base.clone(),
-                    detail: crate::output::plain(&detail),
-                })
+                OperatorError::Unauthorized { url: self.base.clone(), detail: crate::output::plain(&detail) }
             }
-            Ok(Problem { lines, .. }) if !lines.is_empty() => {
-                Err(OperatorError::RefusedLines { faults: lines })
-            }
-            Ok(Problem { title, code, detail, .. }) => Err(OperatorError::Refused {
+            Ok(Problem { lines, .. }) if !lines.is_empty() => OperatorError::RefusedLines { faults: lines },
+            Ok(Problem { title, code, detail, .. }) => OperatorError::Refused {
                 status,
                 code,
                 // The title only names the status.
                 message: crate::output::plain(if detail.is_empty() { &title } else { &detail }),
-            }),
-            Err(_) => Err(OperatorError::NotOurs { url, status }),
+            },
+            Err(_) => OperatorError::NotOurs { url, status },
         }
     }
 }

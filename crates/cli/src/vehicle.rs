@@ -34,7 +34,7 @@ enum Command {
         #[arg(long)]
         group: Option<String>,
     },
-    /// Set a vehicle's VIN, region, time zone and tags; an empty text forgets.
+    /// Set a vehicle's VIN, region, time zone, type and tags; an empty text forgets.
     Set {
         /// The vehicle's id.
         vehicle: VehicleId,
@@ -47,6 +47,9 @@ enum Command {
         /// Its time zone, as Asia/Seoul.
         #[arg(long)]
         time_zone: Option<String>,
+        /// The type that it is approved as.
+        #[arg(long = "type", value_name = "TYPE")]
+        vehicle_type: Option<String>,
         /// A tag that it gets; can be given several times.
         #[arg(long = "tag", value_name = "TAG")]
         tags: Vec<String>,
@@ -228,8 +231,13 @@ impl Vehicle {
                     asked.into_iter().filter_map(|(name, value)| Some((name, value.as_deref()?))).collect();
                 operator.list_with(&["vehicles"], &asked).await?
             }
-            Command::Set { vehicle, vin, region, time_zone, tags, untags } => {
-                let said = [("vin", vin), ("region", region), ("time_zone", time_zone)];
+            Command::Set { vehicle, vin, region, time_zone, vehicle_type, tags, untags } => {
+                let said = [
+                    ("vin", vin),
+                    ("region", region),
+                    ("time_zone", time_zone),
+                    ("vehicle_type", vehicle_type),
+                ];
                 let mut body: Map<_, _> = said
                     .into_iter()
                     .filter_map(|(name, value)| Some(said_of(name, value.as_deref()?)))

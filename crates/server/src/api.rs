@@ -7,6 +7,7 @@ pub(crate) mod campaigns;
 mod docs;
 mod dry_run;
 mod etag;
+mod evidence;
 pub(crate) mod groups;
 mod health;
 mod images;
@@ -47,6 +48,7 @@ use crate::store::{Store, StoreError, Tx};
 pub(crate) use approvals::say;
 #[cfg(test)]
 pub(crate) use campaigns::{retry_some, start_by};
+pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
 pub(crate) use page::{cursor, place};
 pub(crate) use problem::Problem;
@@ -65,6 +67,7 @@ pub(crate) struct Api {
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) clock: WallClock,
     pub(crate) vitals: Vitals,
+    pub(crate) evidence: EvidenceDesk,
 }
 
 impl Api {

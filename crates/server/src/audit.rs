@@ -161,6 +161,11 @@ impl ChainCheck {
         Self { head: BEFORE_THE_FIRST, noted }
     }
 
+    /// Follows a part of a chain, whose first entry comes after `head`.
+    pub fn after(head: AuditHead) -> Self {
+        Self { head, noted: Vec::new() }
+    }
+
     /// Takes the next entry.
     ///
     /// # Errors

@@ -16,6 +16,7 @@ mod delta_maker;
 pub mod desk;
 #[cfg(test)]
 mod every_order;
+pub mod evidence;
 pub mod files;
 #[doc(hidden)]
 #[cfg(any(test, fuzzing))]

@@ -17,7 +17,7 @@ use tokio::sync::Notify;
 use tokio::task::JoinHandle;
 use tokio_util::sync::{CancellationToken, DropGuard};
 
-use crate::api::{self, Api, Trust, Vitals};
+use crate::api::{self, Api, EvidenceDesk, Trust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
@@ -26,6 +26,7 @@ use crate::console::{self, Console};
 use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
+use crate::evidence::{EvidenceKey, EvidenceKeyError};
 use crate::files::{self, HttpsLimits};
 use crate::gatekeeper::{ChangedGates, Gatekeeper};
 use crate::mqtt::{self, Connections, MqttEndpoint, MqttMode};
@@ -61,6 +62,9 @@ pub enum StartError {
     /// The release key.
     #[error(transparent)]
     ReleaseKey(#[from] ReleaseKeyError),
+    /// The key that evidence is signed with.
+    #[error(transparent)]
+    EvidenceKey(#[from] EvidenceKeyError),
     /// The store.
     #[error(transparent)]
     Store(#[from] StoreError),
@@ -176,6 +180,7 @@ impl Server {
             .publish_operator_ca(&config.data)
             .map_err(|source| StartError::Data { path: config.data.clone(), source })?;
         let signature = Arc::new(release_signature(&config, own.pki.as_ref())?);
+        let evidence = EvidenceDesk::new(EvidenceKey::load_or_make(&config.data)?);
         let node = node_name(&config)?;
         let images = config.images.clone().unwrap_or_else(|| config.data.join("images"));
         let artifacts =
@@ -229,6 +234,7 @@ impl Server {
             rules: Arc::clone(&rules),
             artifacts,
             signature,
+            evidence,
             clock: Arc::clone(&clock),
             vitals: Vitals::new(
                 Arc::clone(&connections),

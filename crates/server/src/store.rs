@@ -9,6 +9,7 @@ pub(crate) mod commands;
 pub(crate) mod console_users;
 pub(crate) mod deltas;
 mod error;
+pub(crate) mod evidence;
 pub(crate) mod fleet;
 pub(crate) mod groups;
 pub(crate) mod idempotency;

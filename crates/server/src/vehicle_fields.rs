@@ -63,6 +63,16 @@ field!(
     /// A word that operators put on vehicles.
     Tag, is_tag, "a tag of 1 to 64 characters without spaces, quotes, commas and semicolons",
     ("pattern" = "^[^\\u0000-\\u0020\\u007f-\\u00a0\",;]{1,64}$"));
+field!(
+    /// The type that a vehicle is approved as: vehicles of one type have the same RXSWINs (UN R156).
+    VehicleType, is_vehicle_type, "a vehicle type of 1 to 64 characters [A-Za-z0-9._-] that begins with a letter or digit",
+    ("pattern" = "^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"));
+
+fn is_vehicle_type(text: &str) -> bool {
+    text.len() <= 64
+        && text.starts_with(|c: char| c.is_ascii_alphanumeric())
+        && text.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'.' | b'_' | b'-'))
+}
 
 fn is_vin(text: &str) -> bool {
     let may_stand = |b: u8| matches!(b, b'A'..=b'Z' | b'0'..=b'9') && !matches!(b, b'I' | b'O' | b'Q');
@@ -101,6 +111,12 @@ mod tests {
         }
         for zone in ["", "/Seoul", "Asia/", "Asia//Seoul", "+09:00", "Asia/Seoul ", "a/b/c/d/e"] {
             assert!(zone.parse::<TimeZone>().is_err(), "{zone}");
+        }
+        for vehicle_type in ["T1", "KR.2026-a_b"] {
+            assert!(vehicle_type.parse::<VehicleType>().is_ok(), "{vehicle_type}");
+        }
+        for vehicle_type in ["", "a b", "-a", "a/b", &"x".repeat(65)] {
+            assert!(vehicle_type.parse::<VehicleType>().is_err(), "{vehicle_type}");
         }
         for tag in ["prototype", "시험차", "line:3", "2026-q4"] {
             assert!(tag.parse::<Tag>().is_ok(), "{tag}");

@@ -20,6 +20,8 @@ pub struct VehicleFacts<'v> {
     pub region: Option<&'v str>,
     /// Its time zone.
     pub time_zone: Option<&'v str>,
+    /// The type that it is approved as.
+    pub vehicle_type: Option<&'v str>,
     /// Its tags.
     pub tags: Vec<&'v str>,
     /// Its ECUs; none where its inventory is not known.
@@ -88,6 +90,7 @@ impl VehicleFacts<'_> {
             VehicleField::Vin => self.vin,
             VehicleField::Region => self.region,
             VehicleField::TimeZone => self.time_zone,
+            VehicleField::VehicleType => self.vehicle_type,
         }
     }
 }

@@ -39,6 +39,8 @@ fields! {
         Region = "region",
         /// Its time zone.
         TimeZone = "time_zone",
+        /// The type that it is approved as.
+        VehicleType = "vehicle_type",
     }
 }
 
@@ -87,7 +89,7 @@ impl VehicleField {
     pub(super) const fn may_be_unknown(self) -> bool {
         match self {
             Self::Vehicle | Self::Gateway => false,
-            Self::Vin | Self::Region | Self::TimeZone => true,
+            Self::Vin | Self::Region | Self::TimeZone | Self::VehicleType => true,
         }
     }
 }

@@ -104,7 +104,7 @@ fn ecu_comparisons_speak_of_one_ecu_only_side_by_side() {
     }
 }
 
-const FIELDS: &str = "a field (`vehicle`, `gateway`, `vin`, `region`, `time_zone`, `tag`, `ecu.id`, `ecu.supplier_code`, \
+const FIELDS: &str = "a field (`vehicle`, `gateway`, `vin`, `region`, `time_zone`, `vehicle_type`, `tag`, `ecu.id`, `ecu.supplier_code`, \
                       `ecu.hw_part_no`, `ecu.sw_part_no`, `ecu.sw_version`, `ecu.bootloader_ver`, `ecu.calibration_id`, \
                       `ecu.mac_address`, `ecu.ip_address`, `ecu.can_id`, `ecu.domain`, `ecu.zone`)";
 const NO_ORDER: &str = "`=`, `!=`, `in`, `not in`, `starts with` or `is` \

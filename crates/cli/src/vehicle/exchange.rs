@@ -13,7 +13,8 @@ use crate::output::{print, thousands};
 /// Vehicles of one request; the server takes no more.
 const AT_A_TIME: usize = 1_000;
 /// The columns, in this order; a file may have them in another one and may lack some.
-const COLUMNS: [&str; 7] = ["vehicle_id", "gateway_id", "vin", "region", "time_zone", "tags", "thumbprint"];
+const COLUMNS: [&str; 8] =
+    ["vehicle_id", "gateway_id", "vin", "region", "time_zone", "vehicle_type", "tags", "thumbprint"];
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq, ValueEnum)]
 pub(super) enum Format {
@@ -199,7 +200,7 @@ mod tests {
     fn csv_is_read_as_it_is_written() {
         let vehicle = json!({"vehicle_id": "V1", "gateway_id": "G", "vin": null, "region": "a \"b\", c", "tags": ["x", "y"]});
         let line = csv_line(&vehicle);
-        assert_eq!(line, "V1,G,,\"a \"\"b\"\", c\",,x;y,");
+        assert_eq!(line, "V1,G,,\"a \"\"b\"\", c\",,,x;y,");
         let text = format!("\u{feff}{}\r\n{line}\r\n\r\n", COLUMNS.join(","));
         let read = vehicles(&text, Format::Csv).unwrap();
         let expected =

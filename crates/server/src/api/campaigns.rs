@@ -21,12 +21,13 @@ use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
 use super::{Api, dry_run, groups, name, vehicle_id};
 use crate::conversation::{self, Rules, advance};
+use crate::evidence::Statement;
 use crate::store::audit::{self, Actor, Change};
 use crate::store::campaigns::{self, Aborted, Campaign};
 use crate::store::intake::{HIGHEST_PRIORITY, Intake, USUAL_PRIORITY};
 use crate::store::set_aside as stored_set_aside;
 use crate::store::updates::{self, VehicleUpdate};
-use crate::store::{StoreError, Tx, intake, packages, releases, vehicles as stored_vehicles};
+use crate::store::{StoreError, Tx, evidence, intake, packages, releases, vehicles as stored_vehicles};
 
 /// The body of a new campaign.
 #[derive(Deserialize, JsonSchema)]
@@ -66,6 +67,9 @@ pub(super) struct NewCampaign {
     /// Whether a second person has to approve it before it starts; where the server's settings say so, all need it.
     #[serde(default)]
     needs_approval: bool,
+    /// What is stated for the record of its updates (UN R156).
+    #[serde(default)]
+    statement: Option<Statement>,
 }
 
 fn usual_priority() -> u16 {
@@ -120,6 +124,8 @@ pub(crate) struct CampaignAnswer {
     stop_reason: Option<StopReason>,
     /// The same for people.
     stop_sentence: Option<String>,
+    /// What is stated for the record of its updates.
+    statement: Option<Statement>,
 }
 
 /// A wave as operators see it.
@@ -227,6 +233,9 @@ pub(super) async fn create(
             intake,
         };
         campaigns::create(tx, &campaign, &named)?;
+        if let Some(statement) = &new.statement {
+            evidence::state(tx, &campaign.name, statement)?;
+        }
         let whom = match named.len() {
             0 if campaign.intake.follows => "whatever the query has".to_owned(),
             0 => "every vehicle".to_owned(),
@@ -237,7 +246,9 @@ pub(super) async fn create(
             object: format!("campaign/{}", campaign.name),
             detail: Some(format!("release {}, {whom}", campaign.release)),
             before: None,
-            after: Some(json!({"campaign": campaign.audited(), "vehicles": named})),
+            after: Some(
+                json!({"campaign": campaign.audited(), "vehicles": named, "statement": new.statement}),
+            ),
         };
         audit::record(tx, &actor, change, now)?;
         Ok((StatusCode::CREATED, shown(tx, rules, &campaign)?))
@@ -374,6 +385,7 @@ pub(super) fn shown(tx: &Tx<'_>, rules: &Rules, campaign: &Campaign) -> Result<C
         stopped_at_ms: campaign.stopped.as_ref().map(|stopped| stopped.at),
         stop_reason: campaign.stopped.as_ref().map(|stopped| stopped.reason.clone()),
         stop_sentence: campaign.stopped.as_ref().map(|stopped| stopped.reason.sentence()),
+        statement: evidence::statement(tx, &campaign.name)?,
     })
 }
 

@@ -165,6 +165,7 @@ impl Reading<'_> {
         let vin = self.field(&mut fields, "vin");
         let region = self.field(&mut fields, "region");
         let time_zone = self.field(&mut fields, "time_zone");
+        let vehicle_type = self.field(&mut fields, "vehicle_type");
         let tags = match fields.remove("tags") {
             None | Some(Value::Null) => None,
             Some(Value::Array(tags)) => {
@@ -177,7 +178,8 @@ impl Reading<'_> {
         };
         for unknown in fields.keys() {
             let expected =
-                "one of vehicle_id, gateway_id, thumbprint, vin, region, time_zone, tags".to_owned();
+                "one of vehicle_id, gateway_id, thumbprint, vin, region, time_zone, vehicle_type, tags"
+                    .to_owned();
             self.fault(Some(unknown), expected, "another name");
         }
         if self.faults.len() > faults_before {
@@ -190,6 +192,7 @@ impl Reading<'_> {
             vin,
             region,
             time_zone,
+            vehicle_type,
             tags,
         })
     }

@@ -40,6 +40,8 @@ pub(super) struct Operation {
     header: Option<(&'static str, &'static str)>,
     body: Body,
     answers: Vec<(u16, &'static str, Option<SchemaOf>)>,
+    /// Beside them, an answer that is no JSON: status, when, media type.
+    octets: Option<(u16, &'static str, &'static str)>,
     conflicts: bool,
     resource: Option<Resource>,
     shows_a_secret: bool,
@@ -61,6 +63,7 @@ impl Operation {
             header: None,
             body: Body::Nothing,
             answers: Vec::new(),
+            octets: None,
             conflicts: false,
             resource: None,
             shows_a_secret: false,
@@ -125,6 +128,17 @@ impl Operation {
 
     pub(super) fn answers<A: JsonSchema>(mut self, status: u16, when: &'static str) -> Self {
         self.answers.push((status, when, Some(|generator| generator.subschema_for::<A>())));
+        self
+    }
+
+    /// An answer of octets.
+    pub(super) fn answers_octets(
+        mut self,
+        status: u16,
+        when: &'static str,
+        media_type: &'static str,
+    ) -> Self {
+        self.octets = Some((status, when, media_type));
         self
     }
 
@@ -196,6 +210,10 @@ impl Operation {
         if self.is_conditional_get() {
             let when = "It is as If-None-Match names it; nothing is sent.";
             responses.insert("304".to_owned(), json!({"description": when}));
+        }
+        if let Some((status, when, media_type)) = self.octets {
+            let content = json!({media_type: {"schema": {"type": "string", "format": "binary"}}});
+            responses.insert(status.to_string(), json!({"description": when, "content": content}));
         }
         for (status, when) in self.refusals() {
             let problem = answers.subschema_for::<ProblemDocument>();

@@ -52,6 +52,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Pause or abort the campaign, or name the wave that is meant.",
     ),
     meaning(
+        "EXPORTS_BUSY",
+        StatusCode::CONFLICT,
+        "As many archives of evidence are being made as are made at once.",
+        "Try again when one of them is done.",
+    ),
+    meaning(
         "FORBIDDEN",
         StatusCode::FORBIDDEN,
         "The token's scope does not reach; needed_scopes names those that do.",

@@ -4,6 +4,7 @@ use super::approvals::{self, Word};
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
+use super::evidence::{self, KeyAnswer, NewRevision, RevisionAnswer};
 use super::groups::{
     self, ChangedGroup, Explanation, GroupAnswer, GroupDetails, GroupVehicles, NewGroup, Query,
 };
@@ -23,7 +24,7 @@ use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, V
 use crate::access::Permission::{Administer, Operate, Release, View};
 
 pub(super) fn operations() -> Vec<Operation> {
-    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_the_server()];
+    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_evidence(), of_the_server()];
     groups.into_iter().flatten().collect()
 }
 
@@ -49,7 +50,7 @@ fn of_vehicles() -> Vec<Operation> {
             .of(vehicles::VEHICLE)
             .answers::<VehicleDetails>(200, "The vehicle."),
         Operation::patch("/vehicles/{vehicle_id}", vehicle_changes::change)
-            .needs(Operate, "Change what is said of a vehicle: VIN, region, time zone, tags.")
+            .needs(Operate, "Change what is said of a vehicle: VIN, region, time zone, vehicle type, tags.")
             .of(vehicles::VEHICLE)
             .takes::<VehicleChange>()
             .answers::<VehicleSummary>(200, "The vehicle as it is now.")
@@ -259,6 +260,30 @@ fn of_campaigns() -> Vec<Operation> {
         Operation::post("/campaigns/{name}/vehicles/{vehicle_id}/rollback", campaigns::rollback)
             .needs(Operate, "Roll back the update of one vehicle.")
             .answers::<UpdateAnswer>(200, "The vehicle is asked to.")
+            .can_conflict(),
+    ]
+}
+
+fn of_evidence() -> Vec<Operation> {
+    vec![
+        Operation::get("/evidence/key", evidence::key)
+            .needs(View, "Show the public key that evidence is signed with.")
+            .answers::<KeyAnswer>(200, "The key."),
+        Operation::get("/evidence/rxswins", evidence::register)
+            .needs(View, "List the register of RXSWINs: every revision, by vehicle type and RXSWIN.")
+            .lists::<RevisionAnswer>(),
+        Operation::post("/evidence/rxswins", evidence::set)
+            .needs(Release, "Register the software of an RXSWIN of a vehicle type; earlier revisions stay.")
+            .takes::<NewRevision>()
+            .answers::<RevisionAnswer>(200, "It was registered so already.")
+            .answers::<RevisionAnswer>(201, "It is registered as a further revision."),
+        Operation::get("/evidence/campaigns/{name}", evidence::campaign)
+            .needs(View, "Export the records of a campaign as a signed archive (docs/evidence.md).")
+            .answers_octets(200, "The archive; it is whole if its signature holds.", evidence::ARCHIVE)
+            .can_conflict(),
+        Operation::get("/evidence/vehicles/{vehicle_id}", evidence::vehicle)
+            .needs(View, "Export the records of a vehicle's updates as a signed archive.")
+            .answers_octets(200, "The archive; it is whole if its signature holds.", evidence::ARCHIVE)
             .can_conflict(),
     ]
 }

@@ -9,6 +9,7 @@ use tower::ServiceExt;
 
 use super::*;
 use crate::access::Scope;
+use crate::evidence::EvidenceKey;
 use crate::pki::Pki;
 use crate::store::tokens::{self, Token};
 use crate::store::updates;
@@ -20,6 +21,7 @@ mod audited;
 mod besides;
 mod docs;
 mod dry_run;
+mod evidence;
 mod fleet;
 mod intake;
 mod observed;
@@ -68,6 +70,7 @@ pub(crate) fn api_over(world: &World, dir: &Path, has_release_key: bool, clock: 
         store: world.store.clone(),
         rules: Arc::clone(&world.rules),
         artifacts: Artifacts::open(&dir.join("images"), &node).unwrap(),
+        evidence: EvidenceDesk::new(EvidenceKey::load_or_make(dir).unwrap()),
         signature: Arc::new(ReleaseSignature::load(key.as_deref(), &pki.release_public_key()).unwrap()),
         clock,
         vitals: Vitals::new(Arc::default(), trust(), None, stopping, false),

@@ -15,7 +15,7 @@ use crate::conversation::{Rules, look_at_waiting, take_into_following_campaigns,
 use crate::store::audit::{self, Actor, Change};
 use crate::store::vehicles::{self, EnrolledBy, Said, Vehicle};
 use crate::store::{Tx, commands};
-use crate::vehicle_fields::{InvalidField, Tag, TimeZone, Vin};
+use crate::vehicle_fields::{InvalidField, Tag, TimeZone, VehicleType, Vin};
 
 /// Tags that a vehicle may have.
 const MOST_TAGS: usize = 64;
@@ -32,6 +32,7 @@ pub(super) struct NewVehicle {
     /// In place of what the vehicle reports.
     pub(super) region: Option<Text>,
     pub(super) time_zone: Option<TimeZone>,
+    pub(super) vehicle_type: Option<VehicleType>,
     /// All that it has from now on.
     #[schemars(length(max = 64))]
     pub(super) tags: Option<Vec<Tag>>,
@@ -47,6 +48,8 @@ pub(super) struct VehicleChange {
     region: Option<Option<Text>>,
     #[serde(deserialize_with = "given")]
     time_zone: Option<Option<TimeZone>>,
+    #[serde(deserialize_with = "given")]
+    vehicle_type: Option<Option<VehicleType>>,
     /// All that it has from now on; not together with the other two.
     #[schemars(length(max = 64))]
     tags: Option<Vec<Tag>>,
@@ -167,6 +170,7 @@ pub(super) fn enrol_one(
         vin: new.vin.clone().map(Some),
         region: new.region.clone().map(Some),
         time_zone: new.time_zone.clone().map(Some),
+        vehicle_type: new.vehicle_type.clone().map(Some),
         tags: new.tags.clone(),
         ..VehicleChange::default()
     };
@@ -221,11 +225,13 @@ fn describe(tx: &Tx<'_>, vehicle: &Vehicle, change: &VehicleChange) -> Result<Op
         vin: vehicle.vin.clone(),
         region: vehicle.region.clone(),
         time_zone: vehicle.time_zone.clone(),
+        vehicle_type: vehicle.vehicle_type.clone(),
     };
     let after = Said {
         vin: change.vin.clone().unwrap_or_else(|| before.vin.clone()),
         region: change.region.clone().unwrap_or_else(|| before.region.clone()),
         time_zone: change.time_zone.clone().unwrap_or_else(|| before.time_zone.clone()),
+        vehicle_type: change.vehicle_type.clone().unwrap_or_else(|| before.vehicle_type.clone()),
     };
     if before != after {
         if let Some(vin) = after.vin.as_ref().filter(|_| before.vin != after.vin) {
@@ -245,6 +251,8 @@ fn describe(tx: &Tx<'_>, vehicle: &Vehicle, change: &VehicleChange) -> Result<Op
         note("region", before.region.map(String::from), after.region.map(String::from));
         let zone = |zone: Option<TimeZone>| zone.map(|zone| zone.to_string());
         note("time zone", zone(before.time_zone), zone(after.time_zone));
+        let kind = |kind: Option<VehicleType>| kind.map(|kind| kind.to_string());
+        note("vehicle type", kind(before.vehicle_type), kind(after.vehicle_type));
     }
     words.extend(change_tags(tx, vehicle_id, change)?);
     Ok((!words.is_empty()).then(|| words.join(", ")))

@@ -20,7 +20,7 @@ use crate::conversation::release_from_quarantine;
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::{self, Vehicle};
 use crate::store::{Tx, inventories, messages, security_events, selection, updates};
-use crate::vehicle_fields::{Tag, TimeZone, Vin};
+use crate::vehicle_fields::{Tag, TimeZone, VehicleType, Vin};
 
 /// Refused messages and security events that are shown with a vehicle; the lists of them have all.
 const SHOWN: u32 = 100;
@@ -64,6 +64,8 @@ pub(crate) struct VehicleSummary {
     region: Option<Text>,
     reported_region: Option<Text>,
     time_zone: Option<TimeZone>,
+    /// The type that it is approved as.
+    vehicle_type: Option<VehicleType>,
     /// In their order.
     tags: Vec<Tag>,
 }
@@ -165,6 +167,7 @@ pub(super) fn summary(
         region: vehicle.effective_region().cloned(),
         reported_region: vehicle.reported_region.clone(),
         time_zone: vehicle.time_zone.clone(),
+        vehicle_type: vehicle.vehicle_type.clone(),
         tags: vehicles::tags(tx, &vehicle.binding.vehicle_id)?,
     })
 }

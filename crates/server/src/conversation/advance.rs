@@ -7,6 +7,7 @@ use farrier_campaign::{Block, Context, Deltas, Event, GateRecord, NoRoom, State}
 use farrier_protocol::{Binding, MsgId, UnixMillis};
 
 use super::{Rules, is_there, outgoing, retries, schedule};
+use crate::evidence;
 use crate::store::campaigns::{Aborted, Campaign};
 use crate::store::intake::{Rival, rivals};
 use crate::store::releases::NamedRelease;
@@ -71,6 +72,20 @@ pub(crate) fn advance(
     let by_operator = matches!(event, Event::RetryAsked);
     let earlier = update.clone();
     let before = &earlier.state;
+    let told = match event {
+        Event::VciReceived(vci) | Event::OtherVciSeen(vci) => Some(vci),
+        Event::LookedAt
+        | Event::WokenUp
+        | Event::Ready
+        | Event::NotReady { .. }
+        | Event::StepReported(_)
+        | Event::ErrorReported { .. }
+        | Event::ToldLate(_)
+        | Event::TimePassed
+        | Event::CancelAsked { .. }
+        | Event::RollbackAsked
+        | Event::RetryAsked => None,
+    };
     let mut transition = before.clone().handle(event, &context);
     if let Some(Aborted { reason, .. }) = &campaign.aborted
         && matches!(transition.state, State::Waiting { .. })
@@ -111,6 +126,9 @@ pub(crate) fn advance(
     }
     grant_packages(tx, &update, before, now)?;
     updates::save(tx, &earlier, &update, now)?;
+    if update.state.is_final() && update.state != *before {
+        evidence::note_end(tx, &update, told, cause, now)?;
+    }
     if before.name() != update.state.name() {
         tracing::info!(
             vehicle = %update.vehicle_id, campaign = %update.campaign, from = before.name(), to = update.state.name(),

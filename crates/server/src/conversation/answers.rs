@@ -9,6 +9,7 @@ use farrier_protocol::{
 
 use super::advance::advance;
 use super::{Rules, outgoing, take_into_following_campaigns};
+use crate::evidence;
 use crate::store::commands::{self, SentCommand};
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
@@ -204,6 +205,7 @@ impl Answer<'_> {
         self.close_command()?;
         if report.ready {
             self.advance_own(Event::Ready)?;
+            evidence::note_go(self.tx, self.command, self.msg_id, report, self.now)?;
             return Ok(self.unmeasured(report));
         }
         let retry_after = report.retry_after();

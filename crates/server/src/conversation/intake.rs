@@ -29,6 +29,7 @@ impl<'v> Known<'v> {
             vehicle_id: vehicle.binding.vehicle_id.as_str(),
             gateway_id: vehicle.binding.gateway_id.as_str(),
             vin: vehicle.vin.as_ref().map(|vin| vin.as_str()),
+            vehicle_type: vehicle.vehicle_type.as_ref().map(|of| of.as_str()),
             region: vehicle.effective_region().map(Text::as_str),
             time_zone: vehicle.time_zone.as_ref().map(|zone| zone.as_str()),
             tags: tags.iter().map(Tag::as_str).collect(),

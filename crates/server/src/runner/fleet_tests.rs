@@ -5,6 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::store::test_database::TestDatabase;
+use crate::store::{evidence, updates};
 use crate::testbed::{Car, START, World};
 
 /// When the updates of the fleet become due.
@@ -88,6 +89,34 @@ async fn what_is_due_is_found_without_going_through_the_fleet() {
                 assert!(!scans.iter().any(|scan| plan.contains(scan.as_str())), "{plan}");
             }
             assert!(plan.to_lowercase().contains("index"), "{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_the_record_of_an_update_names_is_found_without_going_through_the_messages_of_all() {
+    for database in TestDatabase::both() {
+        let world = world_with_fleet(database, 5_000, 0, 0).await;
+        let plans = world
+            .write(|tx, _, now| {
+                tx.exec(
+                    "INSERT INTO inbound_message (vehicle_id, gateway_id, msg_id, content_sha256, message_type, \
+                     correlation_id, received_at) SELECT vehicle_id, gateway_id, 'a' || msg_id, $2, 'WakeUp', msg_id, $1 \
+                     FROM command",
+                    &[now.into(), "0".repeat(64).as_str().into()],
+                )?;
+                tx.exec("ANALYZE", &[])?;
+                let update = updates::by_id(tx, "u17")?.unwrap();
+                tx.explain();
+                evidence::exchanged(tx, &update)?;
+                Ok(tx.take_plans())
+            })
+            .await;
+        assert_eq!(plans.len(), 2, "{plans:#?}");
+        for plan in &plans {
+            let told = plan.to_lowercase();
+            assert!(!told.contains("seq scan on") && !told.contains("inbound_message_age"), "{plan}");
+            assert!(!told.lines().any(|line| line.starts_with("scan ")), "{plan}");
         }
     }
 }

@@ -161,3 +161,17 @@ pub(crate) fn page_back(tx: &Tx<'_>, before: Option<u64>, limit: u32) -> Result<
         read,
     )
 }
+
+/// The entries about an object up to a number, oldest first.
+pub(crate) fn about(
+    tx: &Tx<'_>,
+    object: &str,
+    up_to: u64,
+    limit: u32,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    tx.rows(
+        select_entry!("WHERE object = $1 AND seq <= $2 ORDER BY seq LIMIT $3"),
+        &[object.into(), i64::try_from(up_to).unwrap_or(i64::MAX).into(), i64::from(limit).into()],
+        read,
+    )
+}

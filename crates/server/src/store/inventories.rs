@@ -130,7 +130,7 @@ pub(crate) struct Configuration {
     pub(crate) vci: SendVci,
 }
 
-/// Begins another configuration; of each vehicle the newest 50 are kept.
+/// Begins another configuration; of each vehicle the newest 50 are kept, and those that the record of an update names.
 pub(super) fn append(
     tx: &Tx<'_>,
     vehicle: &Vehicle,
@@ -155,10 +155,39 @@ pub(super) fn append(
         &[vehicle_id.into(), number.into(), (&digest.to_string()).into(), now.into(), vci.into()],
     )?;
     tx.exec(
-        "DELETE FROM vehicle_configuration WHERE vehicle_id = $1 AND number <= $2",
+        "DELETE FROM vehicle_configuration WHERE vehicle_id = $1 AND number <= $2 AND is_evidence IS NULL",
         &[vehicle_id.into(), number.saturating_sub(50).into()],
     )?;
     Ok(())
+}
+
+/// Keeps what a vehicle is last known to run for ever; gives its number among the vehicle's configurations.
+pub(crate) fn keep_current(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Option<u64>, StoreError> {
+    let found = tx.row(
+        "SELECT number, is_evidence FROM vehicle_configuration WHERE vehicle_id = $1 AND last_seen_at IS NULL \
+         ORDER BY number DESC LIMIT 1",
+        &[vehicle_id.as_str().into()],
+        |row| Ok((row.count(0)?, row.optional_integer(1)?.is_some())),
+    )?;
+    let Some((number, is_kept)) = found else { return Ok(None) };
+    if !is_kept {
+        tx.exec(
+            "UPDATE vehicle_configuration SET is_evidence = 1 WHERE vehicle_id = $1 AND number = $2",
+            &[vehicle_id.as_str().into(), i64::try_from(number).unwrap_or(i64::MAX).into()],
+        )?;
+    }
+    Ok(Some(number))
+}
+
+/// The configuration of a vehicle with this number.
+pub(crate) fn configuration(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    number: u64,
+) -> Result<Option<Configuration>, StoreError> {
+    let before = i64::try_from(number.saturating_add(1)).unwrap_or(i64::MAX);
+    let found = configurations(tx, vehicle_id, before, 1)?.into_iter().next();
+    Ok(found.filter(|found| found.number == number))
 }
 
 /// The configurations of a vehicle before a number, newest first.

@@ -167,6 +167,7 @@ fn vehicle_column(field: VehicleField) -> &'static str {
         VehicleField::Vin => "v.vin",
         VehicleField::Region => "COALESCE(v.region, v.reported_region)",
         VehicleField::TimeZone => "v.time_zone",
+        VehicleField::VehicleType => "v.vehicle_type",
     }
 }
 

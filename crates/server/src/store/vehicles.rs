@@ -6,7 +6,7 @@ use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, Un
 use super::selection::SelectionSql;
 use super::tx::stored_json;
 use super::{EarlierBinding, Row, StoreError, Tx, inventories, nodes};
-use crate::vehicle_fields::{Tag, TimeZone, Vin};
+use crate::vehicle_fields::{Tag, TimeZone, VehicleType, Vin};
 
 /// An enrolled vehicle.
 #[derive(Debug, Clone)]
@@ -32,6 +32,8 @@ pub(crate) struct Vehicle {
     /// As its VCI says.
     pub(crate) reported_region: Option<Text>,
     pub(crate) time_zone: Option<TimeZone>,
+    /// The type that it is approved as.
+    pub(crate) vehicle_type: Option<VehicleType>,
     /// Of the VCI whose ECUs can be searched.
     pub(crate) indexed_digest: Option<Sha256>,
 }
@@ -43,6 +45,7 @@ impl Vehicle {
             "vehicle_id": self.binding.vehicle_id, "gateway_id": self.binding.gateway_id,
             "thumbprint": self.thumbprint, "quarantined_at": self.quarantined_at,
             "vin": self.vin, "region": self.region, "time_zone": self.time_zone,
+            "vehicle_type": self.vehicle_type,
         })
     }
 
@@ -88,7 +91,7 @@ macro_rules! vehicle_columns {
     () => {
         "vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
          boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since, \
-         vin, region, reported_region, time_zone, indexed_digest"
+         vin, region, reported_region, time_zone, indexed_digest, vehicle_type"
     };
 }
 pub(super) use vehicle_columns;
@@ -120,6 +123,7 @@ pub(super) fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
         reported_region: row.optional_parsed(16, "a region")?,
         time_zone: row.optional_parsed(17, "a time zone")?,
         indexed_digest: row.optional_parsed(18, "a VCI digest")?,
+        vehicle_type: row.optional_parsed(19, "a vehicle type")?,
     })
 }
 
@@ -362,17 +366,19 @@ pub(crate) struct Said {
     pub(crate) vin: Option<Vin>,
     pub(crate) region: Option<Text>,
     pub(crate) time_zone: Option<TimeZone>,
+    pub(crate) vehicle_type: Option<VehicleType>,
 }
 
 /// Sets all of it; the VIN must be free.
 pub(crate) fn set_said(tx: &Tx<'_>, vehicle_id: &VehicleId, said: &Said) -> Result<(), StoreError> {
     tx.exec(
-        "UPDATE vehicle SET vin = $2, region = $3, time_zone = $4 WHERE vehicle_id = $1",
+        "UPDATE vehicle SET vin = $2, region = $3, time_zone = $4, vehicle_type = $5 WHERE vehicle_id = $1",
         &[
             vehicle_id.as_str().into(),
             said.vin.as_ref().map(Vin::as_str).into(),
             said.region.as_ref().map(Text::as_str).into(),
             said.time_zone.as_ref().map(TimeZone::as_str).into(),
+            said.vehicle_type.as_ref().map(VehicleType::as_str).into(),
         ],
     )?;
     Ok(())

@@ -4,7 +4,7 @@
 use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
-use super::{StoreError, Tx, approvals, campaigns, deltas, groups, releases, updates, vehicles};
+use super::{StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, updates, vehicles};
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
@@ -71,6 +71,7 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_release(tx)?,
             every_group(tx)?,
             every_set_aside(tx)?,
+            every_record(tx)?,
         ]);
     }
     Ok(checks)
@@ -200,6 +201,32 @@ fn every_set_aside(tx: &Tx<'_>) -> Result<Check, StoreError> {
                 "vehicle {vehicle}, release {release}: {failures} failures counted, {attempts} attempts kept"
             )
         }));
+    }
+    Ok(check)
+}
+
+fn every_record(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("evidence");
+    let sql = "SELECT DISTINCT vehicle_update_id FROM evidence_event ORDER BY vehicle_update_id";
+    for id in tx.rows(sql, &[], |row| row.text(0))? {
+        check.read(&format!("record of vehicle update {id}"), evidence::of_update(tx, &id).map(Some))?;
+    }
+    for name in
+        tx.rows("SELECT campaign_name FROM campaign_statement ORDER BY campaign_name", &[], |row| {
+            row.text(0)
+        })?
+    {
+        let read = parsed_name(&name).and_then(|parsed| evidence::statement(tx, &parsed));
+        check.read(&format!("statement of campaign {name}"), read)?;
+    }
+    let sql =
+        "SELECT vehicle_type, rxswin, revision FROM rxswin_revision ORDER BY vehicle_type, rxswin, revision";
+    let places = tx.rows(sql, &[], |row| Ok((row.text(0)?, row.text(1)?, row.integer(2)?)))?;
+    for (vehicle_type, rxswin, revision) in places {
+        let before = (vehicle_type, rxswin, revision.saturating_sub(1));
+        let read = evidence::revisions(tx, &before, 1).map(|found| found.into_iter().next());
+        check
+            .read(&format!("RXSWIN {} of vehicle type {}, revision {revision}", before.1, before.0), read)?;
     }
     Ok(check)
 }

@@ -147,6 +147,14 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let (status, _) = operator.call("DELETE", "/api/v1/vehicles/V1/set-aside/R2", "").await;
     assert_eq!(status, StatusCode::OK);
     log("DELETE /vehicles/{vehicle_id}/set-aside/{release}");
+    let software = json!([{"hw_part_no": "HW-1", "version": "2", "sha256": sha256}]);
+    let revision = json!({"vehicle_type": "T1", "rxswin": "R79-1", "software": software});
+    // Twice the same is registered, and in the log, once.
+    for expected in [StatusCode::CREATED, StatusCode::OK] {
+        let (status, body) = operator.post("/evidence/rxswins", revision.clone()).await;
+        assert_eq!((status, &body["revision"]), (expected, &json!(1)));
+    }
+    log("POST /evidence/rxswins");
 
     let (entries, head) = entries(&operator).await;
     let actions: Vec<_> = entries
@@ -189,6 +197,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("image.upload_begun", upload.as_str()),
         ("image.uploaded", uploaded.as_str()),
         ("vehicle.taken_back", "vehicle/V1"),
+        ("rxswin.registered", "rxswin/T1/R79-1"),
     ];
     let mut expected: Vec<_> =
         by_admin.into_iter().map(|(action, object)| ("token:admin", action, object)).collect();

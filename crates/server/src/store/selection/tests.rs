@@ -30,6 +30,7 @@ impl Dice {
 }
 
 const REGIONS: &[&str] = &["KR", "kr", "EU", "서울", "K%", "K_"];
+const TYPES: &[&str] = &["T1", "T2", "t1"];
 const ZONES: &[&str] = &["Asia/Seoul", "Europe/Berlin", "UTC"];
 const TAGS: &[&str] = &["prototype", "Prototype", "proto", "시험", "a", "b"];
 const PARTS: &[&str] = &["HW-1", "HW-2", "hw-1", "HW-1\"", "HW'1"];
@@ -43,6 +44,7 @@ struct Told {
     vin: Option<String>,
     region: Option<&'static str>,
     time_zone: Option<&'static str>,
+    vehicle_type: Option<&'static str>,
     tags: Vec<&'static str>,
     vci: Option<SendVci>,
 }
@@ -58,6 +60,7 @@ impl Told {
             vin: (dice.below(3) > 0).then(|| format!("KMHXX00XXXX{number:06}")),
             region: dice.maybe(REGIONS).filter(|_| dice.below(2) == 0),
             time_zone: dice.maybe(ZONES),
+            vehicle_type: dice.maybe(TYPES),
             tags,
             vci: (dice.below(6) > 0).then(|| vci(dice)),
         }
@@ -71,6 +74,7 @@ impl Told {
             vin: self.vin.as_deref(),
             region: self.region.or(reported),
             time_zone: self.time_zone,
+            vehicle_type: self.vehicle_type,
             tags: self.tags.clone(),
             ecus: self.vci.iter().flat_map(|vci| &vci.ecu_inventory).map(EcuFacts::from).collect(),
         }
@@ -166,6 +170,7 @@ fn selection(dice: &mut Dice, depth: usize) -> Selection {
                 VehicleField::Vin => &["KMHXX00XXXX000001", "KMHXX00XXXX000017"],
                 VehicleField::Region => REGIONS,
                 VehicleField::TimeZone => ZONES,
+                VehicleField::VehicleType => TYPES,
             };
             Selection::Vehicle(VehicleTest { field, test: text_test(dice, values) })
         }
@@ -187,6 +192,7 @@ fn enrol(tx: &Tx<'_>, told: &Told) -> Result<(), StoreError> {
         vin: told.vin.as_ref().map(|vin| vin.parse().unwrap()),
         region: told.region.map(text),
         time_zone: told.time_zone.map(|zone| zone.parse().unwrap()),
+        vehicle_type: told.vehicle_type.map(|kind| kind.parse().unwrap()),
     };
     vehicles::set_said(tx, &binding.vehicle_id, &said)?;
     for tag in &told.tags {
