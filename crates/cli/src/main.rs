@@ -30,6 +30,7 @@ mod time_span;
 mod token;
 mod upload;
 mod vehicle;
+mod webhook;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -94,6 +95,8 @@ enum Command {
     Group(group::Group),
     /// Make and revoke operators' tokens.
     Token(token::Token),
+    /// Send what changes to other programs.
+    Webhook(webhook::Webhook),
     /// Show who changed what, and prove that nobody changed the record.
     Audit(audit::Audit),
     /// Show what tells whether vehicles can be trusted: replays, foreign identities, boot loops.
@@ -136,6 +139,7 @@ impl Command {
             | Self::Vehicle(_)
             | Self::Group(_)
             | Self::Token(_)
+            | Self::Webhook(_)
             | Self::Audit(_)
             | Self::SecurityEvents(_)
             | Self::BrokerRules(_)
@@ -219,6 +223,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Vehicle(_)
         | Command::Group(_)
         | Command::Token(_)
+        | Command::Webhook(_)
         | Command::Audit(_)
         | Command::SecurityEvents(_)
         | Command::BrokerRules(_)
@@ -240,6 +245,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Vehicle(vehicle) => vehicle.run().await?,
             Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
+            Command::Webhook(webhook) => webhook.run().await?,
             Command::Audit(audit) => audit.run().await?,
             Command::SecurityEvents(events) => events.run().await?,
             Command::BrokerRules(rules) => rules.run().await?,

@@ -6,6 +6,7 @@ mod campaigns;
 mod docs;
 mod dry_run;
 mod etag;
+mod events;
 mod groups;
 mod health;
 mod images;
@@ -23,6 +24,7 @@ mod tokens;
 mod uploads;
 mod vehicle_changes;
 mod vehicles;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -36,10 +38,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::artifacts::Artifacts;
+use crate::change_feed::Feed;
 use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
+use crate::webhooks::WebhookSettings;
 #[cfg(test)]
 pub(crate) use campaigns::retry_some;
 pub(crate) use health::{Trust, Vitals};
@@ -58,6 +62,9 @@ pub(crate) struct Api {
     pub(crate) signature: Arc<ReleaseSignature>,
     pub(crate) clock: WallClock,
     pub(crate) vitals: Vitals,
+    pub(crate) feed: Arc<Feed>,
+    /// What webhooks may do.
+    pub(crate) webhooks: Arc<WebhookSettings>,
 }
 
 impl Api {

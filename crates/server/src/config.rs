@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::mqtt::{MqttMode, MqttSettings};
 use crate::store::PostgresAddress;
 use crate::tls::ExpiryAlarms;
+use crate::webhooks::WebhookSettings;
 
 /// The settings of a server. Every key may stand in the configuration file; unknown ones are refused.
 #[derive(Debug, Clone, Deserialize)]
@@ -67,6 +68,8 @@ pub struct ServerConfig {
     pub deadlines: Settings,
     /// Which deltas are made and sent.
     pub deltas: DeltaSettings,
+    /// What webhooks may do.
+    pub webhooks: WebhookSettings,
 }
 
 /// The PEM files of the vehicles' listeners.
@@ -161,6 +164,7 @@ impl Default for ServerConfig {
             failure_report: false,
             deadlines: Settings::default(),
             deltas: DeltaSettings::default(),
+            webhooks: WebhookSettings::default(),
         }
     }
 }

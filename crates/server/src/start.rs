@@ -21,6 +21,7 @@ use crate::api::{self, Api, Trust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
+use crate::change_feed::{Feed, Herald};
 use crate::config::{ConfigError, ServerConfig};
 use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
@@ -40,6 +41,7 @@ use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, VehicleTls};
+use crate::webhooks::{Deliverer, Sender, WebhookError};
 
 /// Files that the server opens for other things than vehicles' MQTT connections: downloads, operators, the store.
 const FILES_BESIDE_CONNECTIONS: u64 = 1_024;
@@ -81,6 +83,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// How webhooks are sent.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// How the broker is reached.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -173,6 +178,7 @@ impl Server {
         let images = config.images.clone().unwrap_or_else(|| config.data.join("images"));
         let artifacts =
             Artifacts::open(&images, &node).map_err(|source| StartError::Data { path: images, source })?;
+        let webhook_sender = Arc::new(Sender::new(&config.webhooks)?);
         let listeners = Listeners::bind(&config).await?;
 
         let connections = Arc::new(Connections::new());
@@ -183,7 +189,8 @@ impl Server {
         let untold = Arc::new(Untold::default());
         let wakes = Arc::new(Wakes::default());
         let wake = whom_to_wake(&config, &connections, &untold, &wakes);
-        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates)?;
+        let (told, to_deliver) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let store = open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates, &told)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -216,6 +223,16 @@ impl Server {
             }
         };
         let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let feed = Feed::new(shutdown.clone());
+        let herald = Herald {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            feed: Arc::clone(&feed),
+            told,
+            to_deliver: Arc::clone(&to_deliver),
+        };
+        let deliverer =
+            Deliverer { store: store.clone(), sender: webhook_sender, clock: Arc::clone(&clock), to_deliver };
         let api = Api {
             store: store.clone(),
             rules: Arc::clone(&rules),
@@ -233,6 +250,8 @@ impl Server {
                 shutdown.clone(),
                 config.allow_metrics_without_token,
             ),
+            feed,
+            webhooks: Arc::new(config.webhooks.clone()),
         };
         let head_notes = HeadNotes::new(store.clone(), Arc::clone(&clock), &config.data);
         let reload = Arc::new(Notify::new());
@@ -287,6 +306,8 @@ impl Server {
             tokio::spawn(gatekeeper.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
             tokio::spawn(api::keep_uploads_tidy(uploads, shutdown.clone())),
+            tokio::spawn(herald.run(shutdown.clone())),
+            tokio::spawn(deliverer.run(shutdown.clone())),
         ];
         if let Some((socket, _)) = mqtt {
             endpoints.push(tokio::spawn(mqtt::serve(socket, tls, endpoint, shutdown.clone())));
@@ -511,8 +532,9 @@ fn open_store(
     delta_wanted: &Arc<Notify>,
     grants: &Grants,
     changed_gates: &Arc<ChangedGates>,
+    told: &Arc<Notify>,
 ) -> Result<Store, StoreError> {
-    let changed_gates = Arc::clone(changed_gates);
+    let (changed_gates, told) = (Arc::clone(changed_gates), Arc::clone(told));
     let (due_changed, delta_wanted) = (Arc::clone(due_changed), Arc::clone(delta_wanted));
     let grants = grants.clone();
     let on_commit = move |committed: Committed| {
@@ -525,6 +547,9 @@ fn open_store(
         }
         if committed.delta_wanted {
             delta_wanted.notify_one();
+        }
+        if committed.told {
+            told.notify_one();
         }
         changed_gates.add(committed.gates);
     };

@@ -4,6 +4,7 @@
 pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod candidates;
+pub(crate) mod changes;
 pub(crate) mod commands;
 pub(crate) mod deltas;
 mod error;
@@ -32,6 +33,7 @@ pub(crate) mod updates;
 pub(crate) mod uploads;
 pub(crate) mod vehicles;
 pub(crate) mod verify;
+pub(crate) mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -72,6 +74,8 @@ pub(crate) struct Committed {
     pub(crate) delta_wanted: bool,
     /// Campaigns whose counters are not what they were.
     pub(crate) gates: BTreeSet<Text>,
+    /// Whether something was written for those who follow changes.
+    pub(crate) told: bool,
 }
 
 /// Told of every commit before whoever waits for it; must not block.

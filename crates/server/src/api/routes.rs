@@ -3,6 +3,7 @@
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
+use super::events::{self, EventPage, EventsQuery};
 use super::groups::{
     self, ChangedGroup, Explanation, GroupAnswer, GroupDetails, GroupVehicles, NewGroup, Query,
 };
@@ -17,10 +18,11 @@ use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
 use super::uploads::{self, At, NewUpload, UploadAnswer};
 use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
 use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
+use super::webhooks::{self, DeliveryAnswer, MadeWebhook, NewWebhook, WebhookAnswer, WebhookChange};
 use crate::access::Permission::{Administer, Operate, Release, View};
 
 pub(super) fn operations() -> Vec<Operation> {
-    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_the_server()];
+    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_webhooks(), of_the_server()];
     groups.into_iter().flatten().collect()
 }
 
@@ -238,6 +240,43 @@ fn of_campaigns() -> Vec<Operation> {
     ]
 }
 
+fn of_webhooks() -> Vec<Operation> {
+    vec![
+        Operation::get("/webhooks", webhooks::list)
+            .needs(Administer, "List the webhooks, by name; not the secrets.")
+            .lists::<WebhookAnswer>(),
+        Operation::post("/webhooks", webhooks::create)
+            .needs(Administer, "Make a webhook; this answer is the only one that shows its secret.")
+            .takes::<NewWebhook>()
+            .answers::<MadeWebhook>(201, "Changes from now on are sent to it.")
+            .can_conflict(),
+        Operation::get("/webhooks/{name}", webhooks::show)
+            .needs(Administer, "Show a webhook; not its secret.")
+            .answers::<WebhookAnswer>(200, "The webhook."),
+        Operation::patch("/webhooks/{name}", webhooks::change)
+            .needs(Administer, "Change a webhook, enable or disable it.")
+            .takes::<WebhookChange>()
+            .answers::<WebhookAnswer>(200, "The webhook as it is now."),
+        Operation::delete("/webhooks/{name}", webhooks::delete)
+            .needs(Administer, "Delete a webhook with what it has still to deliver.")
+            .answers::<WebhookAnswer>(200, "What it was."),
+        Operation::post("/webhooks/{name}/rotate-secret", webhooks::rotate)
+            .needs(Administer, "Give a webhook a new secret; for a day the earlier one signs too.")
+            .answers::<MadeWebhook>(200, "This answer is the only one that shows the new secret."),
+        Operation::post("/webhooks/{name}/test", webhooks::test)
+            .needs(Administer, "Send an event of the type webhook.test.")
+            .answers::<DeliveryAnswer>(200, "It is queued; the list of deliveries tells what came of it.")
+            .can_conflict(),
+        Operation::get("/webhooks/{name}/deliveries", webhooks::deliveries)
+            .needs(Administer, "List what a webhook has to deliver and has delivered, newest first.")
+            .lists::<DeliveryAnswer>(),
+        Operation::post("/webhooks/{name}/deliveries/{delivery_id}/redeliver", webhooks::redeliver)
+            .needs(Administer, "Deliver once more, under the same id.")
+            .answers::<DeliveryAnswer>(200, "It is queued.")
+            .can_conflict(),
+    ]
+}
+
 fn of_the_server() -> Vec<Operation> {
     vec![
         Operation::get("/tokens", tokens::list)
@@ -262,6 +301,11 @@ fn of_the_server() -> Vec<Operation> {
             .needs(View, "List who changed what.")
             .takes_query::<AuditQuery>()
             .answers::<AuditPage>(200, "A page of the audit log."),
+        Operation::get("/events", events::events)
+            .needs(View, "Tell what changes: a page, or for whoever accepts text/event-stream a stream that goes on.")
+            .takes_query::<EventsQuery>()
+            .streams(events::LAST_EVENT_ID)
+            .answers::<EventPage>(200, "Changes after a place, oldest first."),
         Operation::get("/openapi.json", super::openapi)
             .needs(View, "This document.")
             .answers::<serde_json::Value>(200, "OpenAPI 3.1."),

@@ -18,6 +18,7 @@ mod audited;
 mod besides;
 mod docs;
 mod dry_run;
+mod events;
 mod fleet;
 mod observed;
 mod openapi;
@@ -26,6 +27,7 @@ mod releases;
 mod timeline;
 mod tokens_and_scopes;
 mod uploads;
+mod webhooks;
 
 fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
     let token = Token {
@@ -42,6 +44,7 @@ fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
 /// The API over a world.
 struct Operator {
     router: Router,
+    feed: Arc<Feed>,
     _dir: tempfile::TempDir,
 }
 
@@ -69,6 +72,9 @@ impl Operator {
         if known.is_none() {
             world.write(|tx, _, now| Scope::ALL.into_iter().try_for_each(|scope| add(tx, scope, now))).await;
         }
+        let feed = Feed::new(tokio_util::sync::CancellationToken::new());
+        // Receivers of tests are on this machine.
+        let webhooks = WebhookSettings { allow_insecure_http: true, allow_private_targets: true, roots: None };
         let router = router(Api {
             store: world.store.clone(),
             rules: Arc::clone(&world.rules),
@@ -82,8 +88,10 @@ impl Operator {
                 tokio_util::sync::CancellationToken::new(),
                 false,
             ),
+            feed: Arc::clone(&feed),
+            webhooks: Arc::new(webhooks),
         });
-        Self { router, _dir: dir }
+        Self { router, feed, _dir: dir }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {

@@ -9,7 +9,7 @@ use super::postgres::{Session, integer};
 
 /// The steps, each with its number and named after what it brings; the SQL is the same for both databases. They are
 /// run in this order; a number that is missing is another step's, not yet here.
-pub(super) const STEPS: [(i64, &str, &str); 14] = [
+pub(super) const STEPS: [(i64, &str, &str); 15] = [
     (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "nodes", include_str!("../../migrations/0003_nodes.sql")),
@@ -22,6 +22,7 @@ pub(super) const STEPS: [(i64, &str, &str); 14] = [
     (11, "fleet", include_str!("../../migrations/0011_fleet.sql")),
     (12, "release_rules", include_str!("../../migrations/0012_release_rules.sql")),
     (13, "rollout", include_str!("../../migrations/0013_rollout.sql")),
+    (18, "changes", include_str!("../../migrations/0018_changes.sql")),
     (19, "requests", include_str!("../../migrations/0019_requests.sql")),
     (20, "starting", include_str!("../../migrations/0020_starting.sql")),
 ];

@@ -4,7 +4,7 @@ use farrier_campaign::{Standing, State};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::tx::{Counter, stored_json};
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, changes};
 
 /// One vehicle in one campaign.
 #[derive(Debug, Clone)]
@@ -269,6 +269,7 @@ pub(crate) fn save(
                 now.into(),
             ],
         )?;
+        changes::stepped(tx, before, update, now)?;
     }
     if before.due_at() != stored.due_at {
         tx.due_changed();

@@ -57,11 +57,21 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("GET", "/campaigns/{name}/vehicles", Permission::View),
     ("POST", "/campaigns/{name}/vehicles/{vehicle_id}/cancel", Permission::Operate),
     ("POST", "/campaigns/{name}/vehicles/{vehicle_id}/rollback", Permission::Operate),
+    ("GET", "/webhooks", Permission::Administer),
+    ("POST", "/webhooks", Permission::Administer),
+    ("GET", "/webhooks/{name}", Permission::Administer),
+    ("PATCH", "/webhooks/{name}", Permission::Administer),
+    ("DELETE", "/webhooks/{name}", Permission::Administer),
+    ("POST", "/webhooks/{name}/rotate-secret", Permission::Administer),
+    ("POST", "/webhooks/{name}/test", Permission::Administer),
+    ("GET", "/webhooks/{name}/deliveries", Permission::Administer),
+    ("POST", "/webhooks/{name}/deliveries/{delivery_id}/redeliver", Permission::Administer),
     ("GET", "/tokens", Permission::Administer),
     ("POST", "/tokens", Permission::Administer),
     ("GET", "/tokens/{name}", Permission::Administer),
     ("POST", "/tokens/{name}/revoke", Permission::Administer),
     ("GET", "/audit", Permission::View),
+    ("GET", "/events", Permission::View),
     ("GET", "/openapi.json", Permission::View),
 ];
 
@@ -83,7 +93,7 @@ async fn every_operation_lets_in_exactly_the_scopes_that_it_needs() {
     for (method, path, needs) in table {
         // What is asked for is not there, or the request is wrong: but for the scope it is looked at.
         let path =
-            path.replace("{vehicle_id}", "V9").replace("{name}", "none").replace("{sha256}", &"0".repeat(64));
+            path.replace("{vehicle_id}", "V9").replace("{name}", "none").replace("{delivery_id}", "none").replace("{sha256}", &"0".repeat(64));
         for scope in Scope::ALL {
             let token = format!("secret of {}", scope.name());
             let (status, body) = with_token(&operator, &token, &method, &path, json!({})).await;
