@@ -153,7 +153,9 @@ impl Webhook {
                     described(&made)
                 ))
             }
-            Command::Delete { name } => print(&format!("Deleted webhook {name}; nothing more is sent to it.")),
+            Command::Delete { name } => {
+                print(&format!("Deleted webhook {name}; nothing more is sent to it."))
+            }
             Command::Deliveries { .. } => {
                 print(&deliveries(&read::<Vec<DeliveryAnswer>>(answer.get("items").unwrap_or(&Value::Null))?))
             }
@@ -243,7 +245,8 @@ fn described(webhook: &WebhookAnswer) -> String {
         lines.push(format!("The earlier secret signs too until {}.", moment(Some(until))));
     }
     if webhook.dropped > 0 {
-        lines.push(format!("{} deliveries were dropped because too many waited.", thousands(webhook.dropped)));
+        lines
+            .push(format!("{} deliveries were dropped because too many waited.", thousands(webhook.dropped)));
     }
     lines.iter().map(|line| plain(line)).collect::<Vec<_>>().join("\n")
 }

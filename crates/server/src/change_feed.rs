@@ -79,7 +79,10 @@ impl Herald {
                 _ = slow_look.tick() => {}
             }
             if let Err(error) = self.number_all().await {
-                tracing::error!(error = &error as &dyn Error, "Changes could not be numbered; it is tried again.");
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "Changes could not be numbered; it is tried again."
+                );
                 sleep(PAUSE).await;
                 self.told.notify_one();
             }
@@ -116,7 +119,10 @@ impl Herald {
                 continue;
             }
             if let Err(error) = self.count_once().await {
-                tracing::warn!(error = &error as &dyn Error, "Campaigns could not be counted; it is tried again.");
+                tracing::warn!(
+                    error = &error as &dyn Error,
+                    "Campaigns could not be counted; it is tried again."
+                );
             }
         }
     }
@@ -126,7 +132,8 @@ impl Herald {
         let before = self.feed.progress.borrow().clone();
         let counted = self.store.read::<_, StoreError>(move |tx| {
             let mut names = campaigns::under_way(tx)?;
-            let open = |(name, counts): (&Text, &StateCounts)| (counts.ended < counts.total).then(|| name.clone());
+            let open =
+                |(name, counts): (&Text, &StateCounts)| (counts.ended < counts.total).then(|| name.clone());
             names.extend(before.iter().filter_map(open));
             names.sort();
             names.dedup();

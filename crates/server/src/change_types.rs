@@ -20,8 +20,7 @@ impl ChangeTypes {
 
     /// Reads a list.
     pub(crate) fn parse<'a>(patterns: impl IntoIterator<Item = &'a str>) -> Result<Self, String> {
-        let patterns: Vec<String> =
-            patterns.into_iter().take(MOST_PATTERNS + 1).map(str::to_owned).collect();
+        let patterns: Vec<String> = patterns.into_iter().take(MOST_PATTERNS + 1).map(str::to_owned).collect();
         if patterns.is_empty() || patterns.len() > MOST_PATTERNS {
             return Err(format!("expected 1 to {MOST_PATTERNS} types, found {}", patterns.len()));
         }
@@ -53,8 +52,7 @@ impl ChangeTypes {
 /// Words of small letters, digits and `_` with a dot between them; the last may be `*`.
 fn is_pattern(text: &str) -> bool {
     let is_word = |word: &str| {
-        !word.is_empty()
-            && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
+        !word.is_empty() && word.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_')
     };
     let words = text.strip_suffix(".*").unwrap_or(text);
     text.len() <= MOST_CHARACTERS && (text == "*" || words.split('.').all(is_word))

@@ -137,7 +137,8 @@ impl Measurements {
     ) -> Result<String, StoreError> {
         gauge!("farrier_connections").set(connections as f64);
         if self.is_time_to_read() {
-            let read = move |tx: &Tx<'_>| Ok::<_, StoreError>((fleet::counts(tx, now)?, webhooks::waiting(tx)?));
+            let read =
+                move |tx: &Tx<'_>| Ok::<_, StoreError>((fleet::counts(tx, now)?, webhooks::waiting(tx)?));
             let (counts, waiting) = store.read(read).await?;
             gauge!("farrier_webhook_waiting").set(waiting as f64);
             self.tell(counts, now);

@@ -71,7 +71,10 @@ impl Deliverer {
         let mut tidied = Instant::now();
         while !shutdown.is_cancelled() {
             if let Err(error) = self.begin(&mut attempts, &mut under_way).await {
-                tracing::error!(error = &error as &dyn Error, "Webhooks could not be looked at; it is tried again.");
+                tracing::error!(
+                    error = &error as &dyn Error,
+                    "Webhooks could not be looked at; it is tried again."
+                );
             }
             if tidied.elapsed() >= TIDY {
                 tidied = Instant::now();
@@ -148,7 +151,11 @@ impl Deliverer {
     }
 
     fn one(&self) -> Attempt {
-        Attempt { store: self.store.clone(), sender: Arc::clone(&self.sender), clock: Arc::clone(&self.clock) }
+        Attempt {
+            store: self.store.clone(),
+            sender: Arc::clone(&self.sender),
+            clock: Arc::clone(&self.clock),
+        }
     }
 
     /// Tries once all that is due, one after the other.
@@ -229,7 +236,10 @@ impl Attempt {
         });
         if let Err(error) = written.await {
             let error: StoreError = error;
-            tracing::error!(error = &error as &dyn Error, "What came of a delivery could not be written; it is sent again.");
+            tracing::error!(
+                error = &error as &dyn Error,
+                "What came of a delivery could not be written; it is sent again."
+            );
         }
     }
 }

@@ -47,8 +47,10 @@ const RENEWAL: Duration = Duration::from_secs(60);
 const QUEUE: usize = 2;
 
 /// Says after which change a stream that was cut goes on.
-pub(super) const LAST_EVENT_ID: (&str, &str) =
-    ("last-event-id", "The id of the last event that was taken in, where a stream was cut; goes before `after`.");
+pub(super) const LAST_EVENT_ID: (&str, &str) = (
+    "last-event-id",
+    "The id of the last event that was taken in, where a stream was cut; goes before `after`.",
+);
 const LAST_EVENT_ID_HEADER: HeaderName = HeaderName::from_static(LAST_EVENT_ID.0);
 
 /// Which changes.
@@ -226,12 +228,14 @@ async fn one_page(api: &Api, filter: &Filter, after: Option<u64>) -> Result<Even
 
 async fn open(api: Api, filter: Filter, after: Option<u64>, headers: HeaderMap) -> Result<Response, Problem> {
     let place = Arc::clone(&api.feed.places).try_acquire_owned().map_err(|_| {
-        let detail = format!("{MOST_STREAMS} streams are open on this server already; close one, or try again later.");
+        let detail =
+            format!("{MOST_STREAMS} streams are open on this server already; close one, or try again later.");
         Problem::busy("TOO_MANY_STREAMS", detail)
     })?;
     let (cursor, reset) = begin(&api, &filter, after).await?;
     let (pieces, queue) = mpsc::channel(QUEUE);
-    let follower = Follower { filter, cursor, headers, pieces, told: Progress::default(), _place: place, api };
+    let follower =
+        Follower { filter, cursor, headers, pieces, told: Progress::default(), _place: place, api };
     tokio::spawn(follower.follow(after.is_some(), reset));
     let body = stream::unfold(queue, |mut queue| async {
         let piece = queue.recv().await?;

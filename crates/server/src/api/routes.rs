@@ -302,7 +302,10 @@ fn of_the_server() -> Vec<Operation> {
             .takes_query::<AuditQuery>()
             .answers::<AuditPage>(200, "A page of the audit log."),
         Operation::get("/events", events::events)
-            .needs(View, "Tell what changes: a page, or for whoever accepts text/event-stream a stream that goes on.")
+            .needs(
+                View,
+                "Tell what changes: a page, or for whoever accepts text/event-stream a stream that goes on.",
+            )
             .takes_query::<EventsQuery>()
             .streams(events::LAST_EVENT_ID)
             .answers::<EventPage>(200, "Changes after a place, oldest first."),

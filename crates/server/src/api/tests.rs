@@ -74,7 +74,8 @@ impl Operator {
         }
         let feed = Feed::new(tokio_util::sync::CancellationToken::new());
         // Receivers of tests are on this machine.
-        let webhooks = WebhookSettings { allow_insecure_http: true, allow_private_targets: true, roots: None };
+        let webhooks =
+            WebhookSettings { allow_insecure_http: true, allow_private_targets: true, roots: None };
         let router = router(Api {
             store: world.store.clone(),
             rules: Arc::clone(&world.rules),

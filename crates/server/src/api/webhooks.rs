@@ -190,7 +190,8 @@ pub(super) async fn create(
     let made = api.write(move |tx, _, now| {
         tx.lock(LOCK)?;
         if webhooks::by_name(tx, &name)?.is_some() {
-            let detail = format!("There is a webhook {name} already; choose another name, or change that one.");
+            let detail =
+                format!("There is a webhook {name} already; choose another name, or change that one.");
             return Err(Problem::conflict("WEBHOOK_EXISTS", detail));
         }
         if webhooks::count(tx)? >= MOST_WEBHOOKS {

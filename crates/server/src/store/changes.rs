@@ -153,7 +153,8 @@ pub(crate) fn finished(
         tx.exec("DELETE FROM campaign_finished WHERE campaign_name = $1", &[name.into()])?;
         return Ok(());
     }
-    let sql = "INSERT INTO campaign_finished (campaign_name) VALUES ($1) ON CONFLICT (campaign_name) DO NOTHING";
+    let sql =
+        "INSERT INTO campaign_finished (campaign_name) VALUES ($1) ON CONFLICT (campaign_name) DO NOTHING";
     if tx.exec(sql, &[name.into()])? == 0 {
         return Ok(());
     }

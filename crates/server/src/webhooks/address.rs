@@ -35,7 +35,8 @@ impl FromStr for Target {
                  found {text:?}"
             )
         };
-        let is_plain = text.len() <= MOST_CHARACTERS && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
+        let is_plain =
+            text.len() <= MOST_CHARACTERS && text.bytes().all(|b| b.is_ascii_graphic() && b != b'#');
         let uri: Uri = text.parse().ok().filter(|_| is_plain).ok_or_else(refused)?;
         let authority = uri.authority().ok_or_else(refused)?;
         let (is_tls, usual_port) = match uri.scheme_str() {
@@ -140,14 +141,30 @@ mod tests {
     fn what_is_no_address_of_a_webhook_is_refused() {
         let long = format!("https://a/{}", "x".repeat(MOST_CHARACTERS));
         for text in [
-            "", "a", "/a", "ftp://a/", "https://", "https:///a", "https://u:p@a/", "https://a/#b", "https://a/ b", "https://ä/",
-            "https://a:0/", "https://a:65536/", "https://a:b/", "https://@a/", &long,
+            "",
+            "a",
+            "/a",
+            "ftp://a/",
+            "https://",
+            "https:///a",
+            "https://u:p@a/",
+            "https://a/#b",
+            "https://a/ b",
+            "https://ä/",
+            "https://a:0/",
+            "https://a:65536/",
+            "https://a:b/",
+            "https://@a/",
+            &long,
         ] {
             assert!(text.parse::<Target>().is_err(), "{text}");
         }
         let target: Target = "https://[2606:4700::1]:8443/a?b=c".parse().unwrap();
         assert_eq!((target.host.as_str(), target.port, target.is_tls), ("2606:4700::1", 8443, true));
-        assert_eq!((target.authority.as_str(), target.path_and_query.as_str()), ("[2606:4700::1]:8443", "/a?b=c"));
+        assert_eq!(
+            (target.authority.as_str(), target.path_and_query.as_str()),
+            ("[2606:4700::1]:8443", "/a?b=c")
+        );
         assert_eq!(target.to_string(), "https://[2606:4700::1]:8443/a?b=c");
         let target: Target = "http://hooks.example".parse().unwrap();
         assert_eq!((target.port, target.path_and_query.as_str()), (80, "/"));
@@ -158,16 +175,50 @@ mod tests {
         let closed = WebhookSettings::default();
         let open = WebhookSettings { allow_private_targets: true, ..WebhookSettings::default() };
         for address in [
-            "0.0.0.0", "10.1.2.3", "100.64.0.1", "127.0.0.1", "127.9.9.9", "169.254.169.254", "172.16.0.1", "192.0.0.8",
-            "192.0.2.1", "192.88.99.1", "192.168.1.1", "198.18.0.1", "198.51.100.1", "203.0.113.1", "224.0.0.1", "240.0.0.1",
-            "255.255.255.255", "::", "::1", "::ffff:127.0.0.1", "::ffff:8.8.8.8", "64:ff9b::7f00:1", "2001::1", "2001:db8::1",
-            "2002:7f00:1::", "3fff::1", "fc00::1", "fd12::1", "fe80::1", "fec0::1", "ff02::1",
+            "0.0.0.0",
+            "10.1.2.3",
+            "100.64.0.1",
+            "127.0.0.1",
+            "127.9.9.9",
+            "169.254.169.254",
+            "172.16.0.1",
+            "192.0.0.8",
+            "192.0.2.1",
+            "192.88.99.1",
+            "192.168.1.1",
+            "198.18.0.1",
+            "198.51.100.1",
+            "203.0.113.1",
+            "224.0.0.1",
+            "240.0.0.1",
+            "255.255.255.255",
+            "::",
+            "::1",
+            "::ffff:127.0.0.1",
+            "::ffff:8.8.8.8",
+            "64:ff9b::7f00:1",
+            "2001::1",
+            "2001:db8::1",
+            "2002:7f00:1::",
+            "3fff::1",
+            "fc00::1",
+            "fd12::1",
+            "fe80::1",
+            "fec0::1",
+            "ff02::1",
         ] {
             let address: IpAddr = address.parse().unwrap();
             assert!(!may_connect(address, &closed), "{address}");
             assert!(may_connect(address, &open), "{address}");
         }
-        for address in ["8.8.8.8", "100.63.255.255", "172.32.0.1", "223.255.255.255", "2606:4700::1111", "2001:4860::8888"] {
+        for address in [
+            "8.8.8.8",
+            "100.63.255.255",
+            "172.32.0.1",
+            "223.255.255.255",
+            "2606:4700::1111",
+            "2001:4860::8888",
+        ] {
             assert!(may_connect(address.parse().unwrap(), &closed), "{address}");
         }
         for (text, says) in [

@@ -62,7 +62,10 @@ mod tests {
         let secret = Secret(std::array::from_fn(|index| u8::try_from(index).unwrap()));
         assert_eq!(secret.shown(), "whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYXGBkaGxwdHh8=");
         assert_eq!(secret.shown().parse::<Secret>().unwrap(), secret);
-        assert_eq!(secret.sign("msg_1", UnixMillis(1_614_265_330_999), "{\"a\":1}"), "v1,glGkvNcadkg5eS0kC1lHn//MXDsMAhfgJN70uXXgt2s=");
+        assert_eq!(
+            secret.sign("msg_1", UnixMillis(1_614_265_330_999), "{\"a\":1}"),
+            "v1,glGkvNcadkg5eS0kC1lHn//MXDsMAhfgJN70uXXgt2s="
+        );
         assert_eq!(format!("{secret:?}"), "Secret(not shown)");
         assert!("whsec_AAEC".parse::<Secret>().is_err() && "AAEC".parse::<Secret>().is_err());
     }

@@ -54,8 +54,8 @@ pub enum WebhookError {
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
 pub(crate) enum SendError {
-    #[error("the receiver did not answer within {} s", TIME.as_secs())]
-    TooSlow,
+    #[error("the receiver did not answer within {0:?}")]
+    TooSlow(Duration),
     #[error("the settings do not let webhooks go by http any more")]
     Insecure,
     #[error("the host's name could not be resolved")]
@@ -92,6 +92,7 @@ impl Answer {
 pub(crate) struct Sender {
     tls: TlsConnector,
     settings: WebhookSettings,
+    time: Duration,
 }
 
 impl Sender {
@@ -109,7 +110,13 @@ impl Sender {
             },
         };
         let tls = TlsConnector::from(Arc::new(builder.with_no_client_auth()));
-        Ok(Self { tls, settings: settings.clone() })
+        Ok(Self { tls, settings: settings.clone(), time: TIME })
+    }
+
+    /// The same with less patience.
+    #[cfg(test)]
+    pub(crate) fn within(self, time: Duration) -> Self {
+        Self { time, ..self }
     }
 
     pub(super) async fn send(
@@ -119,7 +126,8 @@ impl Sender {
         now: UnixMillis,
     ) -> Result<Answer, SendError> {
         let request = request(webhook, delivery, now).ok_or(SendError::Request)?;
-        timeout(TIME, self.exchange(&webhook.url, request)).await.map_err(|_| SendError::TooSlow)?
+        let exchange = timeout(self.time, self.exchange(&webhook.url, request));
+        exchange.await.map_err(|_| SendError::TooSlow(self.time))?
     }
 
     async fn exchange(&self, target: &Target, request: Request<Body>) -> Result<Answer, SendError> {
@@ -217,7 +225,10 @@ fn request(webhook: &Webhook, delivery: &Delivery, now: UnixMillis) -> Option<Re
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, WebhookError> {
-    let refused = |source: Box<dyn std::error::Error + Send + Sync>| WebhookError::Roots { path: path.to_owned(), source };
+    let refused = |source: Box<dyn std::error::Error + Send + Sync>| WebhookError::Roots {
+        path: path.to_owned(),
+        source,
+    };
     let mut roots = RootCertStore::empty();
     for certificate in CertificateDer::pem_file_iter(path).map_err(|error| refused(Box::new(error)))? {
         let certificate = certificate.map_err(|error| refused(Box::new(error)))?;

@@ -98,7 +98,10 @@ async fn a_stream_tells_what_changes_from_now_on_and_only_what_is_asked_for() {
     let mut of_v2 = Stream::of(&operator, "?vehicle=V2", None).await;
     let mut steps = Stream::of(&operator, "?types=vehicle_update.*,campaign.finished", None).await;
     for stream in [&mut all, &mut of_v2, &mut steps] {
-        assert_eq!(stream.next().await.unwrap(), Event { id: Some(1), name: "ready".to_owned(), data: json!({"after": 1}) });
+        assert_eq!(
+            stream.next().await.unwrap(),
+            Event { id: Some(1), name: "ready".to_owned(), data: json!({"after": 1}) }
+        );
     }
     operator.release("R2").await;
     let mut car = Car::known(&world, "V2").await;
@@ -133,26 +136,28 @@ async fn a_stream_tells_what_changes_from_now_on_and_only_what_is_asked_for() {
         assert_eq!(event.data["vehicle_id"], "V2");
         told.push(event.data["data"]["to"].as_str().unwrap().to_owned());
     }
-    let kept = world.read(|tx| tx.rows("SELECT to_state FROM vehicle_update_step ORDER BY id", &[], |row| row.text(0))).await;
+    let kept = world
+        .read(|tx| tx.rows("SELECT to_state FROM vehicle_update_step ORDER BY id", &[], |row| row.text(0)))
+        .await;
     assert_eq!(told, kept, "every step, in order");
     let first = of_v2.next().await.unwrap();
-    assert_eq!((first.name.as_str(), &first.data["data"]["to"]), ("vehicle_update.collecting_vci", &json!("collecting_vci")));
+    assert_eq!(
+        (first.name.as_str(), &first.data["data"]["to"]),
+        ("vehicle_update.collecting_vci", &json!("collecting_vci"))
+    );
 }
 
 #[tokio::test]
 async fn where_nobody_wants_steps_of_vehicles_none_is_written() {
     let world = World::new();
     let _operator = Operator::of(&world).await;
-    let mut car = Car::known(&world, "V1").await;
+    let car = Car::known(&world, "V1").await;
     world.release("R2", "2").await;
     world.campaign("C", "R2", None).await;
     car.to_start_download(&world).await;
-    let written = |world: &World| {
-        let sql = "SELECT kind FROM change WHERE kind LIKE 'vehicle_update.%'";
-        let read = world.store.read::<_, StoreError>(move |tx| tx.rows(sql, &[], |row| row.text(0)));
-        async { read.await.unwrap() }
-    };
-    assert_eq!(written(&world).await, Vec::<String>::new());
+    let sql = "SELECT kind FROM change WHERE kind LIKE 'vehicle_update.%'";
+    let written = world.read(move |tx| tx.rows(sql, &[], |row| row.text(0))).await;
+    assert_eq!(written, Vec::<String>::new());
 }
 
 /// A client whose connection breaks at any time goes on after the last event that it has seen; what it has heard in all is
@@ -247,8 +252,10 @@ async fn a_slow_reader_holds_up_nobody_and_catches_up_from_the_store() {
 async fn a_stream_ends_when_its_token_is_revoked_and_when_the_server_stops() {
     let world = World::new();
     let operator = Operator::of(&world).await;
-    let (mut viewer, mut other) =
-        (Stream::of(&operator, "", None).await, Stream::open(&operator, "secret of operator", "", None).await.1);
+    let (mut viewer, mut other) = (
+        Stream::of(&operator, "", None).await,
+        Stream::open(&operator, "secret of operator", "", None).await.1,
+    );
     assert_eq!(viewer.next().await.unwrap().name, "ready");
     assert_eq!(other.next().await.unwrap().name, "ready");
     let (status, _) = operator.post("/tokens/viewer/revoke", json!({})).await;
@@ -320,7 +327,9 @@ async fn what_another_server_has_numbered_is_told_here_too() {
     }
     let number = |store: &Store| {
         let store = store.clone();
-        async move { store.write::<_, StoreError>(|tx| changes::number(tx, 100, 100, START)).await.unwrap().changes }
+        async move {
+            store.write::<_, StoreError>(|tx| changes::number(tx, 100, 100, START)).await.unwrap().changes
+        }
     };
     let (here, there) = tokio::join!(number(&world.store), number(&other));
     assert_eq!(here + there, 48);
@@ -347,5 +356,10 @@ async fn questions_about_events_that_cannot_be_understood_are_refused() {
     }
     let request = Request::builder().uri("/api/v1/events").header("authorization", "Bearer secret of viewer");
     let request = request.header("last-event-id", "yesterday").body(Body::empty()).unwrap();
-    refused(operator.send(request).await, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "last-event-id");
+    refused(
+        operator.send(request).await,
+        StatusCode::UNPROCESSABLE_ENTITY,
+        "INVALID_REQUEST",
+        "last-event-id",
+    );
 }

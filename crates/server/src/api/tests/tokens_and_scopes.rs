@@ -92,8 +92,11 @@ async fn every_operation_lets_in_exactly_the_scopes_that_it_needs() {
 
     for (method, path, needs) in table {
         // What is asked for is not there, or the request is wrong: but for the scope it is looked at.
-        let path =
-            path.replace("{vehicle_id}", "V9").replace("{name}", "none").replace("{delivery_id}", "none").replace("{sha256}", &"0".repeat(64));
+        let path = path
+            .replace("{vehicle_id}", "V9")
+            .replace("{name}", "none")
+            .replace("{delivery_id}", "none")
+            .replace("{sha256}", &"0".repeat(64));
         for scope in Scope::ALL {
             let token = format!("secret of {}", scope.name());
             let (status, body) = with_token(&operator, &token, &method, &path, json!({})).await;
