@@ -29,6 +29,8 @@ CREATE TABLE change_interest (
 CREATE TABLE campaign_finished (
     campaign_name TEXT PRIMARY KEY COLLATE BINARY
 );
+-- Nothing is said of those that were over before; one that is under way leaves the list when it is next looked at.
+INSERT INTO campaign_finished (campaign_name) SELECT name FROM campaign WHERE started_at IS NOT NULL;
 
 CREATE TABLE webhook (
     name TEXT PRIMARY KEY COLLATE BINARY,

@@ -98,6 +98,8 @@ impl Gatekeeper {
         names.extend(timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()));
         if all {
             names.extend(self.store.read(campaigns::under_way).await?);
+            // That of a campaign whose last vehicle was done just before a crash.
+            names.extend(self.store.read(changes::not_finished).await?);
         }
         for name in names {
             timers.remove(&name);
@@ -134,7 +136,9 @@ pub(crate) fn look_at_gate(
     let (rollout, mut record) = (&campaign.rollout, campaign.gate.clone());
     let waves = campaigns::wave_counts(tx, &campaign)?;
     let sum = |count: fn(&WaveCounts) -> u64| waves.iter().map(count).fold(0, u64::saturating_add);
-    changes::finished(tx, name, sum(|wave| wave.vehicles), sum(|wave| wave.ended), now)?;
+    if campaign.starting.is_none() {
+        changes::finished(tx, name, sum(|wave| wave.vehicles), sum(|wave| wave.ended), now)?;
+    }
     if !campaign.goes_on() {
         return Ok(Looked::default());
     }

@@ -163,6 +163,16 @@ pub(crate) fn finished(
     add(tx, &NewChange { kind: "campaign.finished", campaign: Some(name), vehicle_id: None, data }, now)
 }
 
+/// The campaigns that have started and of which it was not said that all their updates are over.
+pub(crate) fn not_finished(tx: &Tx<'_>) -> Result<Vec<Text>, StoreError> {
+    tx.rows(
+        "SELECT name FROM campaign WHERE started_at IS NOT NULL AND NOT EXISTS \
+         (SELECT 1 FROM campaign_finished WHERE campaign_name = campaign.name) ORDER BY name",
+        &[],
+        |row| row.parsed(0, "a campaign name"),
+    )
+}
+
 /// What numbering has done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Numbered {

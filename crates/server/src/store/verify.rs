@@ -4,7 +4,7 @@
 use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
-use super::{StoreError, Tx, campaigns, deltas, groups, releases, updates, vehicles};
+use super::{StoreError, Tx, campaigns, deltas, groups, releases, updates, vehicles, webhooks};
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
@@ -70,6 +70,7 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_campaign(tx)?,
             every_release(tx)?,
             every_group(tx)?,
+            every_webhook(tx)?,
         ]);
     }
     Ok(checks)
@@ -180,6 +181,15 @@ fn every_group(tx: &Tx<'_>) -> Result<Check, StoreError> {
     for name in tx.rows("SELECT name FROM fleet_group ORDER BY name", &[], |row| row.text(0))? {
         let read = parsed_name(&name).and_then(|parsed| groups::by_name(tx, &parsed));
         check.read(&format!("group {name}"), read)?;
+    }
+    Ok(check)
+}
+
+fn every_webhook(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("webhooks");
+    for name in tx.rows("SELECT name FROM webhook ORDER BY name", &[], |row| row.text(0))? {
+        let read = parsed_name(&name).and_then(|parsed| webhooks::by_name(tx, &parsed));
+        check.read(&format!("webhook {name}"), read)?;
     }
     Ok(check)
 }

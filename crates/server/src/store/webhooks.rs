@@ -111,15 +111,22 @@ macro_rules! select_webhook {
     };
 }
 
+/// A secret; what is none is not shown either.
+fn secret(row: &Row<'_>, column: usize) -> Result<Option<Secret>, StoreError> {
+    let damaged =
+        || StoreError::Damaged { expected: "a webhook's secret", found: "something else".to_owned() };
+    row.optional_text(column)?.map(|text| text.parse().map_err(|()| damaged())).transpose()
+}
+
 fn read(row: &Row<'_>) -> Result<Webhook, StoreError> {
-    let earlier = row.optional_parsed::<Secret>(5, "a webhook's secret")?;
+    let missing = || StoreError::Damaged { expected: "a webhook's secret", found: "no value".to_owned() };
     Ok(Webhook {
         name: row.parsed(0, "a name")?,
         url: row.parsed(1, "a webhook's address")?,
         types: row.parsed(2, "types of changes")?,
         note: row.optional_parsed(3, "a note")?,
-        secret: row.parsed(4, "a webhook's secret")?,
-        earlier: earlier.zip(row.optional_time(6)?),
+        secret: secret(row, 4)?.ok_or_else(missing)?,
+        earlier: secret(row, 5)?.zip(row.optional_time(6)?),
         enabled: row.integer(7)? != 0,
         disabled_because: row.optional_text(8)?,
         dropped: row.count(9)?,

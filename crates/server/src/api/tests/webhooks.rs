@@ -349,8 +349,7 @@ async fn by_tls_it_goes_only_to_a_receiver_with_the_right_certificate() {
     let bed = Bed::new().await;
     let dir = tempfile::tempdir().unwrap();
     let key = rcgen::KeyPair::generate().unwrap();
-    let mut parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
-    parameters.is_ca = rcgen::IsCa::Ca(rcgen::BasicConstraints::Unconstrained);
+    let parameters = rcgen::CertificateParams::new(vec!["localhost".to_owned()]).unwrap();
     let certificate = parameters.self_signed(&key).unwrap();
     let roots = dir.path().join("roots.pem");
     std::fs::write(&roots, certificate.pem()).unwrap();
