@@ -315,16 +315,15 @@ fn webhooks_are_made_tested_changed_and_deleted() {
     let (pki, data, config) =
         (folder.path().join("pki"), folder.path().join("data"), folder.path().join("server.toml"));
     succeeds(&["pki", "init", text(&pki)]);
-    std::fs::write(&config, "[webhooks]\nallow_insecure_http = true\nallow_private_targets = true\n").unwrap();
+    std::fs::write(&config, "[webhooks]\nallow_insecure_http = true\nallow_private_targets = true\n")
+        .unwrap();
     let server = ServerProcess::start_with(&data, &pki, &["--config", text(&config)]);
     let token = data.join("operator.token");
     let with = |arguments: &[&str]| {
         let common = ["--server", server.operator(), "--token-file", text(&token)];
         [&["webhook"][..], arguments, &common[..]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
     };
-    let does = |arguments: &[&str]| {
-        succeeds(&with(arguments).iter().map(String::as_str).collect::<Vec<_>>())
-    };
+    let does = |arguments: &[&str]| succeeds(&with(arguments).iter().map(String::as_str).collect::<Vec<_>>());
     let url = format!("http://{}/", receiver());
     let made = does(&["create", "ops", &url, "--type", "campaign.*", "--type", "vehicle.enrolled"]);
     assert!(made.starts_with("whsec_") && made.contains("campaign.*, vehicle.enrolled"), "{made}");
