@@ -249,20 +249,25 @@ fn of_webhooks() -> Vec<Operation> {
             .needs(Administer, "Make a webhook; this answer is the only one that shows its secret.")
             .takes::<NewWebhook>()
             .answers::<MadeWebhook>(201, "Changes from now on are sent to it.")
+            .shows_a_secret()
             .can_conflict(),
         Operation::get("/webhooks/{name}", webhooks::show)
             .needs(Administer, "Show a webhook; not its secret.")
+            .of(webhooks::WEBHOOK)
             .answers::<WebhookAnswer>(200, "The webhook."),
         Operation::patch("/webhooks/{name}", webhooks::change)
             .needs(Administer, "Change a webhook, enable or disable it.")
+            .of(webhooks::WEBHOOK)
             .takes::<WebhookChange>()
             .answers::<WebhookAnswer>(200, "The webhook as it is now."),
         Operation::delete("/webhooks/{name}", webhooks::delete)
             .needs(Administer, "Delete a webhook with what it has still to deliver.")
+            .of(webhooks::WEBHOOK)
             .answers::<WebhookAnswer>(200, "What it was."),
         Operation::post("/webhooks/{name}/rotate-secret", webhooks::rotate)
             .needs(Administer, "Give a webhook a new secret; for a day the earlier one signs too.")
-            .answers::<MadeWebhook>(200, "This answer is the only one that shows the new secret."),
+            .answers::<MadeWebhook>(200, "This answer is the only one that shows the new secret.")
+            .shows_a_secret(),
         Operation::post("/webhooks/{name}/test", webhooks::test)
             .needs(Administer, "Send an event of the type webhook.test.")
             .answers::<DeliveryAnswer>(200, "It is queued; the list of deliveries tells what came of it.")

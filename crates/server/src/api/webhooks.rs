@@ -7,6 +7,7 @@ use farrier_protocol::{LongText, Text, UnixMillis};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::etag::Resource;
 use super::page::{Page, PageQuery, page};
 use super::problem::Problem;
 use super::request::{Caller, Document, InPath, InQuery};
@@ -23,6 +24,15 @@ const MOST_WEBHOOKS: u64 = 64;
 const EARLIER_SIGNS_S: u64 = 24 * 60 * 60;
 /// The lock of whoever makes, changes or removes webhooks, and of whoever numbers changes for them.
 const LOCK: &str = "changes";
+
+/// A webhook as what an ETag is of.
+pub(super) const WEBHOOK: Resource = Resource {
+    lock: |tx, _| tx.lock(LOCK),
+    settled: |tx, name| {
+        let Ok(name) = name.parse() else { return Ok(None) };
+        Ok(webhooks::by_name(tx, &name)?.map(|webhook| webhook.audited()))
+    },
+};
 
 /// The body of a new webhook.
 #[derive(Deserialize, JsonSchema)]
