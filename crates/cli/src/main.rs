@@ -31,6 +31,7 @@ mod time_span;
 mod token;
 mod upload;
 mod vehicle;
+mod webhook;
 
 use std::io::{ErrorKind, IsTerminal, Write};
 use std::process::ExitCode;
@@ -95,6 +96,8 @@ enum Command {
     Group(group::Group),
     /// Make and revoke operators' tokens.
     Token(token::Token),
+    /// Send what changes to other programs.
+    Webhook(webhook::Webhook),
     /// Show who changed what, and prove that nobody changed the record.
     Audit(audit::Audit),
     /// Keep the register of RXSWINs; export signed records of updates for UN R156, and check them.
@@ -139,6 +142,7 @@ impl Command {
             | Self::Vehicle(_)
             | Self::Group(_)
             | Self::Token(_)
+            | Self::Webhook(_)
             | Self::Audit(_)
             | Self::Evidence(_)
             | Self::SecurityEvents(_)
@@ -223,6 +227,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Vehicle(_)
         | Command::Group(_)
         | Command::Token(_)
+        | Command::Webhook(_)
         | Command::Audit(_)
         | Command::Evidence(_)
         | Command::SecurityEvents(_)
@@ -245,6 +250,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Vehicle(vehicle) => vehicle.run().await?,
             Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
+            Command::Webhook(webhook) => webhook.run().await?,
             Command::Audit(audit) => audit.run().await?,
             Command::Evidence(evidence) => evidence.run().await?,
             Command::SecurityEvents(events) => events.run().await?,

@@ -53,10 +53,15 @@ struct ServerProcess {
 
 impl ServerProcess {
     fn start(data: &Path, pki: &Path) -> Self {
+        Self::start_with(data, pki, &[])
+    }
+
+    fn start_with(data: &Path, pki: &Path, more: &[&str]) -> Self {
         let free = "127.0.0.1:0";
         let mut child = farrier()
             .args(["server", "--data", text(data), "--pki", text(pki)])
             .args(["--mqtt", free, "--https", free, "--operator", free, "--enroll", "auto"])
+            .args(more)
             .stdout(Stdio::piped())
             .spawn()
             .unwrap();
@@ -287,4 +292,52 @@ fn a_demo_that_cannot_be_played_says_so_at_once() {
     fails(&["demo", "--fail", "VEH_009:ecu_001"], &["VEH_001 to VEH_003", "--fail"]);
     fails(&["demo", "--image", "/nowhere/image.bin"], &["/nowhere/image.bin"]);
     fails(&["demo", "--ecus", "0"], &["--ecus"]);
+}
+
+/// Answers every request with 204, on a thread that ends with the test.
+fn receiver() -> std::net::SocketAddr {
+    use std::io::{Read, Write};
+    let listener = std::net::TcpListener::bind("127.0.0.1:0").unwrap();
+    let address = listener.local_addr().unwrap();
+    std::thread::spawn(move || {
+        while let Ok((mut stream, _)) = listener.accept() {
+            let mut octets = [0; 4096];
+            let _ = stream.read(&mut octets);
+            let _ = stream.write_all(b"HTTP/1.1 204 No Content\r\n\r\n");
+        }
+    });
+    address
+}
+
+#[test]
+fn webhooks_are_made_tested_changed_and_deleted() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pki, data, config) =
+        (folder.path().join("pki"), folder.path().join("data"), folder.path().join("server.toml"));
+    succeeds(&["pki", "init", text(&pki)]);
+    std::fs::write(&config, "[webhooks]\nallow_insecure_http = true\nallow_private_targets = true\n")
+        .unwrap();
+    let server = ServerProcess::start_with(&data, &pki, &["--config", text(&config)]);
+    let token = data.join("operator.token");
+    let with = |arguments: &[&str]| {
+        let common = ["--server", server.operator(), "--token-file", text(&token)];
+        [&["webhook"][..], arguments, &common[..]].concat().into_iter().map(str::to_owned).collect::<Vec<_>>()
+    };
+    let does = |arguments: &[&str]| succeeds(&with(arguments).iter().map(String::as_str).collect::<Vec<_>>());
+    let url = format!("http://{}/", receiver());
+    let made = does(&["create", "ops", &url, "--type", "campaign.*", "--type", "vehicle.enrolled"]);
+    assert!(made.starts_with("whsec_") && made.contains("campaign.*, vehicle.enrolled"), "{made}");
+    assert!(does(&["list"]).contains(&url));
+    let tested = does(&["test", "ops"]);
+    assert!(tested.contains("webhook.test") && tested.contains("answered 204"), "{tested}");
+    let deliveries: Value = serde_json::from_str(&does(&["deliveries", "ops", "--json"])).unwrap();
+    let id = deliveries["items"][0]["id"].as_str().unwrap();
+    assert!(does(&["redeliver", "ops", id]).contains(id));
+    assert!(does(&["rotate-secret", "ops"]).contains("earlier secret signs too until"));
+    assert!(does(&["change", "ops", "--disable"]).contains("disabled"));
+    let again = with(&["test", "ops"]);
+    fails(&again.iter().map(String::as_str).collect::<Vec<_>>(), &["disabled", "enable"]);
+    assert!(!does(&["show", "ops"]).contains("whsec_"));
+    assert!(does(&["delete", "ops"]).contains("Deleted webhook ops"));
+    assert_eq!(server.terminate(), Some(0));
 }

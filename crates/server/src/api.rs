@@ -7,6 +7,7 @@ pub(crate) mod campaigns;
 mod docs;
 mod dry_run;
 mod etag;
+mod events;
 mod evidence;
 pub(crate) mod groups;
 mod health;
@@ -27,6 +28,7 @@ mod uploads;
 mod vehicle_bindings;
 mod vehicle_changes;
 pub(crate) mod vehicles;
+mod webhooks;
 
 use std::sync::Arc;
 
@@ -40,10 +42,12 @@ use serde::Serialize;
 use serde_json::Value;
 
 use crate::artifacts::Artifacts;
+use crate::change_feed::Feed;
 use crate::conversation::{self, Rules};
 use crate::desk::WallClock;
 use crate::release_signature::ReleaseSignature;
 use crate::store::{Store, StoreError, Tx};
+use crate::webhooks::WebhookSettings;
 #[cfg(test)]
 pub(crate) use approvals::say;
 #[cfg(test)]
@@ -68,6 +72,9 @@ pub(crate) struct Api {
     pub(crate) clock: WallClock,
     pub(crate) vitals: Vitals,
     pub(crate) evidence: EvidenceDesk,
+    pub(crate) feed: Arc<Feed>,
+    /// What webhooks may do.
+    pub(crate) webhooks: Arc<WebhookSettings>,
 }
 
 impl Api {

@@ -12,6 +12,7 @@ use serde::Deserialize;
 use crate::mqtt::{MqttMode, MqttSettings};
 use crate::store::PostgresAddress;
 use crate::tls::ExpiryAlarms;
+use crate::webhooks::WebhookSettings;
 
 /// The settings of a server. Every key may stand in the configuration file; unknown ones are refused.
 #[derive(Debug, Clone, Deserialize)]
@@ -71,6 +72,8 @@ pub struct ServerConfig {
     pub deltas: DeltaSettings,
     /// What holds for every campaign.
     pub campaigns: CampaignSettings,
+    /// What webhooks may do.
+    pub webhooks: WebhookSettings,
 }
 
 /// How packages leave.
@@ -195,6 +198,7 @@ impl Default for ServerConfig {
             deadlines: Settings::default(),
             deltas: DeltaSettings::default(),
             campaigns: CampaignSettings::default(),
+            webhooks: WebhookSettings::default(),
         }
     }
 }

@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use std::sync::{Arc, Mutex};
 use std::time::Duration;
 
-use farrier_campaign::{Event, NoRoom};
+use farrier_campaign::{Event, NoRoom, WaveCounts};
 use farrier_protocol::{Text, UnixMillis};
 use tokio::sync::Notify;
 use tokio_util::sync::CancellationToken;
@@ -14,7 +14,7 @@ use crate::conversation::{Rules, advance};
 use crate::desk::WallClock;
 use crate::store::audit::{self, Actor, Change};
 use crate::store::campaigns::{self, Campaign, Stopped};
-use crate::store::{Store, StoreError, Tx, locked, updates};
+use crate::store::{Store, StoreError, Tx, changes, locked, updates};
 
 /// Vehicles that are let through in one transaction.
 const BATCH: u64 = 256;
@@ -98,6 +98,8 @@ impl Gatekeeper {
         names.extend(timers.iter().filter(|(_, at)| **at <= now).map(|(name, _)| name.clone()));
         if all {
             names.extend(self.store.read(campaigns::under_way).await?);
+            // That of a campaign whose last vehicle was done just before a crash.
+            names.extend(self.store.read(changes::not_finished).await?);
         }
         for name in names {
             timers.remove(&name);
@@ -124,7 +126,7 @@ pub(crate) fn look_at_gate(
     now: UnixMillis,
 ) -> Result<Looked, StoreError> {
     let Some(campaign) = campaigns::claim(tx, name)? else { return Ok(Looked::default()) };
-    if campaign.started_at.is_none() || !campaign.goes_on() {
+    if campaign.started_at.is_none() {
         return Ok(Looked::default());
     }
     // Nobody knows yet how many vehicles are in which wave.
@@ -133,6 +135,13 @@ pub(crate) fn look_at_gate(
     }
     let (rollout, mut record) = (&campaign.rollout, campaign.gate.clone());
     let waves = campaigns::wave_counts(tx, &campaign)?;
+    let sum = |count: fn(&WaveCounts) -> u64| waves.iter().map(count).fold(0, u64::saturating_add);
+    if campaign.starting.is_none() {
+        changes::finished(tx, name, sum(|wave| wave.vehicles), sum(|wave| wave.ended), now)?;
+    }
+    if !campaign.goes_on() {
+        return Ok(Looked::default());
+    }
     if let Some(reason) = rollout.stop_reason(&waves, &record) {
         let sentence = reason.sentence();
         tracing::error!(campaign = %name, "A campaign has stopped by its rule: {sentence}");

@@ -9,6 +9,8 @@ mod audit_heads;
 pub mod backup;
 pub mod bench;
 pub mod broker;
+mod change_feed;
+mod change_types;
 mod config;
 mod console;
 mod conversation;
@@ -42,6 +44,7 @@ mod store;
 mod testbed;
 pub mod tls;
 mod vehicle_fields;
+pub mod webhooks;
 
 /// What spans are about that tell of every message, command, request and batch of due work: a target of its own, so that
 /// logs do not carry them and a collector can ask for them.

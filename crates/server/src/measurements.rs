@@ -11,7 +11,7 @@ use metrics_exporter_prometheus::{Matcher, PrometheusBuilder, PrometheusHandle};
 use tokio::time::Instant;
 
 use crate::desk::Receipt;
-use crate::store::{Store, StoreError, fleet};
+use crate::store::{Store, StoreError, Tx, fleet, webhooks};
 use crate::tls::Perishable;
 
 /// What is read from the store is told for so long.
@@ -76,6 +76,21 @@ pub(crate) fn perishables(ends: BTreeMap<Perishable, UnixMillis>, now: UnixMilli
     }
 }
 
+/// A webhook's receiver was sent something; `result` is `delivered`, `failed` or `again`.
+pub(crate) fn webhook_attempt(result: &'static str) {
+    counter!("farrier_webhook_attempts_total", "result" => result).increment(1);
+}
+
+/// So many deliveries were dropped because too many waited.
+pub(crate) fn webhook_dropped(deliveries: usize) {
+    counter!("farrier_webhook_dropped_total").increment(deliveries as u64);
+}
+
+/// Streams of changes that are open.
+pub(crate) fn streams(open: usize) {
+    gauge!("farrier_event_streams").set(open as f64);
+}
+
 /// A request to the operator API was answered; `route` is the pattern, not the address.
 pub(crate) fn request(method: &str, route: &str, status: u16) {
     let labels = [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
@@ -122,7 +137,10 @@ impl Measurements {
     ) -> Result<String, StoreError> {
         gauge!("farrier_connections").set(connections as f64);
         if self.is_time_to_read() {
-            let counts = store.read::<_, StoreError>(move |tx| fleet::counts(tx, now)).await?;
+            let read =
+                move |tx: &Tx<'_>| Ok::<_, StoreError>((fleet::counts(tx, now)?, webhooks::waiting(tx)?));
+            let (counts, waiting) = store.read(read).await?;
+            gauge!("farrier_webhook_waiting").set(waiting as f64);
             self.tell(counts, now);
         }
         self.recorder.run_upkeep();
@@ -181,6 +199,10 @@ fn describe() {
     describe_counter!("farrier_package_bytes_total", Unit::Bytes, "Bytes of packages sent to vehicles.");
     describe_counter!("farrier_tls_handshakes_total", "TLS handshakes with vehicles, by result.");
     describe_counter!("farrier_operator_requests_total", "Requests to the operator API.");
+    describe_counter!("farrier_webhook_attempts_total", "Attempts to deliver to webhooks, by result.");
+    describe_counter!("farrier_webhook_dropped_total", "Deliveries dropped because too many waited.");
+    describe_gauge!("farrier_webhook_waiting", "Deliveries that wait, of all webhooks.");
+    describe_gauge!("farrier_event_streams", "Streams of changes that are open on this server.");
     describe_gauge!("farrier_vehicles", "Enrolled vehicles.");
     describe_gauge!(
         "farrier_tls_expires_seconds",

@@ -21,6 +21,7 @@ use crate::api::{self, Api, EvidenceDesk, Trust, Vitals};
 use crate::artifacts::Artifacts;
 use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
+use crate::change_feed::{Feed, Herald};
 use crate::config::{ConfigError, ServerConfig};
 use crate::console::{self, Console};
 use crate::conversation::{Grants, Presence, Rules, ServerDesk};
@@ -43,6 +44,7 @@ use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Notice, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
 use crate::tls::{TlsError, VehicleTls};
+use crate::webhooks::{Deliverer, Sender, WebhookError};
 
 /// Files that the server opens for other things than vehicles' MQTT connections: downloads, operators, the store.
 const FILES_BESIDE_CONNECTIONS: u64 = 1_024;
@@ -87,6 +89,9 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
+    /// How webhooks are sent.
+    #[error(transparent)]
+    Webhook(#[from] WebhookError),
     /// How the broker is reached.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -185,6 +190,7 @@ impl Server {
         let images = config.images.clone().unwrap_or_else(|| config.data.join("images"));
         let artifacts =
             Artifacts::open(&images, &node).map_err(|source| StartError::Data { path: images, source })?;
+        let webhook_sender = Arc::new(Sender::new(&config.webhooks)?);
         let listeners = Listeners::bind(&config).await?;
 
         let connections = Arc::new(Connections::new());
@@ -195,8 +201,16 @@ impl Server {
         let untold = Arc::new(Untold::default());
         let wakes = Arc::new(Wakes::default());
         let wake = whom_to_wake(&config, &connections, &untold, &wakes);
-        let store =
-            open_store(&config, wake, &due_changed, &delta_wanted, &grants, &changed_gates, &connections)?;
+        let (told, to_deliver) = (Arc::new(Notify::new()), Arc::new(Notify::new()));
+        let tellers = Tellers {
+            due_changed: Arc::clone(&due_changed),
+            delta_wanted: Arc::clone(&delta_wanted),
+            grants: grants.clone(),
+            changed_gates: Arc::clone(&changed_gates),
+            connections: Arc::clone(&connections),
+            told: Arc::clone(&told),
+        };
+        let store = open_store(&config, wake, tellers)?;
         let replaced = CancellationToken::new();
         let this_node = enter_node(&store, &connections, &clock, &node, &untold, &replaced).await?;
         let operator_token = config.data.join("operator.token");
@@ -229,6 +243,16 @@ impl Server {
             }
         };
         let (shutdown, runner_shutdown) = (CancellationToken::new(), CancellationToken::new());
+        let feed = Feed::new(shutdown.clone());
+        let herald = Herald {
+            store: store.clone(),
+            clock: Arc::clone(&clock),
+            feed: Arc::clone(&feed),
+            told,
+            to_deliver: Arc::clone(&to_deliver),
+        };
+        let deliverer =
+            Deliverer { store: store.clone(), sender: webhook_sender, clock: Arc::clone(&clock), to_deliver };
         let api = Api {
             store: store.clone(),
             rules: Arc::clone(&rules),
@@ -247,6 +271,8 @@ impl Server {
                 shutdown.clone(),
                 config.allow_metrics_without_token,
             ),
+            feed,
+            webhooks: Arc::new(config.webhooks.clone()),
         };
         let head_notes = HeadNotes::new(store.clone(), Arc::clone(&clock), &config.data);
         let reload = Arc::new(Notify::new());
@@ -304,6 +330,8 @@ impl Server {
             tokio::spawn(gatekeeper.run(shutdown.clone())),
             tokio::spawn(head_notes.run(shutdown.clone())),
             tokio::spawn(api::keep_uploads_tidy(uploads, shutdown.clone())),
+            tokio::spawn(herald.run(shutdown.clone())),
+            tokio::spawn(deliverer.run(shutdown.clone())),
         ];
         if let Some((socket, _)) = mqtt {
             endpoints.push(tokio::spawn(mqtt::serve(socket, tls, endpoint, shutdown.clone())));
@@ -522,31 +550,43 @@ fn whom_to_wake(
     }
 }
 
+/// What is told of a commit, beside the vehicles that it wakes.
+struct Tellers {
+    due_changed: Arc<Notify>,
+    delta_wanted: Arc<Notify>,
+    grants: Grants,
+    changed_gates: Arc<ChangedGates>,
+    connections: Arc<Connections>,
+    told: Arc<Notify>,
+}
+
+impl Tellers {
+    fn tell(&self, committed: Committed) {
+        if committed.due_changed {
+            self.due_changed.notify_one();
+        }
+        if committed.grants_taken_away {
+            self.grants.taken_away();
+        }
+        if committed.delta_wanted {
+            self.delta_wanted.notify_one();
+        }
+        committed.rebound.iter().for_each(|earlier| self.connections.cut_binding(earlier));
+        if committed.told {
+            self.told.notify_one();
+        }
+        self.changed_gates.add(committed.gates);
+    }
+}
+
 fn open_store(
     config: &ServerConfig,
     wake: Box<dyn Fn(BTreeSet<Binding>) + Send + Sync>,
-    due_changed: &Arc<Notify>,
-    delta_wanted: &Arc<Notify>,
-    grants: &Grants,
-    changed_gates: &Arc<ChangedGates>,
-    connections: &Arc<Connections>,
+    tellers: Tellers,
 ) -> Result<Store, StoreError> {
-    let changed_gates = Arc::clone(changed_gates);
-    let (due_changed, delta_wanted) = (Arc::clone(due_changed), Arc::clone(delta_wanted));
-    let (grants, connections) = (grants.clone(), Arc::clone(connections));
-    let on_commit = move |committed: Committed| {
-        wake(committed.wake);
-        if committed.due_changed {
-            due_changed.notify_one();
-        }
-        if committed.grants_taken_away {
-            grants.taken_away();
-        }
-        if committed.delta_wanted {
-            delta_wanted.notify_one();
-        }
-        committed.rebound.iter().for_each(|earlier| connections.cut_binding(earlier));
-        changed_gates.add(committed.gates);
+    let on_commit = move |mut committed: Committed| {
+        wake(std::mem::take(&mut committed.wake));
+        tellers.tell(committed);
     };
     let address = match &config.store {
         Some(address) => StoreAddress::Postgres(Box::new(address.clone())),

@@ -5,6 +5,7 @@ pub(crate) mod approvals;
 pub(crate) mod audit;
 pub(crate) mod campaigns;
 pub(crate) mod candidates;
+pub(crate) mod changes;
 pub(crate) mod commands;
 pub(crate) mod console_users;
 pub(crate) mod deltas;
@@ -37,6 +38,7 @@ pub(crate) mod updates;
 pub(crate) mod uploads;
 pub(crate) mod vehicles;
 pub(crate) mod verify;
+pub(crate) mod webhooks;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::path::{Path, PathBuf};
@@ -80,6 +82,8 @@ pub(crate) struct Committed {
     pub(crate) gates: BTreeSet<Text>,
     /// Bindings that are vehicles' no more: their connections end.
     pub(crate) rebound: Vec<EarlierBinding>,
+    /// Whether something was written for those who follow changes.
+    pub(crate) told: bool,
 }
 
 /// Told of every commit before whoever waits for it; must not block.

@@ -45,6 +45,7 @@ pub(super) struct Operation {
     conflicts: bool,
     resource: Option<Resource>,
     shows_a_secret: bool,
+    streams: bool,
     handler: MethodRouter<Api>,
 }
 
@@ -67,6 +68,7 @@ impl Operation {
             conflicts: false,
             resource: None,
             shows_a_secret: false,
+            streams: false,
             handler: on(filter, handler),
         }
     }
@@ -147,6 +149,12 @@ impl Operation {
         self.takes_query::<PageQuery>().answers::<Page<A>>(200, "A page of the list.")
     }
 
+    /// Whoever accepts `text/event-stream` gets a stream, which goes on after the place that the header names.
+    pub(super) fn streams(mut self, header: (&'static str, &'static str)) -> Self {
+        (self.streams, self.header) = (true, Some(header));
+        self
+    }
+
     /// It can be refused because of what there is.
     pub(super) fn can_conflict(mut self) -> Self {
         self.conflicts = true;
@@ -203,7 +211,11 @@ impl Operation {
                 fields.insert("headers".to_owned(), json!({"ETag": etag}));
             }
             if let (Some(schema), Some(fields)) = (schema, response.as_object_mut()) {
-                fields.insert("content".to_owned(), json!({"application/json": {"schema": schema(answers)}}));
+                let mut content = json!({"application/json": {"schema": schema(answers)}});
+                if let (true, Some(types)) = (self.streams, content.as_object_mut()) {
+                    types.insert("text/event-stream".to_owned(), json!({"schema": {"type": "string"}}));
+                }
+                fields.insert("content".to_owned(), content);
             }
             responses.insert(status.to_string(), response);
         }

@@ -208,6 +208,11 @@ impl Problem {
         Self::new(StatusCode::UNPROCESSABLE_ENTITY, "IDEMPOTENCY_KEY_REUSED", detail)
     }
 
+    /// There is no room at the moment.
+    pub(super) fn busy(code: &'static str, detail: impl Into<String>) -> Self {
+        Self::new(StatusCode::SERVICE_UNAVAILABLE, code, detail)
+    }
+
     pub(crate) fn unavailable() -> Self {
         let detail =
             "The server cannot read or write its store at the moment; try again, and look at its log.";

@@ -4,6 +4,7 @@ use super::approvals::{self, Word};
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
+use super::events::{self, EventPage, EventsQuery};
 use super::evidence::{self, KeyAnswer, NewRevision, RevisionAnswer};
 use super::groups::{
     self, ChangedGroup, Explanation, GroupAnswer, GroupDetails, GroupVehicles, NewGroup, Query,
@@ -21,10 +22,19 @@ use super::uploads::{self, At, NewUpload, UploadAnswer};
 use super::vehicle_bindings::{self, BindingAnswer};
 use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
 use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
+use super::webhooks::{self, DeliveryAnswer, MadeWebhook, NewWebhook, WebhookAnswer, WebhookChange};
 use crate::access::Permission::{Administer, Operate, Release, View};
 
 pub(super) fn operations() -> Vec<Operation> {
-    let groups = [of_vehicles(), of_groups(), of_releases(), of_campaigns(), of_evidence(), of_the_server()];
+    let groups = [
+        of_vehicles(),
+        of_groups(),
+        of_releases(),
+        of_campaigns(),
+        of_evidence(),
+        of_webhooks(),
+        of_the_server(),
+    ];
     groups.into_iter().flatten().collect()
 }
 
@@ -288,6 +298,48 @@ fn of_evidence() -> Vec<Operation> {
     ]
 }
 
+fn of_webhooks() -> Vec<Operation> {
+    vec![
+        Operation::get("/webhooks", webhooks::list)
+            .needs(Administer, "List the webhooks, by name; not the secrets.")
+            .lists::<WebhookAnswer>(),
+        Operation::post("/webhooks", webhooks::create)
+            .needs(Administer, "Make a webhook; this answer is the only one that shows its secret.")
+            .takes::<NewWebhook>()
+            .answers::<MadeWebhook>(201, "Changes from now on are sent to it.")
+            .shows_a_secret()
+            .can_conflict(),
+        Operation::get("/webhooks/{name}", webhooks::show)
+            .needs(Administer, "Show a webhook; not its secret.")
+            .of(webhooks::WEBHOOK)
+            .answers::<WebhookAnswer>(200, "The webhook."),
+        Operation::patch("/webhooks/{name}", webhooks::change)
+            .needs(Administer, "Change a webhook, enable or disable it.")
+            .of(webhooks::WEBHOOK)
+            .takes::<WebhookChange>()
+            .answers::<WebhookAnswer>(200, "The webhook as it is now."),
+        Operation::delete("/webhooks/{name}", webhooks::delete)
+            .needs(Administer, "Delete a webhook with what it has still to deliver.")
+            .of(webhooks::WEBHOOK)
+            .answers::<WebhookAnswer>(200, "What it was."),
+        Operation::post("/webhooks/{name}/rotate-secret", webhooks::rotate)
+            .needs(Administer, "Give a webhook a new secret; for a day the earlier one signs too.")
+            .answers::<MadeWebhook>(200, "This answer is the only one that shows the new secret.")
+            .shows_a_secret(),
+        Operation::post("/webhooks/{name}/test", webhooks::test)
+            .needs(Administer, "Send an event of the type webhook.test.")
+            .answers::<DeliveryAnswer>(200, "It is queued; the list of deliveries tells what came of it.")
+            .can_conflict(),
+        Operation::get("/webhooks/{name}/deliveries", webhooks::deliveries)
+            .needs(Administer, "List what a webhook has to deliver and has delivered, newest first.")
+            .lists::<DeliveryAnswer>(),
+        Operation::post("/webhooks/{name}/deliveries/{delivery_id}/redeliver", webhooks::redeliver)
+            .needs(Administer, "Deliver once more, under the same id.")
+            .answers::<DeliveryAnswer>(200, "It is queued.")
+            .can_conflict(),
+    ]
+}
+
 fn of_the_server() -> Vec<Operation> {
     vec![
         Operation::get("/tokens", tokens::list)
@@ -312,6 +364,14 @@ fn of_the_server() -> Vec<Operation> {
             .needs(View, "List who changed what.")
             .takes_query::<AuditQuery>()
             .answers::<AuditPage>(200, "A page of the audit log."),
+        Operation::get("/events", events::events)
+            .needs(
+                View,
+                "Tell what changes: a page, or for whoever accepts text/event-stream a stream that goes on.",
+            )
+            .takes_query::<EventsQuery>()
+            .streams(events::LAST_EVENT_ID)
+            .answers::<EventPage>(200, "Changes after a place, oldest first."),
         Operation::get("/openapi.json", super::openapi)
             .needs(View, "This document.")
             .answers::<serde_json::Value>(200, "OpenAPI 3.1."),

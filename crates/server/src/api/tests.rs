@@ -21,6 +21,7 @@ mod audited;
 mod besides;
 mod docs;
 mod dry_run;
+mod events;
 mod evidence;
 mod fleet;
 mod intake;
@@ -33,6 +34,7 @@ mod schedule;
 mod timeline;
 mod tokens_and_scopes;
 mod uploads;
+mod webhooks;
 
 fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
     let token = Token {
@@ -49,6 +51,7 @@ fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {
 /// The API over a world.
 struct Operator {
     router: Router,
+    feed: Arc<Feed>,
     dir: Arc<tempfile::TempDir>,
 }
 
@@ -66,7 +69,11 @@ pub(crate) fn api_over(world: &World, dir: &Path, has_release_key: bool, clock: 
     let pki = Pki::init(&dir.join("pki").join(&node), false, START).unwrap();
     let key = has_release_key.then(|| pki.release_key());
     let stopping = tokio_util::sync::CancellationToken::new();
+    // Receivers of tests are on this machine.
+    let webhooks = WebhookSettings { allow_insecure_http: true, allow_private_targets: true, roots: None };
     Api {
+        feed: Feed::new(stopping.clone()),
+        webhooks: Arc::new(webhooks),
         store: world.store.clone(),
         rules: Arc::clone(&world.rules),
         artifacts: Artifacts::open(&dir.join("images"), &node).unwrap(),
@@ -99,7 +106,8 @@ impl Operator {
         if known.is_none() {
             world.write(|tx, _, now| Scope::ALL.into_iter().try_for_each(|scope| add(tx, scope, now))).await;
         }
-        Self { router: router(api), dir }
+        let feed = Arc::clone(&api.feed);
+        Self { router: router(api), feed, dir }
     }
 
     async fn send(&self, request: Request<Body>) -> (StatusCode, Value) {

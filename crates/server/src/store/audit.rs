@@ -3,7 +3,7 @@
 use farrier_protocol::{Sha256, UnixMillis};
 use serde_json::Value;
 
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, changes};
 use crate::audit::{AuditEntry, AuditHead};
 
 /// Who makes a change.
@@ -74,7 +74,7 @@ pub(crate) fn record(tx: &Tx<'_>, actor: &Actor, change: Change, now: UnixMillis
     entry.sha256 = entry.content_sha256();
     insert(tx, &entry)?;
     tx.exec("UPDATE audit_head SET sha256 = $1 WHERE only_row = 1", &[(&entry.sha256.to_string()).into()])?;
-    Ok(())
+    changes::audited(tx, &entry, now)
 }
 
 fn insert(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {

@@ -9,7 +9,7 @@ use super::postgres::{Session, integer};
 
 /// The steps, each with its number and named after what it brings; the SQL is the same for both databases. They are
 /// run in this order; a number that is missing is another step's, not yet here.
-pub(super) const STEPS: [(i64, &str, &str); 18] = [
+pub(super) const STEPS: [(i64, &str, &str); 19] = [
     (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "nodes", include_str!("../../migrations/0003_nodes.sql")),
@@ -25,6 +25,7 @@ pub(super) const STEPS: [(i64, &str, &str); 18] = [
     (15, "intake", include_str!("../../migrations/0015_intake.sql")),
     (16, "retries", include_str!("../../migrations/0016_retries.sql")),
     (17, "evidence", include_str!("../../migrations/0017_evidence.sql")),
+    (18, "changes", include_str!("../../migrations/0018_changes.sql")),
     (19, "requests", include_str!("../../migrations/0019_requests.sql")),
     (20, "starting", include_str!("../../migrations/0020_starting.sql")),
     (21, "console", include_str!("../../migrations/0021_console.sql")),

@@ -3,7 +3,7 @@
 
 use farrier_protocol::{Binding, UnixMillis, VehicleId};
 
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, changes};
 use crate::measurements;
 
 const HOUR_MS: i64 = 60 * 60 * 1000;
@@ -69,7 +69,7 @@ pub(crate) fn count(tx: &Tx<'_>, event: &NewEvent<'_>, now: UnixMillis) -> Resul
             i64::try_from(event.times).unwrap_or(i64::MAX).into(),
         ],
     )?;
-    Ok(())
+    changes::security_event(tx, event, &detail, now.0.div_euclid(HOUR_MS), now)
 }
 
 macro_rules! select_event {

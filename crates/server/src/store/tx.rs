@@ -178,6 +178,11 @@ impl<'c> Tx<'c> {
         self.committed.borrow_mut().delta_wanted = true;
     }
 
+    /// Once this is durable, those who follow changes are told.
+    pub(super) fn told(&self) {
+        self.committed.borrow_mut().told = true;
+    }
+
     /// Counts so many vehicles more, or fewer.
     pub(super) fn count(&self, counter: Counter, vehicles: i64) {
         self.gate_changed(&counter.campaign);

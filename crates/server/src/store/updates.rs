@@ -4,7 +4,7 @@ use farrier_campaign::{Attempts, State};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::tx::{Counted, Counter, stored_json};
-use super::{Row, StoreError, Tx};
+use super::{Row, StoreError, Tx, changes};
 
 /// One vehicle in one campaign.
 #[derive(Debug, Clone)]
@@ -299,6 +299,7 @@ pub(crate) fn save(
                 now.into(),
             ],
         )?;
+        changes::stepped(tx, before, update, now)?;
     }
     if before.due_at() != stored.due_at {
         tx.due_changed();

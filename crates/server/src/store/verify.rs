@@ -4,7 +4,9 @@
 use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
-use super::{StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, updates, vehicles};
+use super::{
+    StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, updates, vehicles, webhooks,
+};
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
@@ -72,6 +74,7 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_group(tx)?,
             every_set_aside(tx)?,
             every_record(tx)?,
+            every_webhook(tx)?,
         ]);
     }
     Ok(checks)
@@ -227,6 +230,15 @@ fn every_record(tx: &Tx<'_>) -> Result<Check, StoreError> {
         let read = evidence::revisions(tx, &before, 1).map(|found| found.into_iter().next());
         check
             .read(&format!("RXSWIN {} of vehicle type {}, revision {revision}", before.1, before.0), read)?;
+    }
+    Ok(check)
+}
+
+fn every_webhook(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("webhooks");
+    for name in tx.rows("SELECT name FROM webhook ORDER BY name", &[], |row| row.text(0))? {
+        let read = parsed_name(&name).and_then(|parsed| webhooks::by_name(tx, &parsed));
+        check.read(&format!("webhook {name}"), read)?;
     }
     Ok(check)
 }

@@ -124,6 +124,21 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     log("PUT /groups/{name}");
     operator.call("DELETE", "/api/v1/groups/korea", "").await;
     log("DELETE /groups/{name}");
+    let body = json!({"name": "ops", "url": "https://hooks.example/secret", "types": ["campaign.*"]});
+    operator.post("/webhooks", body).await;
+    log("POST /webhooks");
+    let body = json!({"types": ["vehicle.*"]}).to_string();
+    operator.call("PATCH", "/api/v1/webhooks/ops", body).await;
+    log("PATCH /webhooks/{name}");
+    operator.post("/webhooks/ops/rotate-secret", json!({})).await;
+    log("POST /webhooks/{name}/rotate-secret");
+    let (_, queued) = operator.post("/webhooks/ops/test", json!({})).await;
+    log("POST /webhooks/{name}/test");
+    let path = format!("/webhooks/ops/deliveries/{}/redeliver", queued["id"].as_str().unwrap());
+    operator.post(&path, json!({})).await;
+    log("POST /webhooks/{name}/deliveries/{delivery_id}/redeliver");
+    operator.call("DELETE", "/api/v1/webhooks/ops", "").await;
+    log("DELETE /webhooks/{name}");
 
     let large = Sha256::of(b"large");
     for given_up in [true, false] {
@@ -192,6 +207,12 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("group.created", "group/korea"),
         ("group.changed", "group/korea"),
         ("group.deleted", "group/korea"),
+        ("webhook.created", "webhook/ops"),
+        ("webhook.changed", "webhook/ops"),
+        ("webhook.secret_rotated", "webhook/ops"),
+        ("webhook.tested", "webhook/ops"),
+        ("webhook.redelivery_asked", "webhook/ops"),
+        ("webhook.deleted", "webhook/ops"),
         ("image.upload_begun", upload.as_str()),
         ("image.upload_ended", upload.as_str()),
         ("image.upload_begun", upload.as_str()),

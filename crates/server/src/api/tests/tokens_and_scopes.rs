@@ -67,11 +67,21 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/evidence/rxswins", Permission::Release),
     ("GET", "/evidence/campaigns/{name}", Permission::View),
     ("GET", "/evidence/vehicles/{vehicle_id}", Permission::View),
+    ("GET", "/webhooks", Permission::Administer),
+    ("POST", "/webhooks", Permission::Administer),
+    ("GET", "/webhooks/{name}", Permission::Administer),
+    ("PATCH", "/webhooks/{name}", Permission::Administer),
+    ("DELETE", "/webhooks/{name}", Permission::Administer),
+    ("POST", "/webhooks/{name}/rotate-secret", Permission::Administer),
+    ("POST", "/webhooks/{name}/test", Permission::Administer),
+    ("GET", "/webhooks/{name}/deliveries", Permission::Administer),
+    ("POST", "/webhooks/{name}/deliveries/{delivery_id}/redeliver", Permission::Administer),
     ("GET", "/tokens", Permission::Administer),
     ("POST", "/tokens", Permission::Administer),
     ("GET", "/tokens/{name}", Permission::Administer),
     ("POST", "/tokens/{name}/revoke", Permission::Administer),
     ("GET", "/audit", Permission::View),
+    ("GET", "/events", Permission::View),
     ("GET", "/openapi.json", Permission::View),
 ];
 
@@ -96,6 +106,7 @@ async fn every_operation_lets_in_exactly_the_scopes_that_it_needs() {
             .replace("{vehicle_id}", "V9")
             .replace("{name}", "none")
             .replace("{release}", "none")
+            .replace("{delivery_id}", "none")
             .replace("{sha256}", &"0".repeat(64));
         for scope in Scope::ALL {
             let token = format!("secret of {}", scope.name());
