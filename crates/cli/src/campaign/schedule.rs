@@ -51,7 +51,9 @@ fn window(text: &str) -> Result<Value, String> {
         )
     };
     let (days, span) = text.trim().rsplit_once(' ').unwrap_or(("", text));
-    let (from, to) = span.split_once('-').ok_or_else(refused)?;
+    let is_time = |text: &str| text.split_once(':').is_some();
+    let (from, to) =
+        span.split_once('-').filter(|(from, to)| is_time(from) && is_time(to)).ok_or_else(refused)?;
     let mut named: Vec<&str> = Vec::new();
     for part in days.split(',').map(str::trim).filter(|_| !days.trim().is_empty()) {
         let day = |name: &str| DAYS.iter().position(|day| day.eq_ignore_ascii_case(name.trim()));

@@ -227,6 +227,18 @@ pub(super) const ALL: &[Meaning] = &[
         "Send less at a time.",
     ),
     meaning(
+        "TOO_MANY_STREAMS",
+        StatusCode::SERVICE_UNAVAILABLE,
+        "As many streams of events are open as this server keeps at once.",
+        "Close one that is not needed, or try again later.",
+    ),
+    meaning(
+        "TOO_MANY_WEBHOOKS",
+        StatusCode::CONFLICT,
+        "There are as many webhooks as a server may have.",
+        "Delete one that is not needed.",
+    ),
+    meaning(
         "UNAUTHORISED",
         StatusCode::UNAUTHORIZED,
         "There is no token, or one that is unknown, revoked or expired.",
@@ -274,5 +286,17 @@ pub(super) const ALL: &[Meaning] = &[
         StatusCode::CONFLICT,
         "The wave is not the next one of the campaign, or does not open by approval.",
         "Look which wave is next, and approve that one.",
+    ),
+    meaning(
+        "WEBHOOK_DISABLED",
+        StatusCode::CONFLICT,
+        "The webhook is disabled, so nothing is sent to it.",
+        "Enable it first.",
+    ),
+    meaning(
+        "WEBHOOK_EXISTS",
+        StatusCode::CONFLICT,
+        "There is a webhook of that name.",
+        "Choose another name, or change that webhook.",
     ),
 ];

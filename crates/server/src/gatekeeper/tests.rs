@@ -259,8 +259,10 @@ async fn check_windows(world: &World, cars: &[Car]) {
 async fn happens(world: &mut World, car: &mut Car, happening: Happening, has_windows: bool) {
     let state = car.state(world).await;
     let is_late = has_windows && !is_in_its_window(car, world.now);
-    if is_late && !matches!(happening, Happening::NothingFor(_)) {
-        // Its window has closed since it was asked: it goes no further.
+    let campaign = world.read(|tx| campaigns::by_name(tx, &text("C2"))).await.unwrap();
+    let has_stopped = campaign.stopped.is_some();
+    if (is_late || has_stopped) && !matches!(happening, Happening::NothingFor(_)) {
+        // Its window has closed, or its campaign has stopped, since it was asked: it goes no further.
         match state {
             "collecting_vci" => car.answer_vci(world).await,
             "checking_readiness" => car.answer_ready(world).await,
@@ -351,6 +353,14 @@ async fn rolls_out(
     if has_windows {
         check_windows(&world, &cars).await;
     }
+}
+
+#[tokio::test]
+async fn a_vehicle_that_was_asked_before_its_campaign_stopped_goes_no_further() {
+    let happenings = vec![(2, Happening::Fails), (7, Happening::Fails), (0, Happening::FallsSilent)];
+    rolls_out(2, false, false, happenings).await;
+    let happenings = vec![(0, Happening::FallsSilent), (1, Happening::Fails), (2, Happening::Succeeds)];
+    rolls_out(2, false, false, happenings).await;
 }
 
 proptest! {

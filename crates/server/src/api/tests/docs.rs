@@ -69,7 +69,9 @@ async fn every_code_has_a_page() {
                 continue;
             }
             let source = std::fs::read_to_string(&path).unwrap_or_default();
-            for made in ["conflict(", "invalid_at(", "StatusCode::UNPROCESSABLE_ENTITY,", "Self::new("] {
+            for made in
+                ["conflict(", "busy(", "invalid_at(", "StatusCode::UNPROCESSABLE_ENTITY,", "Self::new("]
+            {
                 for rest in source.split(made).skip(1) {
                     // The first text among the arguments, where it is a code.
                     let arguments: String = rest.chars().take(120).collect();

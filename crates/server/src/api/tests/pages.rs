@@ -25,6 +25,9 @@ async fn with_lists() -> (World, Operator) {
     operator.release("R2").await;
     operator.post("/campaigns", json!({"name": "C2", "release": "R2"})).await;
     operator.post("/groups", json!({"name": "all", "query": "not tag = \"none\""})).await;
+    operator
+        .post("/webhooks", json!({"name": "all", "url": "https://hooks.example.com/", "types": ["*"]}))
+        .await;
     (world, operator)
 }
 
@@ -48,7 +51,8 @@ async fn every_list_bounds_its_pages_and_takes_only_places_that_it_gave() {
         let is_list = methods["get"]["parameters"]
             .as_array()
             .is_some_and(|parameters| parameters.iter().any(|one| one["name"] == "limit"));
-        assert!(!is_page || is_list, "{path}");
+        // The feed of changes goes by their numbers.
+        assert!(!is_page || is_list || path == "/api/v1/events", "{path}");
     }
 }
 
