@@ -252,6 +252,9 @@ fn described(webhook: &WebhookAnswer) -> String {
 }
 
 fn listed(webhooks: &[WebhookAnswer]) -> String {
+    if webhooks.is_empty() {
+        return "No webhooks yet. Make one: farrier webhook create NAME URL --type 'campaign.*'".to_owned();
+    }
     let rows = webhooks.iter().map(|webhook| {
         let dropped = thousands(webhook.dropped);
         [webhook.name.clone(), state(webhook), webhook.types.join(" "), dropped, webhook.url.clone()]

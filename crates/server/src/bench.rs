@@ -155,12 +155,11 @@ impl Fleet {
     /// # Errors
     /// A store that fails.
     pub async fn start_campaign(&self, first_wave: u64) -> Result<Work, FleetError> {
-        let (campaign, rules, now) =
-            (campaign(first_wave, (self.clock)())?, Arc::clone(&self.rules), (self.clock)());
+        let (campaign, now) = (campaign(first_wave, (self.clock)())?, (self.clock)());
         let begin = async {
             let job = move |tx: &crate::store::Tx<'_>| {
                 campaigns::create(tx, &campaign, &[])?;
-                start(tx, &rules, &campaign, now)
+                start(tx, &campaign, now)
             };
             self.store.write::<_, StoreError>(job).await.map(drop)
         };

@@ -14,7 +14,7 @@ use farrier_protocol::{
 use serde_json::{Value, json};
 
 use crate::config::Enroll;
-use crate::conversation::{Presence, ReadMessage, Rules, go_on_starting, receive, start};
+use crate::conversation::{Presence, ReadMessage, Rules, go_on_starting, receive, start, take_in_first};
 use crate::desk::{Inbound, PeerIdentity, Receipt};
 use crate::gatekeeper::look_at_gate;
 use crate::runner::{look_at_a_campaign, run_due};
@@ -231,7 +231,8 @@ impl World {
         };
         self.write(move |tx, rules, now| {
             campaigns::create(tx, &campaign, &named)?;
-            start(tx, rules, &campaign, now).map(drop)
+            start(tx, &campaign, now)?;
+            take_in_first(tx, rules, &campaign.name, now)
         })
         .await;
     }

@@ -431,11 +431,18 @@ pub(crate) async fn start(
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(&text, "campaign")?, caller.actor());
-    let started = api.answer(move |tx, rules, now| {
+    let (rules, now, started) = (Arc::clone(&api.rules), api.now(), name.clone());
+    let answered = api.answer(move |tx, rules, now| {
         start_by(tx, rules, &actor, &name, now)?;
         Ok((StatusCode::OK, shown(tx, rules, &found(tx, &name)?)?))
     });
-    Ok(started.await?.1)
+    // Kept for whoever asks again with the same key; this answer has the first vehicles too.
+    let _ = answered.await?;
+    let with_vehicles = api.store.write(move |tx| {
+        conversation::take_in_first(tx, &rules, &started, now)?;
+        shown(tx, &rules, &found(tx, &started)?)
+    });
+    Ok(Json(with_vehicles.await?))
 }
 
 /// Starts a campaign for somebody, unless it runs already.
@@ -446,6 +453,8 @@ pub(crate) fn start_by(
     name: &Text,
     now: UnixMillis,
 ) -> Result<(), Problem> {
+    // In the order of those whose vehicles a campaign takes in later.
+    tx.lock(stored_vehicles::ENROLMENT)?;
     // A rejection that comes at the same time is before this or after it.
     campaigns::hold_gate(tx, name)?;
     let campaign = found(tx, name)?;
@@ -455,7 +464,7 @@ pub(crate) fn start_by(
     if campaign.started_at.is_none() {
         approvals::check_start(tx, rules, &campaign)?;
     }
-    if let Some(vehicles) = conversation::start(tx, rules, &campaign, now)? {
+    if let Some(vehicles) = conversation::start(tx, &campaign, now)? {
         intake::set_started_by(tx, name, actor.name())?;
         let change = Change {
             action: "campaign.started",

@@ -30,10 +30,8 @@ pub(crate) fn advance(
         cause.is_some() || matches!(event, Event::WokenUp) || is_there(tx, rules, &vehicle.binding, now)?;
     let mut settings = rules.settings.clone();
     settings.update_deadline_s = campaign.update_deadline_s.unwrap_or(settings.update_deadline_s);
-    // Only a VCI is planned by.
-    let plans = match event {
-        Event::VciReceived(_) => true,
-        Event::OtherVciSeen(_) => matches!(update.state, State::Deferred { .. }),
+    let vci = match event {
+        Event::VciReceived(vci) | Event::OtherVciSeen(vci) => Some(vci),
         Event::LookedAt
         | Event::WokenUp
         | Event::Ready
@@ -44,8 +42,11 @@ pub(crate) fn advance(
         | Event::TimePassed
         | Event::CancelAsked { .. }
         | Event::RollbackAsked
-        | Event::RetryAsked => false,
+        | Event::RetryAsked => None,
     };
+    // Only a VCI is planned by; one that was not asked for, only where that may change something.
+    let plans = vci.is_some()
+        && (matches!(event, Event::VciReceived(_)) || matches!(update.state, State::Deferred { .. }));
     let ready = if plans {
         deltas::ready_for_vehicle(tx, &campaign.release, &update.vehicle_id)?
     } else {
@@ -72,20 +73,6 @@ pub(crate) fn advance(
     let by_operator = matches!(event, Event::RetryAsked);
     let earlier = update.clone();
     let before = &earlier.state;
-    let told = match event {
-        Event::VciReceived(vci) | Event::OtherVciSeen(vci) => Some(vci),
-        Event::LookedAt
-        | Event::WokenUp
-        | Event::Ready
-        | Event::NotReady { .. }
-        | Event::StepReported(_)
-        | Event::ErrorReported { .. }
-        | Event::ToldLate(_)
-        | Event::TimePassed
-        | Event::CancelAsked { .. }
-        | Event::RollbackAsked
-        | Event::RetryAsked => None,
-    };
     let mut transition = before.clone().handle(event, &context);
     if let Some(Aborted { reason, .. }) = &campaign.aborted
         && matches!(transition.state, State::Waiting { .. })
@@ -127,7 +114,7 @@ pub(crate) fn advance(
     grant_packages(tx, &update, before, now)?;
     updates::save(tx, &earlier, &update, now)?;
     if update.state.is_final() && update.state != *before {
-        evidence::note_end(tx, &update, told, cause, now)?;
+        evidence::note_end(tx, &update, vci, cause, now)?;
     }
     if before.name() != update.state.name() {
         tracing::info!(

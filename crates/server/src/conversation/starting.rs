@@ -16,14 +16,12 @@ use crate::store::{Store, StoreError, Tx, intake, vehicles};
 pub(crate) const BATCH: u32 = 256;
 /// Vehicles whose lots are read at a time.
 const LOTS_AT_A_TIME: u32 = 10_000;
+/// Whoever takes vehicles into campaigns that start holds this.
+const STARTING: &str = "starting campaigns";
 
-/// Starts a campaign; says how many vehicles it starts with, or `None` where it runs already.
-pub(crate) fn start(
-    tx: &Tx<'_>,
-    rules: &Rules,
-    campaign: &Campaign,
-    now: UnixMillis,
-) -> Result<Option<u64>, StoreError> {
+/// Starts a campaign; says how many vehicles it starts with, or `None` where it runs already. It has none yet: until this
+/// transaction ends no vehicle is enrolled or changes what queries find, and whoever holds a vehicle may wait for that.
+pub(crate) fn start(tx: &Tx<'_>, campaign: &Campaign, now: UnixMillis) -> Result<Option<u64>, StoreError> {
     if !campaigns::start(tx, &campaign.name, now)? {
         return Ok(None);
     }
@@ -36,11 +34,23 @@ pub(crate) fn start(
     campaigns::set_starting(tx, &campaign.name, Some(&Starting::default()))?;
     if vehicles <= u64::from(BATCH) {
         share_out(tx, &campaign.name, shares(tx, campaign)?)?;
-        if let Some(campaign) = campaigns::by_name(tx, &campaign.name)? {
-            take_in_some_of(tx, rules, &campaign, now)?;
-        }
     }
     Ok(Some(vehicles))
+}
+
+/// Takes the first vehicles into a campaign that has just been started, which are all of a small one. In a transaction of its
+/// own, as [`take_in_some`].
+pub(crate) fn take_in_first(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    name: &Text,
+    now: UnixMillis,
+) -> Result<(), StoreError> {
+    tx.lock(STARTING)?;
+    match campaigns::by_name(tx, name)? {
+        Some(campaign) => take_in_some_of(tx, rules, &campaign, now),
+        None => Ok(()),
+    }
 }
 
 /// Goes on with campaigns that start; says whether there is more to do.
@@ -78,7 +88,7 @@ fn take_in_some(tx: &Tx<'_>, rules: &Rules, now: UnixMillis) -> Result<TakenIn, 
         return Ok(TakenIn::Nothing);
     }
     // Not the campaign's row: a vehicle that asks at its gate holds itself while it waits for that.
-    tx.lock("starting campaigns")?;
+    tx.lock(STARTING)?;
     let Some(campaign) = campaigns::starting(tx)? else { return Ok(TakenIn::Nothing) };
     if campaign.starting.as_ref().is_some_and(|starting| starting.shares.is_none()) {
         return Ok(TakenIn::NotSharedOut(Box::new(campaign)));
@@ -115,7 +125,7 @@ fn take_in_some_of(
 
 /// Notes how a campaign's vehicles are shared out, unless that is known already or it starts no more.
 fn share_out(tx: &Tx<'_>, name: &Text, shares: Shares) -> Result<(), StoreError> {
-    tx.lock("starting campaigns")?;
+    tx.lock(STARTING)?;
     let starting = campaigns::by_name(tx, name)?.and_then(|campaign| campaign.starting);
     match starting {
         Some(starting @ Starting { shares: None, .. }) => {

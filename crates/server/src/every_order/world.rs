@@ -14,7 +14,7 @@ use super::ecu::{Ecu, HARDWARE};
 use super::gateway::Gateway;
 use super::tape::Tape;
 use crate::config::Enroll;
-use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, start};
+use crate::conversation::{Presence, ReadMessage, Rules, advance, receive, start, take_in_first};
 use crate::desk::{Inbound, Receipt};
 use crate::runner::{look_at_a_campaign, run_due};
 use crate::store::campaigns::{Aborted, Campaign};
@@ -618,5 +618,6 @@ fn start_campaign(tx: &Tx<'_>, rules: &Rules, version: u8, now: UnixMillis) -> R
         return Ok(());
     }
     campaigns::create(tx, &campaign, &[])?;
-    start(tx, rules, &campaign, now).map(drop)
+    start(tx, &campaign, now)?;
+    take_in_first(tx, rules, &campaign.name, now)
 }

@@ -4,7 +4,7 @@ use farrier_campaign::{GateRecord, Rollout, Selection};
 
 use super::Stage;
 use crate::api::{say, start_by};
-use crate::conversation::{Rules, take_into_following_campaigns};
+use crate::conversation::{Rules, take_in_first, take_into_following_campaigns};
 use crate::store::audit::Actor;
 use crate::store::campaigns::{self, Campaign};
 use crate::store::intake::Intake;
@@ -62,7 +62,11 @@ impl Stage {
 
     pub(super) async fn starts(&self, who: &str, name: &str) -> String {
         let (who, name) = (person(who), text(name));
-        let start = move |tx: &Tx<'_>, rules: &Rules, now| Ok(start_by(tx, rules, &who, &name, now));
+        let start = move |tx: &Tx<'_>, rules: &Rules, now| {
+            let started = start_by(tx, rules, &who, &name, now);
+            take_in_first(tx, rules, &name, now)?;
+            Ok(started)
+        };
         told(self.world.write(start).await.map_err(|problem| problem.told()))
     }
 
