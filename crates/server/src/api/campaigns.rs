@@ -431,18 +431,13 @@ pub(crate) async fn start(
     InPath(text): InPath<String>,
 ) -> Result<Json<CampaignAnswer>, Problem> {
     let (name, actor) = (name(&text, "campaign")?, caller.actor());
-    let (rules, now, started) = (Arc::clone(&api.rules), api.now(), name.clone());
-    let answered = api.answer(move |tx, rules, now| {
-        start_by(tx, rules, &actor, &name, now)?;
-        Ok((StatusCode::OK, shown(tx, rules, &found(tx, &name)?)?))
+    let started = name.clone();
+    api.write(move |tx, rules, now| start_by(tx, rules, &actor, &name, now)).await?;
+    let with_vehicles = api.answer(move |tx, rules, now| {
+        conversation::take_in_first(tx, rules, &started, now)?;
+        Ok((StatusCode::OK, shown(tx, rules, &found(tx, &started)?)?))
     });
-    // Kept for whoever asks again with the same key; this answer has the first vehicles too.
-    let _ = answered.await?;
-    let with_vehicles = api.store.write(move |tx| {
-        conversation::take_in_first(tx, &rules, &started, now)?;
-        shown(tx, &rules, &found(tx, &started)?)
-    });
-    Ok(Json(with_vehicles.await?))
+    Ok(with_vehicles.await?.1)
 }
 
 /// Starts a campaign for somebody, unless it runs already.
