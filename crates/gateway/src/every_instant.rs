@@ -368,6 +368,7 @@ fn undisturbed(scenario: Scenario) -> Outcome {
 fn exhaust(what: &str, scenario: Scenario, points: Vec<Point>) {
     let began = Instant::now();
     let enumerated = points.len();
+    let last: Vec<Point> = points.iter().copied().filter(|point| is_last(*point, &points)).collect();
     let queue = Mutex::new(points.into_iter());
     let endings: Mutex<BTreeMap<String, usize>> = Mutex::default();
     let failures = Mutex::new(Vec::new());
@@ -377,6 +378,9 @@ fn exhaust(what: &str, scenario: Scenario, points: Vec<Point>) {
                 loop {
                     let Some(point) = queue.lock().unwrap().next() else { return };
                     match run_until_met(scenario, point) {
+                        Ok(outcome) if !outcome.met && !last.contains(&point) => {
+                            failures.lock().unwrap().push((point, "the point was not met".to_owned()));
+                        }
                         Ok(outcome) => {
                             let needs_service = matches!(outcome.ending, Ending::ServiceRequired(_));
                             let name = match outcome.at_rest {
@@ -401,15 +405,33 @@ fn exhaust(what: &str, scenario: Scenario, points: Vec<Point>) {
     assert!(failures.is_empty(), "{failures:#?}");
 }
 
-/// A busy machine can make an ECU be asked once less or once more: a point that was not met is tried again.
+/// A busy machine can make an ECU be asked, or the journal be written, once less or once more: a point that was not met is tried
+/// again. What is given has ended as it must, met or not.
 fn run_until_met(scenario: Scenario, point: Point) -> Result<Outcome, String> {
-    for _ in 0..3 {
-        let outcome = Case::new(scenario, point).run()?;
+    let mut outcome = Case::new(scenario, point).run()?;
+    for _ in 0..2 {
         if outcome.met {
-            return Ok(outcome);
+            break;
         }
+        outcome = Case::new(scenario, point).run()?;
     }
-    Err("the point was not met".to_owned())
+    Ok(outcome)
+}
+
+/// Whether a point is at the last write, or the last request to its ECU, of the run that they were counted in: others may have
+/// one less.
+fn is_last(point: Point, points: &[Point]) -> bool {
+    points.iter().all(|other| match (point, *other) {
+        (Point::Write { number, .. }, Point::Write { number: other, .. }) => other <= number,
+        (Point::Request { ecu, number, .. }, Point::Request { ecu: other_ecu, number: other, .. }) => {
+            ecu != other_ecu || other <= number
+        }
+        (Point::Ecu { ecu, number, .. }, Point::Ecu { ecu: other_ecu, number: other, .. }) => {
+            ecu != other_ecu || other <= number
+        }
+        (Point::File { .. } | Point::None, _) => false,
+        (Point::Write { .. } | Point::Request { .. } | Point::Ecu { .. }, _) => true,
+    })
 }
 
 fn each_request(outcome: &Outcome) -> impl Iterator<Item = (u16, u32)> {
