@@ -200,7 +200,8 @@ impl WaveCounts {
     }
 
     /// These and others together.
-    fn with(self, other: &Self) -> Self {
+    #[must_use]
+    pub fn with(self, other: &Self) -> Self {
         Self {
             vehicles: self.vehicles.saturating_add(other.vehicles),
             under_way: self.under_way.saturating_add(other.under_way),

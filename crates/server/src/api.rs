@@ -14,6 +14,7 @@ mod health;
 mod images;
 mod import;
 mod messages;
+mod new_campaign;
 mod operation;
 mod page;
 mod problem;

@@ -2,7 +2,7 @@
 
 use super::approvals::{self, Word};
 use super::audit_log::{self, AuditPage, AuditQuery};
-use super::campaigns::{self, CampaignAnswer, CancelReason, NewCampaign, Retried, Retry, UpdateAnswer};
+use super::campaigns::{self, CampaignAnswer, CancelReason, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
 use super::events::{self, EventPage, EventsQuery};
 use super::evidence::{self, KeyAnswer, NewRevision, RevisionAnswer};
@@ -12,6 +12,7 @@ use super::groups::{
 use super::images::{self, Announced, StoredImageAnswer};
 use super::import::{self, ImportQuery, Imported};
 use super::messages::{self, RefusedAnswer, SecurityEventAnswer};
+use super::new_campaign::{self, NewCampaign};
 use super::operation::Operation;
 use super::page::{Page, PageQuery};
 use super::releases::{self, NewRelease, ReleaseAnswer, ReleaseDetails};
@@ -202,7 +203,7 @@ fn of_campaigns() -> Vec<Operation> {
         Operation::get("/campaigns", campaigns::list)
             .needs(View, "List the campaigns, by name.")
             .lists::<CampaignAnswer>(),
-        Operation::post("/campaigns", campaigns::create)
+        Operation::post("/campaigns", new_campaign::create)
             .needs(Operate, "Plan a campaign.")
             .takes::<NewCampaign>()
             .answers::<CampaignAnswer>(201, "It is planned; nothing goes out yet.")

@@ -301,10 +301,7 @@ pub(super) async fn why(State(api): State<Api>, InPath(text): InPath<String>) ->
     let why = api.read(move |tx| {
         let vehicle = found(tx, &vehicle_id)?;
         let all = updates::of_vehicle(tx, &vehicle_id)?;
-        let under_way = all.iter().find(|update| update.state.is_active());
-        let waiting = all.iter().find(|update| !update.state.is_final());
-        let over = all.iter().max_by_key(|update| update.ended_at);
-        let update = under_way.or(waiting).or(over);
+        let update = spoken_of(&all);
         let state = update.map(|update| &update.state);
         Ok(Why {
             campaign: update.map(|update| update.campaign.clone()),
@@ -319,6 +316,14 @@ pub(super) async fn why(State(api): State<Api>, InPath(text): InPath<String>) ->
         })
     });
     Ok(Json(why.await?))
+}
+
+/// Of the updates of a vehicle the one that says where the vehicle is: under way, else the oldest that waits, else the newest
+/// that is over.
+pub(crate) fn spoken_of(all: &[VehicleUpdate]) -> Option<&VehicleUpdate> {
+    let under_way = all.iter().find(|update| update.state.is_active());
+    let waiting = all.iter().find(|update| !update.state.is_final());
+    under_way.or(waiting).or_else(|| all.iter().max_by_key(|update| update.ended_at))
 }
 
 fn reasons(state: Option<&farrier_campaign::State>) -> Vec<&'static str> {

@@ -9,7 +9,7 @@ use farrier_campaign::{Opening, StopRule, WaveCounts};
 use farrier_protocol::{Text, UnixMillis};
 use serde::Deserialize;
 
-use super::format::{number, percent, time};
+use super::format::{Fact, Time, number, percent, span, time};
 use super::language::Language;
 use super::live::Part;
 use super::page::{Failed, Frame, shown};
@@ -102,7 +102,7 @@ struct VehicleRow {
     class: &'static str,
     wave: u32,
     sentence: String,
-    since: String,
+    since: Time,
 }
 
 #[derive(Template)]
@@ -114,7 +114,7 @@ struct CampaignPage {
     /// The state that the vehicles are filtered by.
     filter: String,
     next: Option<String>,
-    facts: Vec<(&'static str, String)>,
+    facts: Vec<(&'static str, Fact)>,
 }
 
 #[derive(Template)]
@@ -203,15 +203,7 @@ pub(super) fn found(tx: &Tx<'_>, text: &str) -> Result<Campaign, Problem> {
 fn view(tx: &Tx<'_>, t: &'static Texts, campaign: &Campaign) -> Result<View, Problem> {
     let counts = campaigns::counts(tx, &campaign.name)?;
     let waves = campaigns::wave_counts(tx, campaign)?;
-    let all = waves.iter().fold(WaveCounts::default(), |all, wave| WaveCounts {
-        vehicles: all.vehicles.saturating_add(wave.vehicles),
-        under_way: all.under_way.saturating_add(wave.under_way),
-        at_release: all.at_release.saturating_add(wave.at_release),
-        failed: all.failed.saturating_add(wave.failed),
-        inconsistent: all.inconsistent.saturating_add(wave.inconsistent),
-        left_out: all.left_out.saturating_add(wave.left_out),
-        ended: all.ended.saturating_add(wave.ended),
-    });
+    let all = waves.iter().fold(WaveCounts::default(), WaveCounts::with);
     let vehicles = intake::vehicles_in_all(tx, campaign, &counts)?;
     let state = campaign.state_name(&counts);
     let (waiting, some_wait) = waiting(tx, t, &campaign.name, &counts)?;
@@ -368,17 +360,18 @@ impl Tally {
     }
 }
 
-fn facts(t: &'static Texts, campaign: &Campaign, now: UnixMillis) -> Vec<(&'static str, String)> {
-    let mut facts = vec![(t.created, time(t, campaign.created_at, now))];
-    facts.extend(campaign.started_at.map(|at| (t.started, time(t, at, now))));
-    facts.extend(campaign.paused_at.map(|at| (t.paused, time(t, at, now))));
-    facts.extend(campaign.aborted.as_ref().map(|aborted| (t.aborted, time(t, aborted.at, now))));
+fn facts(t: &'static Texts, campaign: &Campaign, now: UnixMillis) -> Vec<(&'static str, Fact)> {
+    let at = |at| Fact::Time(time(t, at, now));
+    let mut facts = vec![(t.created, at(campaign.created_at))];
+    facts.extend(campaign.started_at.map(|started| (t.started, at(started))));
+    facts.extend(campaign.paused_at.map(|paused| (t.paused, at(paused))));
+    facts.extend(campaign.aborted.as_ref().map(|aborted| (t.aborted, at(aborted.at))));
     let rollout = &campaign.rollout;
-    facts.extend(rollout.vehicles_at_once.map(|limit| (t.vehicles_at_once, number(limit))));
-    facts.extend(rollout.starts_per_minute.map(|limit| (t.starts_per_minute, number(limit))));
+    facts.extend(rollout.vehicles_at_once.map(|limit| (t.vehicles_at_once, Fact::Text(number(limit)))));
+    facts.extend(rollout.starts_per_minute.map(|limit| (t.starts_per_minute, Fact::Text(number(limit)))));
     facts.extend(campaign.update_deadline_s.map(|seconds| {
         let ms = i64::try_from(seconds).unwrap_or(i64::MAX).saturating_mul(1_000);
-        (t.update_deadline, super::format::span(t, ms))
+        (t.update_deadline, Fact::Text(span(t, ms)))
     }));
     facts
 }

@@ -1,5 +1,8 @@
 //! Numbers, sizes and times as people read them.
 
+use std::fmt;
+
+use askama::filters::HtmlSafe;
 use farrier_protocol::UnixMillis;
 use time::OffsetDateTime;
 
@@ -80,19 +83,39 @@ fn relative(t: &Texts, at: UnixMillis, now: UnixMillis) -> String {
     }
 }
 
-/// A time as an element of HTML: relative, and absolute for whoever points at it or reaches it by the keyboard.
-pub(super) fn time(t: &Texts, at: UnixMillis, now: UnixMillis) -> String {
+/// A time as an element of HTML, made of nothing but digits and the console's own texts; so it alone goes out as it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Time(String);
+
+impl fmt::Display for Time {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl HtmlSafe for Time {}
+
+/// What is known of something.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) enum Fact {
+    /// From anywhere.
+    Text(String),
+    Time(Time),
+}
+
+/// Relative, and absolute for whoever points at it or reaches it by the keyboard.
+pub(super) fn time(t: &Texts, at: UnixMillis, now: UnixMillis) -> Time {
     let absolute = absolute(at);
-    format!(
+    Time(format!(
         "<time datetime=\"{}\" title=\"{absolute}\" tabindex=\"0\">{}</time>",
         absolute.trim_end_matches(" UTC").replace(' ', "T") + "Z",
         relative(t, at, now)
-    )
+    ))
 }
 
 /// The same where there may be none.
-pub(super) fn time_or_never(t: &Texts, at: Option<UnixMillis>, now: UnixMillis) -> String {
-    at.map_or_else(|| t.never.to_owned(), |at| time(t, at, now))
+pub(super) fn time_or_never(t: &Texts, at: Option<UnixMillis>, now: UnixMillis) -> Time {
+    at.map_or_else(|| Time(t.never.to_owned()), |at| time(t, at, now))
 }
 
 #[cfg(test)]

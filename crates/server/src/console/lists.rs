@@ -7,7 +7,7 @@ use farrier_protocol::UnixMillis;
 use serde::Deserialize;
 
 use super::Console;
-use super::format::{number, time};
+use super::format::{Time, number, time};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use crate::api;
@@ -17,7 +17,7 @@ use crate::store::{audit, messages, security_events};
 const ON_A_PAGE: u32 = 50;
 
 struct Row {
-    at: String,
+    at: Time,
     /// In one word, with its colour.
     kind: String,
     class: &'static str,

@@ -6,7 +6,7 @@ use axum::response::Response;
 use serde::Deserialize;
 
 use super::Console;
-use super::format::{bytes, number, percent, time};
+use super::format::{Time, bytes, number, percent, time};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use super::texts::Texts;
@@ -21,7 +21,7 @@ struct Row {
     name: String,
     images: String,
     size: String,
-    created: String,
+    created: Time,
 }
 
 #[derive(Template)]
@@ -54,7 +54,7 @@ struct DeltaRow {
 struct ReleasePage {
     frame: Frame,
     name: String,
-    created: String,
+    created: Time,
     images: Vec<ImageRow>,
     deltas: Vec<DeltaRow>,
     /// As JSON; none where there are no rules.

@@ -6,7 +6,7 @@ use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 use serde::Deserialize;
 
-use super::format::{absolute, time, time_or_never};
+use super::format::{Time, absolute, time, time_or_never};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use super::{Console, sign_in};
@@ -22,7 +22,7 @@ const TOKENS: u32 = 200;
 struct UserRow {
     name: String,
     scope: &'static str,
-    created: String,
+    created: Time,
     is_disabled: bool,
     is_me: bool,
 }
@@ -30,8 +30,8 @@ struct UserRow {
 struct TokenRow {
     name: String,
     scope: &'static str,
-    created: String,
-    expires: String,
+    created: Time,
+    expires: Time,
     is_usable: bool,
 }
 

@@ -9,9 +9,9 @@ use tower::ServiceExt;
 use super::*;
 use crate::access::Scope;
 use crate::api::tests::api_over;
-use crate::store::audit;
-use crate::store::console_users;
-use crate::testbed::{Car, World};
+use crate::store::vehicles::{self, Said};
+use crate::store::{audit, console_users};
+use crate::testbed::{Car, World, text};
 
 const PASSWORD: &str = "correct horse battery";
 /// What the world's campaign is called.
@@ -303,6 +303,21 @@ async fn every_page_is_there_for_a_viewer_in_every_language_and_has_nothing_inli
             }
             assert!(!html.contains("—"), "{path} lacks a word: {html}");
             assert!(!html.contains("<b>"), "{path} has what a vehicle sent, as HTML");
+        }
+    }
+}
+
+#[tokio::test]
+async fn what_vehicles_say_of_themselves_is_text_whatever_it_looks_like() {
+    let (world, car) = world_with_a_campaign().await;
+    let mut browser = Browser::admin(&world).await;
+    for region in ["<b>KR", "<time title=\"x\"><b>KR", "&lt;b>\"KR"] {
+        let (vehicle_id, said) =
+            (car.binding.vehicle_id.clone(), Said { region: Some(text(region)), ..Said::default() });
+        world.write(move |tx, _, _| vehicles::set_said(tx, &vehicle_id, &said)).await;
+        for path in ["/vehicles/V1", "/vehicles"] {
+            let page = browser.page(path).await;
+            assert!(!page.contains(region) && !page.contains("<b>") && page.contains("KR"), "{path}: {page}");
         }
     }
 }

@@ -1,5 +1,7 @@
 //! `/vehicles/{id}`: why it is where it is, what it runs, what passed between it and the server.
 
+use std::fmt::Display;
+
 use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::response::{IntoResponse, Redirect, Response};
@@ -7,7 +9,7 @@ use farrier_campaign::Plan;
 use farrier_protocol::{Placement, Text, VehicleId, Zone};
 use serde::Deserialize;
 
-use super::format::{bytes, number, time, time_or_never};
+use super::format::{Fact, Time, bytes, number, time, time_or_never};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use super::texts::filled;
@@ -39,14 +41,14 @@ struct UpdateRow {
     class: &'static str,
     sentence: String,
     bytes: String,
-    since: String,
-    steps: Vec<(&'static str, String)>,
+    since: Time,
+    steps: Vec<(&'static str, Time)>,
     can_cancel: bool,
     can_roll_back: bool,
 }
 
 struct Entry {
-    at: String,
+    at: Time,
     kind: &'static str,
     class: &'static str,
     what: String,
@@ -65,7 +67,7 @@ struct VehiclePage {
     sentence: String,
     state_name: &'static str,
     class: &'static str,
-    facts: Vec<(&'static str, String)>,
+    facts: Vec<(&'static str, Fact)>,
     ecus: Vec<EcuRow>,
     updates: Vec<UpdateRow>,
     entries: Vec<Entry>,
@@ -108,11 +110,7 @@ fn look(
     let vehicle =
         vehicles::by_id(tx, vehicle_id)?.ok_or_else(|| Problem::not_found("vehicle", vehicle_id.as_str()))?;
     let all = updates::of_vehicle(tx, vehicle_id)?;
-    let shown_update = all
-        .iter()
-        .find(|update| update.state.is_active())
-        .or_else(|| all.iter().find(|update| !update.state.is_final()))
-        .or_else(|| all.iter().max_by_key(|update| update.ended_at));
+    let shown_update = api::vehicles::spoken_of(&all);
     let sentence = match shown_update {
         Some(update) => why::sentence(language, &update.state, now),
         None => t.no_campaign_selected.to_owned(),
@@ -141,21 +139,22 @@ fn look(
     let has_more = entries.len() > ON_A_PAGE as usize;
     entries.truncate(ON_A_PAGE as usize);
     let next = entries.last().filter(|_| has_more).map(|entry| api::place(&entry.place));
+    let (text, tags) = (|text: &dyn Display| Fact::Text(text.to_string()), vehicles::tags(tx, vehicle_id)?);
     let mut facts = vec![
-        (t.last_seen, time_or_never(t, vehicle.last_seen_at, now)),
-        (t.gateway, vehicle.binding.gateway_id.to_string()),
+        (t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))),
+        (t.gateway, text(&vehicle.binding.gateway_id)),
     ];
-    facts.extend(vehicle.vin.as_ref().map(|vin| (t.vin, vin.to_string())));
-    facts.extend(vehicle.effective_region().map(|region| (t.region, region.to_string())));
-    facts.extend(vehicle.time_zone.as_ref().map(|zone| (t.time_zone, zone.to_string())));
-    let tags = vehicles::tags(tx, vehicle_id)?;
+    facts.extend(vehicle.vin.as_ref().map(|vin| (t.vin, text(vin))));
+    facts.extend(vehicle.effective_region().map(|region| (t.region, text(region))));
+    facts.extend(vehicle.time_zone.as_ref().map(|zone| (t.time_zone, text(zone))));
     if !tags.is_empty() {
-        facts.push((t.tags, tags.iter().map(ToString::to_string).collect::<Vec<_>>().join(", ")));
+        let tags: Vec<_> = tags.iter().map(ToString::to_string).collect();
+        facts.push((t.tags, Fact::Text(tags.join(", "))));
     }
-    facts.push((t.inventory_received, time_or_never(t, vehicle.vci_received_at, now)));
-    facts.extend(vehicle.boot.as_ref().map(|boot| (t.boot_counter, number(boot.boot_seq))));
-    facts.extend(vehicle.clock_skew_ms.map(|skew| (t.clock_behind, format!("{} ms", skew))));
-    facts.extend(vehicle.thumbprint.as_ref().map(|thumbprint| (t.certificate, thumbprint.to_string())));
+    facts.push((t.inventory_received, Fact::Time(time_or_never(t, vehicle.vci_received_at, now))));
+    facts.extend(vehicle.boot.as_ref().map(|boot| (t.boot_counter, Fact::Text(number(boot.boot_seq)))));
+    facts.extend(vehicle.clock_skew_ms.map(|skew| (t.clock_behind, Fact::Text(format!("{skew} ms")))));
+    facts.extend(vehicle.thumbprint.as_ref().map(|thumbprint| (t.certificate, text(thumbprint))));
     Ok(VehiclePage {
         vehicle_id: vehicle_id.to_string(),
         is_connected: api.is_connected(tx, &vehicle.binding)?,
@@ -163,7 +162,7 @@ fn look(
         sentence,
         state_name: state.map_or(t.no_update, |state| t.state(state)),
         class: state.map_or("idle", progress::class),
-        facts: facts.into_iter().map(|(name, value)| (name, escaped_unless_time(value))).collect(),
+        facts,
         ecus,
         updates: rows,
         entries: entries.into_iter().map(|entry| told(&frame, entry, now)).collect(),
@@ -179,14 +178,6 @@ fn placed(placement: &Placement) -> String {
         Placement::Zone(Zone::Name(name)) => name.to_string(),
         Placement::Zone(Zone::Number(number)) => number.to_string(),
     }
-}
-
-/// Facts go out as HTML, for times are elements; all else is text.
-fn escaped_unless_time(value: String) -> String {
-    if value.starts_with("<time ") {
-        return value;
-    }
-    value.replace('&', "&amp;").replace('<', "&lt;").replace('>', "&gt;").replace('"', "&quot;")
 }
 
 fn update_row(

@@ -6,7 +6,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use farrier_campaign::Selection;
 use serde::Deserialize;
 
-use super::format::{number, time_or_never};
+use super::format::{Time, number, time_or_never};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use super::{Console, progress};
@@ -24,7 +24,7 @@ struct Row {
     vin: String,
     region: String,
     tags: String,
-    last_seen: String,
+    last_seen: Time,
     /// Of the update that is under way or was last: its campaign, its state.
     update: Option<(String, &'static str, &'static str)>,
 }
@@ -68,7 +68,7 @@ pub(super) async fn page(
         Some(Err(error)) => (None, Some(format!("{error}."))),
         None => (None, None),
     };
-    let (is_wrong, api) = (error.is_some(), console.api.clone());
+    let (is_wrong, asked) = (error.is_some(), console.api.clone());
     let seen = console.api.read(move |tx| {
         let all = match (&selected, is_wrong) {
             (_, true) => Vec::new(),
@@ -79,11 +79,11 @@ pub(super) async fn page(
         let mut rows = Vec::new();
         for vehicle in &all {
             let id = &vehicle.binding.vehicle_id;
-            let newest = updates::of_vehicle(tx, id)?;
-            let shown = newest.iter().find(|update| update.state.is_active()).or(newest.last());
+            let all = updates::of_vehicle(tx, id)?;
+            let shown = api::vehicles::spoken_of(&all);
             rows.push(Row {
                 vehicle_id: id.to_string(),
-                is_connected: api.is_connected(tx, &vehicle.binding)?,
+                is_connected: asked.is_connected(tx, &vehicle.binding)?,
                 is_quarantined: vehicle.quarantined_at.is_some(),
                 vin: vehicle.vin.as_ref().map(ToString::to_string).unwrap_or_default(),
                 region: vehicle.effective_region().map(ToString::to_string).unwrap_or_default(),

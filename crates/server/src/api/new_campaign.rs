@@ -1,0 +1,252 @@
+//! Planning a campaign: which release goes to which vehicles and in which way, checked before anything is stored.
+
+use axum::Json;
+use axum::extract::State;
+use axum::http::StatusCode;
+use farrier_campaign::{ApprovalRule, GateRecord, Rollout, Selection, WaveSize};
+use farrier_protocol::{Text, VehicleId};
+use schemars::JsonSchema;
+use serde::Deserialize;
+use serde_json::json;
+
+use super::campaigns::{CampaignAnswer, found, shown};
+use super::problem::Problem;
+use super::request::{Caller, Document};
+use super::{Api, dry_run, groups, name};
+use crate::evidence::Statement;
+use crate::store::audit::{self, Change};
+use crate::store::campaigns::{self, Campaign};
+use crate::store::intake::{HIGHEST_PRIORITY, Intake, USUAL_PRIORITY};
+use crate::store::{Tx, evidence, intake, releases, vehicles};
+
+/// The body of a new campaign.
+#[derive(Deserialize, JsonSchema)]
+#[serde(deny_unknown_fields)]
+pub(super) struct NewCampaign {
+    /// 1 to 64 characters [A-Za-z0-9._-].
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    name: String,
+    #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
+    release: String,
+    /// Without it, `where` and `group`: every enrolled vehicle, later ones too.
+    #[schemars(length(min = 1))]
+    vehicles: Option<Vec<VehicleId>>,
+    /// In place of `vehicles`: those that a query selects when the campaign is made, or, where it follows the query, starts.
+    r#where: Option<String>,
+    /// In place of `vehicles`: the same by the query that a fleet group has when the campaign is made.
+    group: Option<String>,
+    /// In place of the server's setting.
+    #[schemars(range(min = 1, max = 31_536_000))]
+    update_deadline_s: Option<u64>,
+    /// Waves, the rule that stops the campaign, how many vehicles at once. Without it: all at once, until the first vehicle
+    /// with a mix of software.
+    #[serde(default)]
+    rollout: Rollout,
+    /// Whether vehicles that the query of `where` or `group` comes to have later are taken in; once in, they stay in.
+    #[serde(default)]
+    follows: bool,
+    /// Of two campaigns that want a vehicle, the one with the higher number goes first, then the one that started earlier.
+    #[serde(default = "usual_priority")]
+    #[schemars(range(max = 1000))]
+    priority: u16,
+    /// Campaigns whose vehicles it leaves alone: those that they have taken in or name when this one starts, or when a
+    /// vehicle comes later.
+    #[serde(default)]
+    #[schemars(length(max = 16))]
+    excludes: Vec<String>,
+    /// Whether a second person has to approve it before it starts; where the server's settings say so, all need it.
+    #[serde(default)]
+    needs_approval: bool,
+    /// What is stated for the record of its updates (UN R156).
+    #[serde(default)]
+    statement: Option<Statement>,
+}
+
+fn usual_priority() -> u16 {
+    USUAL_PRIORITY
+}
+
+/// Campaigns that one may exclude at most.
+const MOST_EXCLUDED: usize = 16;
+
+/// The longest deadline of an update: a year, in seconds.
+const LONGEST_DEADLINE_S: u64 = 31_536_000;
+
+/// `POST /campaigns`
+pub(super) async fn create(
+    State(api): State<Api>,
+    caller: Caller,
+    Document(new): Document<NewCampaign>,
+) -> Result<(StatusCode, Json<CampaignAnswer>), Problem> {
+    let (name, release, actor) =
+        (name(&new.name, "campaign")?, name(&new.release, "release")?, caller.actor());
+    if dry_run::PATH.ends_with(&format!("/{name}")) {
+        return Err(Problem::invalid(format!("name: expected another name than {name}; choose one.")));
+    }
+    if new.vehicles.as_ref().is_some_and(Vec::is_empty) {
+        return Err(Problem::invalid(
+            "vehicles: expected at least one vehicle, or no such key for all of them.",
+        ));
+    }
+    if let Some(found) = new.update_deadline_s.filter(|s| !(1..=LONGEST_DEADLINE_S).contains(s)) {
+        let detail = format!("update_deadline_s: expected 1 to {LONGEST_DEADLINE_S}, found {found}.");
+        return Err(Problem::invalid(detail));
+    }
+    check_intake(&new)?;
+    if let Err(error) = new.rollout.check() {
+        return Err(Problem::invalid(format!("/rollout{error}.")));
+    }
+    let selected = selection(&new)?;
+    let created = api.answer(move |tx, rules, now| {
+        if releases::by_name(tx, &release)?.is_none() {
+            return Err(Problem::not_found("release", release.as_str()));
+        }
+        if campaigns::by_name(tx, &name)?.is_some() {
+            let detail = format!("Campaign {name} exists; choose another name.");
+            return Err(Problem::conflict("CAMPAIGN_EXISTS", detail));
+        }
+        let selection = selected.as_ref().map(|selected| selected.selection(tx)).transpose()?;
+        let named = match &selection {
+            Some(_) if new.follows => Vec::new(),
+            Some(selection) => selected_vehicles(tx, selection)?,
+            None => new.vehicles.clone().unwrap_or_default(),
+        };
+        let mut rollout = new.rollout;
+        choose_waves(tx, &mut rollout)?;
+        let intake = Intake {
+            query: selection.as_ref().map(Selection::to_string),
+            follows: new.follows,
+            excludes: excluded(tx, &name, &new.excludes)?,
+            priority: new.priority,
+            needs_approval: new.needs_approval || rules.approval == ApprovalRule::SecondPerson,
+            made_by: Some(actor.name().to_owned()),
+            started_by: None,
+        };
+        for vehicle_id in &named {
+            if vehicles::by_id(tx, vehicle_id)?.is_none() {
+                return Err(Problem::not_found("enrolled vehicle", vehicle_id.as_str()));
+            }
+        }
+        let campaign = Campaign {
+            name,
+            release,
+            every_vehicle: new.vehicles.is_none() && selection.is_none(),
+            update_deadline_s: new.update_deadline_s,
+            created_at: now,
+            started_at: None,
+            paused_at: None,
+            aborted: None,
+            rollout,
+            gate: GateRecord::default(),
+            stopped: None,
+            starting: None,
+            intake,
+        };
+        campaigns::create(tx, &campaign, &named)?;
+        if let Some(statement) = &new.statement {
+            evidence::state(tx, &campaign.name, statement)?;
+        }
+        let whom = match named.len() {
+            0 if campaign.intake.follows => "whatever the query has".to_owned(),
+            0 => "every vehicle".to_owned(),
+            number => format!("{number} vehicle(s)"),
+        };
+        let change = Change {
+            action: "campaign.created",
+            object: format!("campaign/{}", campaign.name),
+            detail: Some(format!("release {}, {whom}", campaign.release)),
+            before: None,
+            after: Some(
+                json!({"campaign": campaign.audited(), "vehicles": named, "statement": new.statement}),
+            ),
+        };
+        audit::record(tx, &actor, change, now)?;
+        Ok((StatusCode::CREATED, shown(tx, rules, &campaign)?))
+    });
+    created.await
+}
+
+/// What selects the vehicles of a campaign that names none.
+enum Selected {
+    Where(Selection),
+    Group(Text),
+}
+
+fn selection(new: &NewCampaign) -> Result<Option<Selected>, Problem> {
+    match (&new.vehicles, &new.r#where, &new.group) {
+        (_, None, None) => Ok(None),
+        (None, Some(query), None) => Ok(Some(Selected::Where(groups::parsed(query)?))),
+        (None, None, Some(group)) => Ok(Some(Selected::Group(groups::group_name(group)?))),
+        (Some(_), _, _) | (None, Some(_), Some(_)) => {
+            Err(Problem::invalid("Expected one of vehicles, where and group, found several; keep one."))
+        }
+    }
+}
+
+impl Selected {
+    fn selection(&self, tx: &Tx<'_>) -> Result<Selection, Problem> {
+        match self {
+            Self::Where(selection) => Ok(selection.clone()),
+            Self::Group(name) => groups::selection_of(tx, name),
+        }
+    }
+}
+
+fn selected_vehicles(tx: &Tx<'_>, selection: &Selection) -> Result<Vec<VehicleId>, Problem> {
+    let vehicles = intake::all_of(tx, selection)?;
+    if vehicles.is_empty() {
+        let detail = "Expected a selection with at least one vehicle, found none; see what it has: farrier vehicle list --where QUERY.";
+        return Err(Problem::invalid(detail));
+    }
+    Ok(vehicles)
+}
+
+fn check_intake(new: &NewCampaign) -> Result<(), Problem> {
+    if new.follows && new.r#where.is_none() && new.group.is_none() {
+        let detail = "/follows: expected where or group beside it, found neither; without a selection every vehicle is taken in, later ones too.";
+        return Err(Problem::invalid(detail));
+    }
+    if new.priority > HIGHEST_PRIORITY {
+        let detail = format!("/priority: expected 0 to {HIGHEST_PRIORITY}, found {}.", new.priority);
+        return Err(Problem::invalid(detail));
+    }
+    if new.excludes.len() > MOST_EXCLUDED {
+        let detail =
+            format!("/excludes: expected at most {MOST_EXCLUDED} campaigns, found {}.", new.excludes.len());
+        return Err(Problem::invalid(detail));
+    }
+    Ok(())
+}
+
+/// The campaigns that are excluded, each once; they must be there.
+fn excluded(tx: &Tx<'_>, own: &Text, names: &[String]) -> Result<Vec<Text>, Problem> {
+    let mut excluded = Vec::new();
+    for text in names {
+        let other = name(text, "campaign")?;
+        // That the campaign's own name is free was seen before.
+        if other == *own {
+            return Err(Problem::invalid("/excludes: expected other campaigns, found this one."));
+        }
+        found(tx, &other)?;
+        if !excluded.contains(&other) {
+            excluded.push(other);
+        }
+    }
+    Ok(excluded)
+}
+
+/// Puts its query in the place of each fleet group: what the campaign does changes no more.
+fn choose_waves(tx: &Tx<'_>, rollout: &mut Rollout) -> Result<(), Problem> {
+    for (index, wave) in rollout.waves.iter_mut().enumerate() {
+        if let WaveSize::Group(group) = &wave.size {
+            let group = groups::group_name(group.as_str())?;
+            let selection = groups::by_name(tx, &group)?.ok_or_else(|| {
+                let pointer = format!("/rollout/waves/{index}/size/group");
+                let detail = format!("{pointer}: expected the name of a fleet group, found {group}.");
+                Problem::invalid_at("INVALID_REQUEST", pointer, detail)
+            })?;
+            wave.size = WaveSize::Where(selection);
+        }
+    }
+    Ok(())
+}
