@@ -94,6 +94,12 @@ enum Command {
         /// A vehicle that it would take in; can be given several times. Without it: every enrolled vehicle.
         #[arg(long = "vehicle", value_name = "VEHICLE")]
         vehicles: Vec<String>,
+        /// In place of --vehicle: those that a query selects.
+        #[arg(long = "where", value_name = "QUERY", conflicts_with_all = ["vehicles", "group"])]
+        selection: Option<String>,
+        /// In place of --vehicle: those of a fleet group.
+        #[arg(long, value_name = "GROUP", conflicts_with = "vehicles")]
+        group: Option<String>,
         /// Also list the vehicles with this verdict.
         #[arg(long, value_name = "VERDICT", value_parser = [
             "would_update", "up_to_date", "ineligible", "inventory_unknown", "quarantined", "in_another_update",
@@ -234,8 +240,9 @@ impl Campaign {
             Command::OpenWave { name, .. } => {
                 operator.post(&["campaigns", name, "open-wave"], &json!({})).await?
             }
-            Command::DryRun { release, vehicles, list } => {
-                dry_run::ask(&operator, release, vehicles, list.as_deref()).await?
+            Command::DryRun { release, vehicles, selection, group, list } => {
+                let whom = json!({ "vehicles": (!vehicles.is_empty()).then_some(vehicles), "where": selection, "group": group });
+                dry_run::ask(&operator, release, whom, list.as_deref()).await?
             }
             Command::Start { name, .. } => start(&operator, name).await?,
             Command::Pause { name } => operator.post(&["campaigns", name, "pause"], &json!({})).await?,

@@ -42,16 +42,17 @@ struct Vehicle {
     sentence: String,
 }
 
-/// The answer about the whole selection, with all vehicles of the verdict that is to be listed.
+/// The answer about the whole selection, with all vehicles of the verdict that is to be listed. `whom` has `vehicles`, `where` or
+/// `group`, or none of them for all.
 pub(super) async fn ask(
     operator: &Operator,
     release: &str,
-    vehicles: &[String],
+    whom: Value,
     list: Option<&str>,
 ) -> anyhow::Result<Value> {
     let mut body = json!({ "release": release, "verdict": list, "limit": 1000 });
-    if let (false, Some(fields)) = (vehicles.is_empty(), body.as_object_mut()) {
-        fields.insert("vehicles".to_owned(), json!(vehicles));
+    if let (Some(fields), Value::Object(whom)) = (body.as_object_mut(), whom) {
+        fields.extend(whom);
     }
     let path = ["campaigns", "dry-run"];
     let mut answer = operator.post(&path, &body).await?;

@@ -6,16 +6,20 @@ use std::sync::Arc;
 
 use axum::Json;
 use axum::extract::State;
-use farrier_campaign::{Delta, DeltaSettings, Deltas, Evaluation, IneligibleReason, Plan, Release, evaluate};
+use farrier_campaign::{
+    Delta, DeltaSettings, Deltas, Evaluation, IneligibleReason, Plan, Release, Selection, evaluate,
+};
 use farrier_protocol::{Sha256, Text, VehicleId};
 use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 
+use super::groups::Chosen;
 use super::page::{Page, cursor, limit, page};
 use super::problem::Problem;
 use super::request::Document;
 use super::{Api, name};
 use crate::store::candidates::{self, Candidate};
+use crate::store::selection as selections;
 use crate::store::{Tx, deltas, releases, set_aside};
 
 /// No campaign is called as its end: what is asked of it would have no address.
@@ -30,9 +34,13 @@ const AT_A_TIME: u32 = 256;
 pub(super) struct DryRun {
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
     release: String,
-    /// Without it: every enrolled vehicle.
+    /// Without it, `where` and `group`: every enrolled vehicle.
     #[schemars(length(min = 1))]
     vehicles: Option<Vec<VehicleId>>,
+    /// In place of `vehicles`: those that a query selects.
+    r#where: Option<String>,
+    /// In place of `vehicles`: those of a fleet group.
+    group: Option<String>,
     /// Lists only the vehicles with this verdict.
     verdict: Option<DryRunVerdict>,
     /// How many are listed at most; 100 where it is absent.
@@ -140,20 +148,28 @@ pub(super) async fn dry_run(
 ) -> Result<Json<DryRunAnswer>, Problem> {
     let (name, limit) = (name(&asked.release, "release")?, limit(asked.limit)?);
     let after: Option<String> = asked.after.map(|text| cursor(&text, "after")).transpose()?;
+    let chosen = Chosen::of(asked.vehicles.is_some(), asked.r#where.as_deref(), asked.group.as_deref())?;
     let named = asked.vehicles.map(in_order).transpose()?;
     let settings = api.rules.deltas.clone();
     let release = name.clone();
-    let offer = api.read(move |tx| offer(tx, &release, settings)).await?;
-    let (offer, named) = (Arc::new(offer), Arc::new(named));
+    let read = api.read(move |tx| {
+        let selection = chosen.map(|chosen| chosen.selection(tx)).transpose()?;
+        let whom = match (named, selection) {
+            (Some(named), _) => Whom::Named(named),
+            (None, Some(selection)) => Whom::Selected(selection),
+            (None, None) => Whom::All,
+        };
+        Ok((Arc::new(offer(tx, &release, settings)?), Arc::new(whom)))
+    });
+    let (offer, whom) = read.await?;
     let mut outcome = after.is_none().then(DryRunOutcome::default);
     let mut listed = Vec::new();
     let most = usize::try_from(limit).unwrap_or(usize::MAX);
     let mut seen = after.unwrap_or_default();
     // Once the page is full, only the outcome wants to know about the others.
     while outcome.is_some() || listed.len() <= most {
-        let (offer, named, after) = (Arc::clone(&offer), Arc::clone(&named), seen.clone());
-        let looked =
-            api.read(move |tx| offer.look(tx, next_candidates(tx, named.as_deref(), &after)?)).await?;
+        let (offer, whom, after) = (Arc::clone(&offer), Arc::clone(&whom), seen.clone());
+        let looked = api.read(move |tx| offer.look(tx, whom.next_candidates(tx, &after)?)).await?;
         let Some(last) = looked.last() else { break };
         seen = last.vehicle_id.to_string();
         for looked in looked {
@@ -183,15 +199,33 @@ fn in_order(mut named: Vec<VehicleId>) -> Result<Vec<VehicleId>, Problem> {
     Ok(named)
 }
 
-/// Of the vehicles that were named, or of all, those that come next.
-fn next_candidates(tx: &Tx<'_>, named: Option<&[VehicleId]>, after: &str) -> Result<Vec<Candidate>, Problem> {
-    let Some(named) = named else { return Ok(candidates::page(tx, after, AT_A_TIME)?) };
-    let found = |vehicle_id: &VehicleId| -> Result<Candidate, Problem> {
-        let missing = || Problem::not_found("enrolled vehicle", vehicle_id.as_str());
-        candidates::by_id(tx, vehicle_id)?.ok_or_else(missing)
-    };
-    let at_a_time = usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
-    named.iter().filter(|vehicle_id| vehicle_id.as_str() > after).take(at_a_time).map(found).collect()
+/// Which vehicles are looked at.
+enum Whom {
+    All,
+    /// In their order.
+    Named(Vec<VehicleId>),
+    Selected(Selection),
+}
+
+impl Whom {
+    /// Those that come next.
+    fn next_candidates(&self, tx: &Tx<'_>, after: &str) -> Result<Vec<Candidate>, Problem> {
+        let found = |vehicle_id: &VehicleId| -> Result<Candidate, Problem> {
+            let missing = || Problem::not_found("enrolled vehicle", vehicle_id.as_str());
+            candidates::by_id(tx, vehicle_id)?.ok_or_else(missing)
+        };
+        match self {
+            Self::All => Ok(candidates::page(tx, after, AT_A_TIME)?),
+            Self::Named(named) => {
+                let at_a_time = usize::try_from(AT_A_TIME).unwrap_or(usize::MAX);
+                let rest = named.iter().filter(|vehicle_id| vehicle_id.as_str() > after);
+                rest.take(at_a_time).map(found).collect()
+            }
+            Self::Selected(selection) => {
+                selections::ids(tx, selection, after, AT_A_TIME)?.iter().map(found).collect()
+            }
+        }
+    }
 }
 
 /// Not from the known releases: those are of campaigns, and never deleted.

@@ -105,6 +105,37 @@ pub(super) fn by_name(tx: &Tx<'_>, name: &Text) -> Result<Option<Selection>, Sto
     Ok(groups::by_name(tx, name)?.map(|group| group.selection))
 }
 
+/// How vehicles are chosen that are not named one by one.
+pub(super) enum Chosen {
+    Where(Selection),
+    Group(Text),
+}
+
+impl Chosen {
+    /// By what stands beside `vehicles` in a document; only one of the three can be there.
+    pub(super) fn of(
+        names_vehicles: bool,
+        query: Option<&str>,
+        group: Option<&str>,
+    ) -> Result<Option<Self>, Problem> {
+        match (names_vehicles, query, group) {
+            (_, None, None) => Ok(None),
+            (false, Some(query), None) => Ok(Some(Self::Where(parsed(query)?))),
+            (false, None, Some(group)) => Ok(Some(Self::Group(group_name(group)?))),
+            (true, _, _) | (false, Some(_), Some(_)) => {
+                Err(Problem::invalid("Expected one of vehicles, where and group, found several; keep one."))
+            }
+        }
+    }
+
+    pub(super) fn selection(&self, tx: &Tx<'_>) -> Result<Selection, Problem> {
+        match self {
+            Self::Where(selection) => Ok(selection.clone()),
+            Self::Group(name) => selection_of(tx, name),
+        }
+    }
+}
+
 /// What a group that a query names has.
 pub(super) fn selection_of(tx: &Tx<'_>, name: &Text) -> Result<Selection, Problem> {
     by_name(tx, name)?.ok_or_else(|| {

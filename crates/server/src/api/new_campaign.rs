@@ -10,6 +10,7 @@ use serde::Deserialize;
 use serde_json::json;
 
 use super::campaigns::{CampaignAnswer, found, shown};
+use super::groups::Chosen;
 use super::problem::Problem;
 use super::request::{Caller, Document};
 use super::{Api, dry_run, groups, name};
@@ -96,7 +97,7 @@ pub(super) async fn create(
     if let Err(error) = new.rollout.check() {
         return Err(Problem::invalid(format!("/rollout{error}.")));
     }
-    let selected = selection(&new)?;
+    let chosen = Chosen::of(new.vehicles.is_some(), new.r#where.as_deref(), new.group.as_deref())?;
     let created = api.answer(move |tx, rules, now| {
         if releases::by_name(tx, &release)?.is_none() {
             return Err(Problem::not_found("release", release.as_str()));
@@ -105,7 +106,7 @@ pub(super) async fn create(
             let detail = format!("Campaign {name} exists; choose another name.");
             return Err(Problem::conflict("CAMPAIGN_EXISTS", detail));
         }
-        let selection = selected.as_ref().map(|selected| selected.selection(tx)).transpose()?;
+        let selection = chosen.as_ref().map(|chosen| chosen.selection(tx)).transpose()?;
         let named = match &selection {
             Some(_) if new.follows => Vec::new(),
             Some(selection) => selected_vehicles(tx, selection)?,
@@ -164,32 +165,6 @@ pub(super) async fn create(
         Ok((StatusCode::CREATED, shown(tx, rules, &campaign)?))
     });
     created.await
-}
-
-/// What selects the vehicles of a campaign that names none.
-enum Selected {
-    Where(Selection),
-    Group(Text),
-}
-
-fn selection(new: &NewCampaign) -> Result<Option<Selected>, Problem> {
-    match (&new.vehicles, &new.r#where, &new.group) {
-        (_, None, None) => Ok(None),
-        (None, Some(query), None) => Ok(Some(Selected::Where(groups::parsed(query)?))),
-        (None, None, Some(group)) => Ok(Some(Selected::Group(groups::group_name(group)?))),
-        (Some(_), _, _) | (None, Some(_), Some(_)) => {
-            Err(Problem::invalid("Expected one of vehicles, where and group, found several; keep one."))
-        }
-    }
-}
-
-impl Selected {
-    fn selection(&self, tx: &Tx<'_>) -> Result<Selection, Problem> {
-        match self {
-            Self::Where(selection) => Ok(selection.clone()),
-            Self::Group(name) => groups::selection_of(tx, name),
-        }
-    }
 }
 
 fn selected_vehicles(tx: &Tx<'_>, selection: &Selection) -> Result<Vec<VehicleId>, Problem> {

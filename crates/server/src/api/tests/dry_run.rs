@@ -181,3 +181,31 @@ async fn a_dry_run_of_what_is_not_there_is_refused() {
     let taken = operator.post("/campaigns", json!({"name": "dry-run", "release": "R2"})).await;
     refused(taken, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "dry-run");
 }
+
+#[tokio::test]
+async fn a_dry_run_looks_at_those_that_a_query_or_a_group_selects() {
+    for world in TestDatabase::both().map(World::on) {
+        fleet(&world).await;
+        let operator = Operator::of(&world).await;
+        let all = operator.post("/campaigns/dry-run", json!({"release": "R2"})).await.1;
+        let query = r#"vehicle = "V01" or vehicle = "V04" or vehicle = "V08""#;
+        operator.post("/groups", json!({"name": "three", "query": query})).await;
+        let named = json!({"release": "R2", "vehicles": ["V01", "V04", "V08"]});
+        let (status, expected) = operator.post("/campaigns/dry-run", named).await;
+        assert_eq!((status, &expected["outcome"]["vehicles"]), (StatusCode::OK, &json!(3)));
+        assert_ne!(expected, all);
+        for whom in [json!({"where": query}), json!({"group": "three"})] {
+            let mut asked = whom;
+            asked["release"] = json!("R2");
+            assert_eq!(operator.post("/campaigns/dry-run", asked).await, (StatusCode::OK, expected.clone()));
+        }
+        let none = json!({"release": "R2", "where": "vehicle = \"V99\""});
+        let (_, none) = operator.post("/campaigns/dry-run", none).await;
+        assert_eq!((&none["outcome"]["vehicles"], &none["items"]), (&json!(0), &json!([])));
+        let both = json!({"release": "R2", "where": query, "group": "three"});
+        let refusal = operator.post("/campaigns/dry-run", both).await;
+        refused(refusal, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "found several");
+        let unknown = operator.post("/campaigns/dry-run", json!({"release": "R2", "group": "none"})).await;
+        refused(unknown, StatusCode::UNPROCESSABLE_ENTITY, "INVALID_REQUEST", "none");
+    }
+}
