@@ -1,4 +1,4 @@
-// Says when the live part of a page has lost its connection, and when it is back; asks before a form that says so is sent.
+// Says when the live part of a page has lost its connection, and when it is back; lets the keyboard reach what scrolls.
 "use strict";
 
 const banner = () => document.getElementById("lost");
@@ -17,6 +17,19 @@ for (const name of ["htmx:sse:after:connection", "htmx:sse:after:message"]) {
         if (banner()) banner().hidden = true;
     });
 }
+
+// What scrolls sideways and holds nothing that takes the focus is reached and moved by the keyboard all the same.
+const reachScrollers = () => {
+    for (const one of document.querySelectorAll(".scroll")) {
+        if (one.scrollWidth > one.clientWidth) one.tabIndex = 0;
+        else one.removeAttribute("tabindex");
+    }
+};
+
+reachScrollers();
+window.addEventListener("resize", reachScrollers);
+document.addEventListener("htmx:after:swap", reachScrollers);
+document.addEventListener("htmx:sse:after:message", reachScrollers);
 
 // A page that was restored from the browser's memory may be of another session.
 window.addEventListener("pageshow", (event) => {
