@@ -9,6 +9,7 @@
 )]
 
 pub mod api;
+pub mod browser;
 pub mod can_recording;
 pub mod controller_certificates;
 pub mod cutting_proxy;

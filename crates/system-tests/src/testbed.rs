@@ -78,6 +78,17 @@ impl Testbed {
         self.server.as_ref().expect("a running server").reload();
     }
 
+    /// Where operators' browsers find the console.
+    pub fn console(&self) -> &str {
+        &self.server.as_ref().expect("a running server").operator_url
+    }
+
+    /// The link by which the first admin of the console signs in, once.
+    pub fn console_link(&self) -> &str {
+        let link = &self.server.as_ref().expect("a running server").console_link;
+        link.as_deref().expect("a console without an admin")
+    }
+
     /// The operator API.
     pub fn api(&self) -> Api {
         Api::new(self.config.operator, &self.config.data.join("operator.token"))
