@@ -395,5 +395,20 @@ pub(crate) fn is_there(
     }
 }
 
+/// How many vehicles are connected to any server, of which so many are to this one. One that is connected to two for a while
+/// counts twice.
+pub(crate) fn number_there(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    connected_here: usize,
+    now: UnixMillis,
+) -> Result<u64, StoreError> {
+    match &rules.presence {
+        Presence::Connections(_) if tx.is_shared() => nodes::number_present(tx, now),
+        Presence::Connections(_) => Ok(u64::try_from(connected_here).unwrap_or(u64::MAX)),
+        Presence::Broker => vehicles::number_there(tx),
+    }
+}
+
 #[cfg(test)]
 mod tests;

@@ -35,6 +35,7 @@ pub mod pki;
 mod private_file;
 mod release_signature;
 mod runner;
+mod sampler;
 #[cfg(test)]
 mod scenarios;
 mod stall;

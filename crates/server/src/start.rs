@@ -39,6 +39,7 @@ use crate::pki::PkiError;
 use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
+use crate::sampler::Sampler;
 use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Notice, Store, StoreAddress, StoreError};
@@ -292,6 +293,12 @@ impl Server {
             clock: Arc::clone(&clock),
             changed: changed_gates,
         };
+        let sampler = Sampler {
+            store: store.clone(),
+            rules: Arc::clone(&rules),
+            clock: Arc::clone(&clock),
+            connections: Arc::clone(&connections),
+        };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
         let console = Console::new(api.clone(), operator_tls.is_some());
@@ -332,6 +339,7 @@ impl Server {
             tokio::spawn(api::keep_uploads_tidy(uploads, shutdown.clone())),
             tokio::spawn(herald.run(shutdown.clone())),
             tokio::spawn(deliverer.run(shutdown.clone())),
+            tokio::spawn(sampler.run(shutdown.clone())),
         ];
         if let Some((socket, _)) = mqtt {
             endpoints.push(tokio::spawn(mqtt::serve(socket, tls, endpoint, shutdown.clone())));

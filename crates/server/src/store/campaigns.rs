@@ -173,6 +173,39 @@ pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<Campaign>
     )
 }
 
+/// Before which campaigns a page of them begins, in the order of when they were made, newest first.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(crate) struct Made {
+    pub(crate) at: UnixMillis,
+    pub(crate) name: String,
+}
+
+/// The campaigns that were made before one, newest first.
+pub(crate) fn page_of_newest(tx: &Tx<'_>, before: &Made, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    tx.rows(
+        select_campaign!(
+            "WHERE created_at <= $1 AND (created_at < $1 OR name < $2) ORDER BY created_at DESC, name DESC LIMIT $3"
+        ),
+        &[before.at.into(), (&before.name).into(), i64::from(limit).into()],
+        read,
+    )
+}
+
+/// Campaigns that may do something yet: drafts, those with updates that are not over, and those that take in later vehicles.
+pub(crate) fn not_over(tx: &Tx<'_>, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    tx.rows(
+        select_campaign!(
+            "WHERE aborted_at IS NULL AND (started_at IS NULL OR every_vehicle = 1 OR follows = 1 \
+             OR starting IS NOT NULL OR name IN (SELECT campaign_name FROM campaign_counter WHERE standing IN \
+             ('waiting', 'collecting_vci', 'checking_readiness', 'deferred', 'downloading', 'installing', \
+             'committing', 'verifying', 'overdue', 'rolling_back') GROUP BY campaign_name HAVING SUM(vehicles) > 0)) \
+             ORDER BY name LIMIT $1"
+        ),
+        &[i64::from(limit).into()],
+        read,
+    )
+}
+
 /// Running campaigns that take in every vehicle, oldest first.
 pub(crate) fn open_to_all(tx: &Tx<'_>) -> Result<Vec<Campaign>, StoreError> {
     tx.rows(

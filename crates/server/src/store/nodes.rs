@@ -106,6 +106,13 @@ pub(crate) fn is_present(tx: &Tx<'_>, binding: &Binding, now: UnixMillis) -> Res
     Ok(found.is_some())
 }
 
+/// How many vehicles are connected to servers that are alive.
+pub(crate) fn number_present(tx: &Tx<'_>, now: UnixMillis) -> Result<u64, StoreError> {
+    let alive_since = UnixMillis(now.0.saturating_sub(GONE_AFTER_MS));
+    let sql = "SELECT COUNT(*) FROM presence p JOIN node n ON n.name = p.node_name WHERE n.seen_at > $1";
+    Ok(tx.row(sql, &[alive_since.into()], |row| row.count(0))?.unwrap_or(0))
+}
+
 /// Tells all servers to wake these vehicles' connections, once this transaction is committed.
 pub(crate) fn tell_to_wake<'a>(
     tx: &Tx<'_>,

@@ -3,6 +3,7 @@
 use farrier_campaign::{Plan, Rollout};
 use farrier_protocol::{PkgId, Sha256, Text, UnixMillis, VehicleId};
 
+use super::traffic::{self, Traffic};
 use super::{StoreError, Tx};
 use crate::desk::{CampaignLimit, Download, PeerIdentity};
 
@@ -37,10 +38,10 @@ pub(crate) fn open(
     for package in &plan.packages {
         tx.exec(
             "INSERT INTO package_grant \
-             (vehicle_update_id, vehicle_id, pkg_id, sha256, size_bytes, open_until, served_bytes) \
-             VALUES ($1, $2, $3, $4, $5, $6, 0) ON CONFLICT (vehicle_update_id, pkg_id) DO UPDATE SET \
+             (vehicle_update_id, vehicle_id, pkg_id, sha256, size_bytes, open_until, image_bytes, served_bytes) \
+             VALUES ($1, $2, $3, $4, $5, $6, $7, 0) ON CONFLICT (vehicle_update_id, pkg_id) DO UPDATE SET \
              sha256 = excluded.sha256, size_bytes = excluded.size_bytes, open_until = excluded.open_until, \
-             served_bytes = 0",
+             image_bytes = excluded.image_bytes, served_bytes = 0",
             &[
                 update_id.into(),
                 vehicle_id.as_str().into(),
@@ -48,6 +49,7 @@ pub(crate) fn open(
                 (&package.sha256.to_string()).into(),
                 i64::try_from(package.size_bytes).unwrap_or(i64::MAX).into(),
                 until.into(),
+                i64::try_from(package.image_size_bytes).unwrap_or(i64::MAX).into(),
             ],
         )?;
     }
@@ -119,12 +121,16 @@ pub(crate) fn served(
 ) -> Result<bool, StoreError> {
     let digest = download.hash.to_string();
     let newest = tx.row(
-        "SELECT vehicle_update_id, open_until, served_bytes FROM package_grant \
+        "SELECT vehicle_update_id, open_until, served_bytes, size_bytes, image_bytes FROM package_grant \
          WHERE vehicle_id = $1 AND pkg_id = $2 AND sha256 = $3 ORDER BY open_until DESC LIMIT 1",
         &[vehicle_id.as_str().into(), download.pkg_id.as_str().into(), (&digest).into()],
-        |row| Ok((row.text(0)?, row.time(1)?, row.count(2)?)),
+        |row| {
+            let size = row.count(3)?;
+            let image = row.optional_integer(4)?.map_or(size, |image| image.max(0).unsigned_abs());
+            Ok((row.text(0)?, row.time(1)?, row.count(2)?, (size, image)))
+        },
     )?;
-    let Some((update_id, open_until, served_before)) = newest else { return Ok(false) };
+    let Some((update_id, open_until, served_before, sizes)) = newest else { return Ok(false) };
     if served_before < download.up_to_byte {
         tx.exec(
             "UPDATE package_grant SET served_bytes = $3 WHERE vehicle_update_id = $1 AND pkg_id = $2",
@@ -134,6 +140,8 @@ pub(crate) fn served(
                 i64::try_from(download.up_to_byte).unwrap_or(i64::MAX).into(),
             ],
         )?;
+        let more = Traffic::between(served_before, download.up_to_byte, sizes);
+        traffic::add(tx, &update_id, vehicle_id, more)?;
     }
     Ok(open_until > now)
 }

@@ -141,6 +141,31 @@ pub(crate) fn page_of_release(
     )
 }
 
+/// How many there are.
+pub(crate) fn count(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    Ok(tx.row("SELECT COUNT(*) FROM set_aside", &[], |row| row.count(0))?.unwrap_or(0))
+}
+
+/// How many vehicles could not bring their ECUs to one state, and do not run the release since.
+pub(crate) fn count_service_required(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(DISTINCT vehicle_id) FROM failed_attempt WHERE code = 'SERVICE_REQUIRED'";
+    Ok(tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0))
+}
+
+/// Those after a vehicle, by vehicle: with the campaign of the last such attempt of each, and when it ended.
+pub(crate) fn page_service_required(
+    tx: &Tx<'_>,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<(VehicleId, Text, UnixMillis)>, StoreError> {
+    tx.rows(
+        "SELECT vehicle_id, MAX(campaign_name), MAX(at) FROM failed_attempt WHERE code = 'SERVICE_REQUIRED' \
+         AND vehicle_id > $1 GROUP BY vehicle_id ORDER BY vehicle_id LIMIT $2",
+        &[after.into(), i64::from(limit).into()],
+        |row| Ok((row.parsed(0, "a vehicle id")?, row.parsed(1, "a campaign name")?, row.time(2)?)),
+    )
+}
+
 /// How often each vehicle failed that is set aside for a release, of all vehicles from one to another.
 pub(crate) fn between(
     tx: &Tx<'_>,

@@ -4,7 +4,7 @@ use farrier_campaign::{Attempts, State};
 use farrier_protocol::{Text, UnixMillis, VehicleId};
 
 use super::tx::{Counted, Counter, stored_json};
-use super::{Row, StoreError, Tx, changes};
+use super::{Row, StoreError, Tx, changes, vehicles};
 
 /// One vehicle in one campaign.
 #[derive(Debug, Clone)]
@@ -106,11 +106,15 @@ pub(crate) fn select(
 /// Rows among which the vehicles of one counter are spread, where several servers write.
 const SHARDS: u64 = 16;
 
-fn counter(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId, wave: u32, counted: Counted) -> Counter {
+/// The row that a vehicle is counted in.
+pub(super) fn shard(tx: &Tx<'_>, vehicle_id: &VehicleId) -> i64 {
     let sum =
         vehicle_id.as_str().bytes().fold(0_u64, |sum, byte| sum.wrapping_mul(31).wrapping_add(byte.into()));
-    let shard = if tx.is_shared() { i64::try_from(sum % SHARDS).unwrap_or(0) } else { 0 };
-    Counter { campaign: campaign.clone(), wave, counted, shard }
+    if tx.is_shared() { i64::try_from(sum % SHARDS).unwrap_or(0) } else { 0 }
+}
+
+fn counter(tx: &Tx<'_>, campaign: &Text, vehicle_id: &VehicleId, wave: u32, counted: Counted) -> Counter {
+    Counter { campaign: campaign.clone(), wave, counted, shard: shard(tx, vehicle_id) }
 }
 
 pub(crate) fn by_id(tx: &Tx<'_>, id: &str) -> Result<Option<VehicleUpdate>, StoreError> {
@@ -200,6 +204,22 @@ pub(crate) fn page_in_state(
     )
 }
 
+/// The updates of all campaigns that are inconsistent or unknown, newest first, before an id.
+pub(crate) fn page_of_outcome(
+    tx: &Tx<'_>,
+    state: &str,
+    before: &str,
+    limit: u32,
+) -> Result<Vec<VehicleUpdate>, StoreError> {
+    tx.rows(
+        select_update!(
+            "WHERE state = $1 AND state IN ('inconsistent', 'unknown') AND id < $2 ORDER BY id DESC LIMIT $3"
+        ),
+        &[state.into(), before.into(), i64::from(limit).into()],
+        read,
+    )
+}
+
 /// The updates of a campaign after a vehicle, by vehicle.
 pub(crate) fn page_of_campaign(
     tx: &Tx<'_>,
@@ -246,6 +266,10 @@ pub(crate) fn vehicles_with_open(
     )
 }
 
+fn is_at_release(state: &State) -> bool {
+    matches!(state, State::Succeeded { .. } | State::UpToDate)
+}
+
 /// Writes a changed update, and the step where its state has another name than before.
 pub(crate) fn save(
     tx: &Tx<'_>,
@@ -279,6 +303,9 @@ pub(crate) fn save(
     if before.state.standing() != update.state.standing() {
         count(Counted::At(before.state.standing()), -1);
         count(Counted::At(update.state.standing()), 1);
+        if is_at_release(&before.state) || is_at_release(&update.state) {
+            vehicles::note_release(tx, &update.vehicle_id)?;
+        }
     }
     let failed_before = |update: &VehicleUpdate| update.attempts.count_as_failed(&update.state);
     match (failed_before(before), failed_before(update)) {

@@ -127,6 +127,54 @@ pub(super) fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
     })
 }
 
+/// Notes which release a vehicle has: that of the newest of its updates that ended with it.
+pub(super) fn note_release(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreError> {
+    tx.exec(
+        "UPDATE vehicle SET release_name = (SELECT c.release_name FROM vehicle_update u \
+         JOIN campaign c ON c.name = u.campaign_name \
+         WHERE u.vehicle_id = vehicle.vehicle_id AND u.state IN ('succeeded', 'up_to_date') \
+         ORDER BY u.ended_at DESC, u.id DESC LIMIT 1) WHERE vehicle_id = $1",
+        &[vehicle_id.as_str().into()],
+    )?;
+    Ok(())
+}
+
+/// Vehicles whose release is not that of their updates, each in a sentence.
+pub(super) fn with_another_release(tx: &Tx<'_>) -> Result<Vec<String>, StoreError> {
+    tx.rows(
+        "SELECT vehicle_id, noted, found FROM (SELECT v.vehicle_id, COALESCE(v.release_name, 'none') AS noted, \
+         COALESCE((SELECT c.release_name FROM vehicle_update u JOIN campaign c ON c.name = u.campaign_name \
+         WHERE u.vehicle_id = v.vehicle_id AND u.state IN ('succeeded', 'up_to_date') \
+         ORDER BY u.ended_at DESC, u.id DESC LIMIT 1), 'none') AS found FROM vehicle v) AS releases \
+         WHERE noted <> found ORDER BY vehicle_id",
+        &[],
+        |row| {
+            let (id, noted, found) = (row.text(0)?, row.text(1)?, row.text(2)?);
+            Ok(format!("vehicle {id}: release {noted} noted, {found} by its updates"))
+        },
+    )
+}
+
+/// Those that are quarantined after an id, and since when.
+pub(crate) fn page_of_quarantined(
+    tx: &Tx<'_>,
+    after: &str,
+    limit: u32,
+) -> Result<Vec<(VehicleId, UnixMillis)>, StoreError> {
+    tx.rows(
+        "SELECT vehicle_id, quarantined_at FROM vehicle WHERE quarantined_at IS NOT NULL AND vehicle_id > $1 \
+         ORDER BY vehicle_id LIMIT $2",
+        &[after.into(), i64::from(limit).into()],
+        |row| Ok((row.parsed(0, "a vehicle id")?, row.time(1)?)),
+    )
+}
+
+/// How many are at the broker, as far as is known.
+pub(crate) fn number_there(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM vehicle WHERE there_since IS NOT NULL";
+    Ok(tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0))
+}
+
 /// Holds a vehicle until this transaction ends, so that no other server changes anything of it meanwhile. A transaction
 /// about several locks them in the order of their ids. SQLite has one writer, so there it is held already.
 pub(crate) fn lock(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<(), StoreError> {

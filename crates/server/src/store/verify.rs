@@ -5,7 +5,8 @@ use farrier_protocol::{ServerMessage, Text, VehicleId};
 
 use super::migrations::STEPS;
 use super::{
-    StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, updates, vehicles, webhooks,
+    StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, traffic, updates, vehicles,
+    webhooks,
 };
 
 /// Problems of one kind that are told one by one; of more, only the number is.
@@ -130,6 +131,7 @@ fn every_vehicle(tx: &Tx<'_>) -> Result<Check, StoreError> {
             });
         check.read(&format!("vehicle {id}"), read)?;
     }
+    vehicles::with_another_release(tx)?.into_iter().for_each(|problem| check.count(Some(problem)));
     Ok(check)
 }
 
@@ -166,6 +168,11 @@ fn every_campaign(tx: &Tx<'_>) -> Result<Check, StoreError> {
         // What cannot be read for them is told of the vehicle updates themselves.
         if let Ok(wrong) = parsed_name(&name).and_then(|parsed| campaigns::wrong_counters(tx, &parsed)) {
             wrong.into_iter().for_each(|problem| check.count(Some(problem)));
+        }
+        if let Ok(parsed) = parsed_name(&name)
+            && let Some(problem) = traffic::wrong(tx, &parsed)?
+        {
+            check.count(Some(problem));
         }
     }
     Ok(check)

@@ -402,3 +402,10 @@ pub(crate) fn waiting(tx: &Tx<'_>) -> Result<u64, StoreError> {
     let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_delivery WHERE state = 'waiting'";
     Ok(tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0))
 }
+
+/// Webhooks whose receivers do not take what is sent: it is tried again, or the webhook was disabled for it.
+pub(crate) fn failing(tx: &Tx<'_>) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM webhook w WHERE w.disabled_because IS NOT NULL OR (w.enabled = 1 AND EXISTS \
+               (SELECT 1 FROM webhook_delivery d WHERE d.webhook_name = w.name AND d.state = 'waiting' AND d.attempts > 0))";
+    Ok(tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0))
+}
