@@ -1,8 +1,9 @@
 //! `farrier bench`: what this machine's server takes in and gives out, measured beside a baseline of the same run.
-//! Each but `campaign`, which needs no sockets, starts a server process of its own on loopback, with certificates of its
-//! own, and clears it away.
+//! Each but `campaign`, which needs no sockets, starts a server of its own on loopback, with certificates of its own, and clears
+//! it away.
 
 mod campaign;
+mod console;
 mod download;
 mod downloader;
 mod idle;
@@ -21,6 +22,8 @@ pub(crate) enum Bench {
     Ingest(ingest::Ingest),
     /// Campaigns over a small fleet and a large one: starting, opening a wave, the gate, and the processor time of messages.
     Campaign(campaign::Campaign),
+    /// The pages of the console over a large fleet with campaigns and a history, each asked for many times.
+    Console(console::Console),
     /// The server's memory for vehicles that are connected and say nothing.
     Idle(idle::Idle),
     /// Package files over HTTPS and mutual TLS, beside nginx with the same certificate where it is installed.
@@ -32,6 +35,7 @@ impl Bench {
         match self {
             Self::Ingest(ingest) => ingest.run().await,
             Self::Campaign(campaign) => campaign.run().await,
+            Self::Console(console) => console.run().await,
             Self::Idle(idle) => idle.run().await,
             Self::Download(download) => download.run().await,
         }

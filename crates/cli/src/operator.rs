@@ -390,8 +390,9 @@ fn base_url(server: &str) -> Result<Url, OperatorError> {
     if usable { Ok(url) } else { Err(address()) }
 }
 
-/// Trusts this root and no other; without one, those that the machine trusts.
-fn http_client(ca: Option<&Path>) -> Result<Client, OperatorError> {
+/// Trusts this root and no other; without one, those that the machine trusts. What leads elsewhere is not followed: the API leads
+/// nowhere.
+pub(crate) fn http_client(ca: Option<&Path>) -> Result<Client, OperatorError> {
     fn setup(error: impl std::error::Error + Send + Sync + 'static) -> OperatorError {
         OperatorError::Setup(Box::new(error))
     }
@@ -406,7 +407,8 @@ fn http_client(ca: Option<&Path>) -> Result<Client, OperatorError> {
         (None, Err(_)) => builder.with_root_certificates(RootCertStore::empty()),
     };
     let tls = tls.with_no_client_auth();
-    Client::builder().tls_backend_preconfigured(tls).no_proxy().build().map_err(setup)
+    let builder = Client::builder().tls_backend_preconfigured(tls).no_proxy();
+    builder.redirect(reqwest::redirect::Policy::none()).build().map_err(setup)
 }
 
 fn roots(path: &Path) -> Result<RootCertStore, OperatorError> {

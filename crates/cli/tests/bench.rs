@@ -127,3 +127,25 @@ fn campaigns_are_measured_in_two_fleets_and_nothing_is_left() {
     assert!((report["cpu_ratio"].as_f64().unwrap() - cpu("large") / cpu("small")).abs() < 1e-9, "{report}");
     assert!(is_empty(dir.path()), "something is left in the folder");
 }
+
+#[test]
+fn the_consoles_pages_are_measured_and_nothing_is_left() {
+    let dir = tempfile::tempdir().unwrap();
+    let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
+    command.env_remove("FARRIER_LOG").stdin(Stdio::null());
+    command
+        .args(["bench", "console", "--vehicles", "400", "--times", "3", "--json", "--dir"])
+        .arg(dir.path());
+    let output = command.output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let report: Value = serde_json::from_slice(&output.stdout).unwrap();
+    assert_eq!((&report["vehicles"], &report["times"]), (&400.into(), &3.into()));
+    let pages = report["pages"].as_array().unwrap();
+    assert!(pages.len() >= 15, "{report}");
+    for page in pages {
+        let ms = |name: &str| page[name].as_f64().unwrap();
+        assert!(ms("p50_ms") > 0.0 && ms("p50_ms") <= ms("p99_ms"), "{page}");
+        assert!(page["bytes"].as_u64() > Some(1_000), "{page}");
+    }
+    assert!(is_empty(dir.path()), "something is left in the folder");
+}

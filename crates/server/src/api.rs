@@ -1,6 +1,6 @@
 //! The operators' API (`/api/v1`): JSON, bearer tokens, problem documents (RFC 9457).
 
-mod approvals;
+pub(crate) mod approvals;
 mod asked;
 mod audit_log;
 pub(crate) mod campaigns;
@@ -22,7 +22,7 @@ mod problems;
 mod releases;
 mod request;
 mod routes;
-mod set_aside;
+pub(crate) mod set_aside;
 mod timeline;
 pub(crate) mod tokens;
 mod uploads;

@@ -3,6 +3,7 @@
 
 mod car;
 mod filling;
+mod mixed;
 
 use std::path::Path;
 use std::sync::Arc;

@@ -2,9 +2,12 @@
 //! what changes on a page by itself; leaves every change of the fleet to the API.
 
 mod assets;
+mod attention;
 mod campaign;
 mod campaigns;
+mod chart;
 mod cookies;
+mod eta;
 mod fleet;
 mod format;
 mod language;
@@ -58,9 +61,16 @@ pub(crate) fn router(console: Console) -> Router {
     Router::new()
         .route("/", get(fleet::page))
         .route("/live", get(fleet::live))
+        .route("/charts", get(fleet::charts))
+        .route("/attention/{kind}", get(attention::page))
         .route("/campaigns", get(campaigns::page))
         .route("/campaigns/{name}", get(campaign::page))
         .route("/campaigns/{name}/live", get(campaign::live))
+        .route("/campaigns/{name}/charts", get(campaign::charts))
+        .route(
+            "/campaigns/{name}/set-aside/{vehicle}",
+            get(campaign::confirm_take_back).post(campaign::take_back),
+        )
         .route("/campaigns/{name}/{action}", get(campaign::confirm).post(campaign::act))
         .route("/vehicles", get(vehicles::page))
         .route("/vehicles/{id}", get(vehicle::page))

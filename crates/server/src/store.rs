@@ -24,15 +24,18 @@ pub(crate) mod nodes;
 pub(crate) mod packages;
 mod postgres;
 pub(crate) mod releases;
+pub(crate) mod samples;
 pub(crate) mod security_events;
 pub(crate) mod selection;
 pub(crate) mod senders;
 pub(crate) mod set_aside;
+pub(crate) mod silent;
 mod sqlite;
 #[cfg(test)]
 pub(crate) mod test_database;
 pub(crate) mod timeline;
 pub(crate) mod tokens;
+pub(crate) mod traffic;
 mod tx;
 pub(crate) mod updates;
 pub(crate) mod uploads;

@@ -22,12 +22,12 @@ use crate::store::{StoreError, Tx, approvals};
 /// The body of an approval or a rejection.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Word {
+pub(crate) struct Word {
     /// What was looked at, or what is wrong.
-    remark: Text,
+    pub(crate) remark: Text,
     /// The wave that it is about, from 1; without it the start of the campaign.
     #[schemars(range(min = 1))]
-    wave: Option<u32>,
+    pub(crate) wave: Option<u32>,
 }
 
 /// How the approval of a campaign stands.
@@ -58,6 +58,47 @@ pub(super) struct WordAnswer {
 fn is_needed(rules: &Rules, campaign: &Campaign) -> bool {
     campaign.intake.needs_approval
         || (campaign.started_at.is_none() && rules.approval == ApprovalRule::SecondPerson)
+}
+
+/// What a second person can still say something about.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Question {
+    /// Whether the campaign may start.
+    Start,
+    /// Whether its next wave may open.
+    Wave(u32),
+}
+
+/// What a campaign can be approved for now; whether it has been is another matter.
+pub(crate) fn question(rules: &Rules, campaign: &Campaign) -> Option<Question> {
+    if campaign.aborted.is_some() {
+        return None;
+    }
+    if campaign.started_at.is_none() {
+        return is_needed(rules, campaign).then_some(Question::Start);
+    }
+    let next = campaign.gate.open;
+    let is_there = campaign.rollout.has_gate() && next < campaign.rollout.wave_count();
+    let opening = campaign.rollout.opening(usize::try_from(next).unwrap_or(usize::MAX));
+    (is_there && opening == Opening::ByApproval).then_some(Question::Wave(next.saturating_add(1)))
+}
+
+/// What a second person has yet to approve of a campaign. Its plan does not change once it is made, so the last word counts.
+pub(crate) fn awaited(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    campaign: &Campaign,
+) -> Result<Option<Question>, StoreError> {
+    let question = question(rules, campaign);
+    let is_answered = match question {
+        None => true,
+        Some(Question::Wave(wave)) => campaign.gate.approved_wave >= wave,
+        Some(Question::Start) => {
+            let words = approvals::words(tx, &campaign.name)?;
+            words.iter().rfind(|word| word.wave.is_none()).is_some_and(|word| word.approved)
+        }
+    };
+    Ok(question.filter(|_| !is_answered))
 }
 
 pub(super) fn shown(tx: &Tx<'_>, rules: &Rules, campaign: &Campaign) -> Result<ApprovalAnswer, StoreError> {
@@ -118,7 +159,7 @@ pub(super) fn check_open_wave(campaign: &Campaign, record: &GateRecord) -> Resul
 }
 
 /// `POST /campaigns/{name}/approve`
-pub(super) async fn approve(
+pub(crate) async fn approve(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -128,7 +169,7 @@ pub(super) async fn approve(
 }
 
 /// `POST /campaigns/{name}/reject`: what was approved before is approved no more.
-pub(super) async fn reject(
+pub(crate) async fn reject(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

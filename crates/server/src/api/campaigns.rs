@@ -346,7 +346,7 @@ async fn controlled(
 pub(crate) struct Retry {
     /// Why the updates ended: an error code of the vehicle, DEADLINE_PASSED, CANCELLED, a code of ineligibility.
     #[schemars(length(min = 1))]
-    codes: Vec<String>,
+    pub(crate) codes: Vec<String>,
 }
 
 /// How many updates are tried again.

@@ -30,7 +30,7 @@ pub(super) struct SetAsideQuery {
 
 /// A vehicle that is set aside for a release.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct SetAsideAnswer {
+pub(crate) struct SetAsideAnswer {
     vehicle_id: VehicleId,
     release: Text,
     /// How many of its attempts failed, in all campaigns of the release.
@@ -77,7 +77,7 @@ pub(super) async fn list(
 
 /// `DELETE /vehicles/{vehicle_id}/set-aside/{release}`: updates that ended since the vehicle was set aside do not begin again
 /// by themselves.
-pub(super) async fn take_back(
+pub(crate) async fn take_back(
     State(api): State<Api>,
     caller: Caller,
     InPath((vehicle, release)): InPath<(String, String)>,

@@ -1,32 +1,27 @@
-//! `/`: what the whole fleet does, and what needs somebody's attention.
+//! `/`: what the whole fleet does, and did over time, and what needs somebody's attention.
 
-use std::collections::BTreeMap;
+mod history;
 
 use askama::Template;
-use axum::extract::State;
+use axum::extract::{Query, State};
 use axum::response::{IntoResponse, Response};
-use farrier_protocol::UnixMillis;
 
+use super::attention::{self, Attention};
+use super::chart::Chart;
 use super::format::number;
 use super::language::Language;
 use super::live::Part;
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
-use super::texts::{Texts, filled};
+use super::texts::Texts;
 use super::{Console, progress};
 use crate::api::Problem;
+use crate::conversation;
 use crate::store::{campaigns, fleet};
+use history::{Asked, Span};
 
 /// Campaigns that are shown here; the list has all.
 const SHOWN: u32 = 200;
-
-/// Something that somebody should look at.
-struct Attention {
-    /// `bad` or `warn`.
-    class: &'static str,
-    sentence: String,
-    link: &'static str,
-}
 
 struct View {
     vehicles: String,
@@ -42,6 +37,18 @@ struct View {
 struct FleetPage {
     frame: Frame,
     view: View,
+    span: Option<Span>,
+    charts: Vec<Chart>,
+}
+
+impl FleetPage {
+    fn spans(&self) -> [Span; 4] {
+        Span::ALL
+    }
+
+    fn is_chosen(&self, span: &Span) -> bool {
+        self.span.as_ref() == Some(span)
+    }
 }
 
 #[derive(Template)]
@@ -51,10 +58,42 @@ struct FleetLive<'a> {
     view: &'a View,
 }
 
+#[derive(Template)]
+#[template(path = "charts.html")]
+struct FleetCharts {
+    t: &'static Texts,
+    charts: Vec<Chart>,
+}
+
 /// `GET /`
-pub(super) async fn page(State(console): State<Console>, visitor: Visitor) -> Result<Response, Failed> {
-    let view = look(&console, visitor.guest.language).await.map_err(|problem| visitor.failed(problem))?;
-    Ok(shown(&FleetPage { frame: visitor.frame(), view }))
+pub(super) async fn page(
+    State(console): State<Console>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Failed> {
+    let language = visitor.guest.language;
+    let span = asked.span();
+    let view = look(&console, language).await.map_err(|problem| visitor.failed(problem))?;
+    let charts = over_time(&console, language, span).await.map_err(|problem| visitor.failed(problem))?;
+    Ok(shown(&FleetPage { frame: visitor.frame(), view, span, charts }))
+}
+
+/// `GET /charts`: asked for again by the page itself, as often as there is a new sample.
+pub(super) async fn charts(
+    State(console): State<Console>,
+    visitor: Visitor,
+    Query(asked): Query<Asked>,
+) -> Result<Response, Failed> {
+    let language = visitor.guest.language;
+    let charts = over_time(&console, language, asked.span()).await;
+    let charts = charts.map_err(|problem| visitor.failed(problem))?;
+    Ok(shown(&FleetCharts { t: language.texts(), charts }))
+}
+
+async fn over_time(console: &Console, language: Language, span: Option<Span>) -> Result<Vec<Chart>, Problem> {
+    let (t, now) = (language.texts(), console.api.now());
+    let charts = console.api.read(move |tx| Ok(history::charts(tx, t, span, now)?));
+    charts.await
 }
 
 /// `GET /live`
@@ -73,57 +112,28 @@ pub(super) async fn live(State(console): State<Console>, visitor: Visitor) -> Re
 }
 
 async fn look(console: &Console, language: Language) -> Result<View, Problem> {
-    let t = language.texts();
-    let ending = console.api.vitals.ending(console.api.now());
-    let connected = console.api.vitals.connections.number();
+    let (t, now, rules) = (language.texts(), console.api.now(), console.api.rules.clone());
+    let ending = console.api.vitals.ending(now);
+    let connected_here = console.api.vitals.connections.number();
     let seen = console.api.read(move |tx| {
         let mut rows = Vec::new();
-        for campaign in campaigns::page(tx, "", SHOWN)? {
-            let counts = campaigns::counts(tx, &campaign.name)?;
-            rows.push(progress::row(t, &campaign, &counts));
+        let not_over = campaigns::not_over(tx, SHOWN)?;
+        for campaign in &not_over {
+            let row = progress::row(tx, t, campaign, now)?;
+            rows.extend(Some(row).filter(progress::CampaignRow::is_under_way));
         }
-        Ok((fleet::vehicles(tx)?, fleet::quarantined(tx)?, campaigns::counts_of_all(tx)?, rows))
+        let by_state = campaigns::counts_of_all(tx)?;
+        let attention = attention::all(tx, t, &rules, &not_over, &by_state, &ending)?;
+        let connected = conversation::number_there(tx, &rules, connected_here, now)?;
+        let of = |states: &[&str]| states.iter().filter_map(|state| by_state.get(*state)).sum::<u64>();
+        Ok(View {
+            vehicles: number(fleet::vehicles(tx)?),
+            connected: number(connected),
+            under_way: number(of(&["downloading", "installing", "committing", "verifying", "rolling_back"])),
+            states: progress::bars(t, &by_state),
+            attention,
+            campaigns: rows,
+        })
     });
-    let (vehicles, quarantined, by_state, rows) = seen.await?;
-    let attention = attention(t, &by_state, quarantined, &rows, &ending);
-    let rows = rows.into_iter().filter(progress::CampaignRow::is_under_way).collect();
-    let of = |states: &[&str]| states.iter().filter_map(|state| by_state.get(*state)).sum::<u64>();
-    let active = of(&["downloading", "installing", "committing", "verifying", "rolling_back"]);
-    Ok(View {
-        vehicles: number(vehicles),
-        connected: number(connected),
-        under_way: number(active),
-        states: progress::bars(t, &by_state),
-        attention,
-        campaigns: rows,
-    })
-}
-
-fn attention(
-    t: &'static Texts,
-    by_state: &BTreeMap<String, u64>,
-    quarantined: u64,
-    rows: &[progress::CampaignRow],
-    ending: &[(&'static str, UnixMillis)],
-) -> Vec<Attention> {
-    let mut all = Vec::new();
-    let mut add = |class, sentence: String, link| all.push(Attention { class, sentence, link });
-    let inconsistent = by_state.get("inconsistent").copied().unwrap_or_default();
-    if inconsistent > 0 {
-        add("bad", filled(t.attention_inconsistent, &[&number(inconsistent)]), "/campaigns");
-    }
-    for row in rows.iter().filter(|row| row.state == "stopped") {
-        add("bad", filled(t.attention_stopped, &[&row.name]), "/campaigns");
-    }
-    let unknown = by_state.get("unknown").copied().unwrap_or_default();
-    if unknown > 0 {
-        add("warn", filled(t.attention_unknown, &[&number(unknown)]), "/campaigns");
-    }
-    if quarantined > 0 {
-        add("warn", filled(t.attention_quarantined, &[&number(quarantined)]), "/vehicles");
-    }
-    for (what, ends_at) in ending {
-        add("warn", filled(t.attention_expiry, &[*what, &super::format::absolute(*ends_at)]), "/settings");
-    }
-    all
+    seen.await
 }

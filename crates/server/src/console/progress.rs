@@ -2,9 +2,13 @@
 
 use std::collections::BTreeMap;
 
+use farrier_protocol::UnixMillis;
+
+use super::eta;
 use super::format::{number, percent};
 use super::texts::Texts;
-use crate::store::campaigns::{Campaign, StateCounts};
+use crate::store::campaigns::{self, Campaign};
+use crate::store::{StoreError, Tx};
 
 /// States in the order of an update's way, each with the colour that it has everywhere.
 pub(super) const STATES: [(&str, &str); 16] = [
@@ -79,6 +83,8 @@ pub(super) struct CampaignRow {
     pub(super) at_release: String,
     pub(super) failed: String,
     pub(super) ended_percent: u64,
+    /// Of one that runs, when it will be done.
+    pub(super) eta: String,
     pub(super) parts: Parts,
 }
 
@@ -99,12 +105,18 @@ pub(super) fn campaign_class(state: &str) -> &'static str {
     }
 }
 
-pub(super) fn row(t: &'static Texts, campaign: &Campaign, counts: &StateCounts) -> CampaignRow {
+pub(super) fn row(
+    tx: &Tx<'_>,
+    t: &'static Texts,
+    campaign: &Campaign,
+    now: UnixMillis,
+) -> Result<CampaignRow, StoreError> {
+    let counts = campaigns::counts(tx, &campaign.name)?;
     let of = |states: &[&str]| states.iter().filter_map(|state| counts.by_state.get(*state)).sum::<u64>();
     let (ok, bad) = (of(&["succeeded", "up_to_date"]), of(&["rolled_back", "inconsistent", "unknown"]));
     let run = of(&["downloading", "installing", "committing", "verifying", "rolling_back"]);
-    let state = campaign.state_name(counts);
-    CampaignRow {
+    let state = campaign.state_name(&counts);
+    Ok(CampaignRow {
         name: campaign.name.to_string(),
         release: campaign.release.to_string(),
         state,
@@ -114,6 +126,13 @@ pub(super) fn row(t: &'static Texts, campaign: &Campaign, counts: &StateCounts) 
         at_release: number(ok),
         failed: number(bad),
         ended_percent: percent(counts.ended, counts.total),
+        eta: match state {
+            "starting" | "running" => {
+                let waves = campaigns::wave_counts(tx, campaign)?;
+                eta::of_open_waves(tx, campaign, &waves, true, now)?.0.short(t)
+            }
+            _ => String::new(),
+        },
         parts: Parts::of(ok, run, bad, counts.total),
-    }
+    })
 }

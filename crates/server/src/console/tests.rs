@@ -1,3 +1,5 @@
+mod charts;
+
 use std::sync::atomic::{AtomicI64, Ordering};
 
 use axum::body::Body;
@@ -271,6 +273,7 @@ async fn every_page_is_there_for_a_viewer_in_every_language_and_has_nothing_inli
             "/campaigns".to_owned(),
             format!("/campaigns/{CAMPAIGN}"),
             format!("/campaigns/{CAMPAIGN}?state=waiting"),
+            "/attention/silent".to_owned(),
             "/vehicles".to_owned(),
             "/vehicles?q=region+%3D+%22KR%22".to_owned(),
             "/vehicles/V1".to_owned(),

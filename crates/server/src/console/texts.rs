@@ -40,7 +40,7 @@ texts! {
     user_name password new_password password_again password_rule password_too_short passwords_differ
     bad_user_name user_name_taken wrong_password too_many_tries no_account welcome welcome_note set_password
     connection_lost not_possible code to_fleet back pages first_page next_page just_now ago from_now never
-    seconds minutes hours days enrolled connected_now to_this_server being_updated download_to_verify
+    seconds minutes hours days enrolled connected_now being_updated download_to_verify
     needs_attention nothing_needs_attention attention_inconsistent attention_stopped attention_unknown
     attention_quarantined attention_expiry campaigns_under_way no_campaign_under_way updates_by_state
     no_updates_yet campaign release state_word progress at_release under_way failed ended left_out
@@ -60,6 +60,18 @@ texts! {
     subject detail times users role you active disabled disable enable change new_link invite actions
     link_made link_note tokens tokens_note name expires spent certificates nothing_expires waits_for_wave
     waits_for_other_update waits_for_answer waits_for_step
+    eta eta_about eta_basis eta_done eta_done_why eta_halted eta_halted_why eta_unknown eta_unknown_why
+    eta_not_open over_time no_history_yet figures chart_description progress_over_time progress_note waiting
+    throughput throughput_note ended_per_hour bytes_over_time bytes_note bytes_sent bytes_whole less_than_whole
+    no_deltas_saved adoption adoption_note other_releases no_release_yet connected_over_time connected_note
+    to_all_servers last_day last_week last_month last_year attention_service_required attention_set_aside
+    attention_silent attention_approval attention_webhooks advice_inconsistent advice_service_required
+    advice_unknown advice_quarantined advice_set_aside advice_silent set_aside_detail set_aside failures
+    take_back take_back_vehicle will_take_back retry will_retry will_retry_at_least none_to_retry approve reject
+    approved rejected approval said by_whom remark awaiting_approval awaits_approval_of_start
+    awaits_approval_of_wave will_approve_start will_approve_wave will_reject_start will_reject_wave
+    second_person_of_start second_person_of_wave failures_by_ecu left_out_by_reason opened all_ended filter
+    all_states order newest_first by_name show no_campaigns_here
 }
 
 impl Texts {
