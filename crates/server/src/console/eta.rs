@@ -143,11 +143,11 @@ fn rounded(t: &Texts, ms: i64) -> String {
     const MINUTE: i64 = 60_000;
     let to = match ms {
         ..3_600_000 => MINUTE,
-        ..172_800_000 => 10 * MINUTE,
+        3_600_000..172_800_000 => 10 * MINUTE,
         _ => 60 * MINUTE,
     };
     let rounded = ms.saturating_add(to / 2) / to * to;
-    // Ten minutes and more, so that no seconds are told.
+    // A zero behind the larger unit says nothing.
     let text = span(t, rounded.max(MINUTE));
     let zero = [t.seconds, t.minutes, t.hours].map(|unit| format!(" 0 {unit}"));
     zero.iter().find_map(|zero| text.strip_suffix(zero.as_str())).unwrap_or(&text).to_owned()
