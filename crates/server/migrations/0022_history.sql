@@ -75,6 +75,10 @@ CREATE TABLE silent_look (
 );
 INSERT INTO silent_look (only_row, look_after) VALUES (1, '');
 
+-- The vehicles of a campaign in one state, a page at a time: without the last column all of them had to be sorted for each page.
+DROP INDEX vehicle_update_state;
+CREATE INDEX vehicle_update_state ON vehicle_update (campaign_name, state, vehicle_id);
+
 -- What the console counts and lists of the whole fleet.
 CREATE INDEX vehicle_update_outcome ON vehicle_update (state, id) WHERE state IN ('inconsistent', 'unknown');
 CREATE INDEX failed_attempt_service ON failed_attempt (vehicle_id) WHERE code = 'SERVICE_REQUIRED';

@@ -21,7 +21,7 @@ use crate::console::texts::{Texts, filled};
 use crate::store::campaigns::{self, Campaign, StateCounts};
 use crate::store::{Tx, set_aside, updates};
 
-/// Updates that are looked at for whether they would be tried again.
+/// Updates of one state that are looked at for whether they would be tried again.
 const LOOKED_AT: u32 = 1_000;
 
 /// What an operator can do with a campaign.
@@ -145,12 +145,15 @@ struct Retried {
 impl Retried {
     fn of(tx: &Tx<'_>, campaign: &Campaign, code: &str) -> Result<Self, Problem> {
         let mut all = Self::default();
-        let page = updates::page_without_change(tx, &campaign.name, "", LOOKED_AT)?;
-        all.is_part = page.len() >= LOOKED_AT as usize;
-        for update in page.iter().filter(|update| update.state.failure_codes().contains(&code)) {
-            let is_set_aside = set_aside::of(tx, &update.vehicle_id, &campaign.release)?.is_some();
-            let number = if is_set_aside { &mut all.set_aside } else { &mut all.vehicles };
-            *number = number.saturating_add(1);
+        // By state, each from an index: of a large campaign most have succeeded.
+        for state in ["rolled_back", "ineligible", "cancelled", "waiting"] {
+            let page = updates::page_in_state(tx, &campaign.name, state, "", LOOKED_AT)?;
+            all.is_part |= page.len() >= LOOKED_AT as usize;
+            for update in page.iter().filter(|update| update.state.failure_codes().contains(&code)) {
+                let is_set_aside = set_aside::of(tx, &update.vehicle_id, &campaign.release)?.is_some();
+                let number = if is_set_aside { &mut all.set_aside } else { &mut all.vehicles };
+                *number = number.saturating_add(1);
+            }
         }
         Ok(all)
     }
