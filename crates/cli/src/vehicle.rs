@@ -71,6 +71,11 @@ enum Command {
         #[arg(long)]
         reason: String,
     },
+    /// Ask a connected vehicle for its inventory.
+    AskInventory {
+        /// The vehicle's id.
+        vehicle: VehicleId,
+    },
     /// List what a vehicle ran, newest first.
     Configurations {
         /// The vehicle's id.
@@ -254,6 +259,9 @@ impl Vehicle {
                 let body = json!({ "gateway_id": gateway, "thumbprint": thumbprint, "reason": reason });
                 operator.post(&["vehicles", vehicle.as_str(), "rebind"], &body).await?
             }
+            Command::AskInventory { vehicle } => {
+                operator.post(&["vehicles", vehicle.as_str(), "ask-inventory"], &json!({})).await?
+            }
             Command::Configurations { vehicle } => {
                 operator.list(&["vehicles", vehicle.as_str(), "configurations"]).await?
             }
@@ -297,6 +305,9 @@ impl Vehicle {
             Command::Rebind { vehicle, .. } => {
                 print(&format!("Vehicle {vehicle} is bound anew; its earlier gateway is refused."))
             }
+            Command::AskInventory { vehicle } => print(&format!(
+                "Vehicle {vehicle} is asked for its inventory; farrier vehicle show {vehicle} shows it when it has answered."
+            )),
             Command::Bindings { .. } => print(&bindings::listed(&answer)?),
             Command::SetAside { .. } => print(&set_aside::listed(&answer)?),
             Command::TakeBack { vehicle, release } => print(&set_aside::taken_back(vehicle, release)),

@@ -31,7 +31,16 @@ window.addEventListener("resize", reachScrollers);
 document.addEventListener("htmx:after:swap", reachScrollers);
 document.addEventListener("htmx:sse:after:message", reachScrollers);
 
-// A page that was restored from the browser's memory may be of another session.
+// A page that was restored from the browser's memory may be of another session; one that carries what somebody types would lose it.
 window.addEventListener("pageshow", (event) => {
-    if (event.persisted) location.reload();
+    if (event.persisted && !document.querySelector("form[data-keeps]")) location.reload();
 });
+
+// A file that is chosen fills the text that its form sends; without this script the text can be pasted.
+for (const input of document.querySelectorAll("input[data-fills]")) {
+    input.closest("[hidden]").hidden = false;
+    input.addEventListener("change", async () => {
+        const [file] = input.files;
+        if (file) document.getElementById(input.dataset.fills).value = await file.text();
+    });
+}

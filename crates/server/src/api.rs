@@ -1,20 +1,21 @@
 //! The operators' API (`/api/v1`): JSON, bearer tokens, problem documents (RFC 9457).
 
 pub(crate) mod approvals;
+pub(crate) mod ask_inventory;
 mod asked;
 mod audit_log;
 pub(crate) mod campaigns;
 mod docs;
-mod dry_run;
+pub(crate) mod dry_run;
 mod etag;
 mod events;
 mod evidence;
 pub(crate) mod groups;
 mod health;
 mod images;
-mod import;
+pub(crate) mod import;
 mod messages;
-mod new_campaign;
+pub(crate) mod new_campaign;
 mod operation;
 mod page;
 mod problem;
@@ -27,7 +28,7 @@ mod timeline;
 pub(crate) mod tokens;
 mod uploads;
 mod vehicle_bindings;
-mod vehicle_changes;
+pub(crate) mod vehicle_changes;
 pub(crate) mod vehicles;
 mod webhooks;
 
@@ -56,8 +57,8 @@ pub(crate) use campaigns::{retry_some, start_by};
 pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
 pub(crate) use page::{cursor, place};
-pub(crate) use problem::Problem;
-pub(crate) use request::{Caller, Document, InPath};
+pub(crate) use problem::{LineFault, Problem};
+pub(crate) use request::{Caller, Document, InPath, InQuery, Lines};
 pub(crate) use uploads::keep_uploads_tidy;
 
 /// The largest JSON document that operators may send, in octets.

@@ -6,16 +6,23 @@ mod attention;
 mod campaign;
 mod campaigns;
 mod chart;
+mod confirm;
 mod cookies;
 mod eta;
+mod exchange;
 mod fleet;
+mod form;
 mod format;
+mod groups;
 mod language;
 mod lists;
 mod live;
 mod page;
 mod passwords;
+mod plan;
 mod progress;
+mod quantity;
+mod query;
 mod releases;
 mod session;
 mod settings;
@@ -28,11 +35,15 @@ mod why;
 use std::sync::Arc;
 
 use axum::Router;
+use axum::extract::DefaultBodyLimit;
 use axum::routing::{get, post};
 
 use crate::api::{Api, Problem};
 use live::Live;
 use passwords::Passwords;
+
+/// What may be imported at a time, as a form sends it, in octets.
+const MOST_IMPORT_OCTETS: usize = 8 * 1024 * 1024;
 
 /// What the console works with.
 #[derive(Clone)]
@@ -72,11 +83,28 @@ pub(crate) fn router(console: Console) -> Router {
             get(campaign::confirm_take_back).post(campaign::take_back),
         )
         .route("/campaigns/{name}/{action}", get(campaign::confirm).post(campaign::act))
+        .route("/plan", get(plan::begin).post(plan::go))
+        .route("/plan/selected", post(plan::selected))
+        .route(
+            "/import",
+            get(exchange::form).post(exchange::run).layer(DefaultBodyLimit::max(MOST_IMPORT_OCTETS)),
+        )
+        .route("/export", get(exchange::export))
+        .route("/groups", get(groups::list).post(groups::create))
+        .route("/groups/{name}", get(groups::page).post(groups::change))
+        .route("/groups/{name}/delete", get(groups::ask_to_delete).post(groups::delete))
+        .route("/selected", get(plan::selected_by_query))
         .route("/vehicles", get(vehicles::page))
         .route("/vehicles/{id}", get(vehicle::page))
-        .route("/vehicles/{id}/release", post(vehicle::release))
-        .route("/vehicles/{id}/{campaign}/cancel", post(vehicle::cancel))
-        .route("/vehicles/{id}/{campaign}/rollback", post(vehicle::roll_back))
+        .route("/vehicles/{id}/{of}", get(vehicle::actions::ask).post(vehicle::actions::act))
+        .route(
+            "/vehicles/{id}/{of}/{action}",
+            get(vehicle::actions::ask_of_update).post(vehicle::actions::act_on_update),
+        )
+        .route(
+            "/vehicles/{id}/set-aside/{release}/take-back",
+            get(vehicle::actions::ask_to_take_back).post(vehicle::actions::take_back),
+        )
         .route("/releases", get(releases::list))
         .route("/releases/{name}", get(releases::page))
         .route("/audit", get(lists::audit_log))

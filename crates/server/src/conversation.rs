@@ -36,7 +36,7 @@ pub(crate) use grants::Grants;
 pub(crate) use intake::{take_into_following_campaigns, take_into_open_campaigns};
 pub(crate) use retries::take_back;
 pub(crate) use starting::{go_on_starting, start, take_in_first};
-pub(crate) use wake_up::release_from_quarantine;
+pub(crate) use wake_up::{NotAsked, ask_inventory, release_from_quarantine};
 
 /// What the conversation goes by; never changes while the server runs.
 pub(crate) struct Rules {

@@ -45,6 +45,7 @@ mod store;
 mod testbed;
 pub mod tls;
 mod vehicle_fields;
+pub mod vehicle_files;
 pub mod webhooks;
 
 /// What spans are about that tell of every message, command, request and batch of due work: a target of its own, so that

@@ -29,31 +29,31 @@ pub(super) const PATH: &str = "/campaigns/dry-run";
 const AT_A_TIME: u32 = 256;
 
 /// What would be brought to whom, and which vehicles are to be listed.
-#[derive(Deserialize, JsonSchema)]
+#[derive(Clone, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct DryRun {
+pub(crate) struct DryRun {
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
-    release: String,
+    pub(crate) release: String,
     /// Without it, `where` and `group`: every enrolled vehicle.
     #[schemars(length(min = 1))]
-    vehicles: Option<Vec<VehicleId>>,
+    pub(crate) vehicles: Option<Vec<VehicleId>>,
     /// In place of `vehicles`: those that a query selects.
-    r#where: Option<String>,
+    pub(crate) r#where: Option<String>,
     /// In place of `vehicles`: those of a fleet group.
-    group: Option<String>,
+    pub(crate) group: Option<String>,
     /// Lists only the vehicles with this verdict.
-    verdict: Option<DryRunVerdict>,
+    pub(crate) verdict: Option<DryRunVerdict>,
     /// How many are listed at most; 100 where it is absent.
     #[schemars(range(min = 1, max = 1000))]
-    limit: Option<u32>,
+    pub(crate) limit: Option<u32>,
     /// The `next` of the page before; the first page where it is absent.
-    after: Option<String>,
+    pub(crate) after: Option<String>,
 }
 
 /// What would become of a vehicle.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Serialize, Deserialize, JsonSchema)]
 #[serde(rename_all = "snake_case")]
-pub(super) enum DryRunVerdict {
+pub(crate) enum DryRunVerdict {
     WouldUpdate,
     UpToDate,
     Ineligible,
@@ -66,58 +66,58 @@ pub(super) enum DryRunVerdict {
 
 /// What a campaign would do.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct DryRunAnswer {
-    release: Text,
+pub(crate) struct DryRunAnswer {
+    pub(crate) release: Text,
     /// Of the whole selection; absent after the first page.
-    outcome: Option<DryRunOutcome>,
+    pub(crate) outcome: Option<DryRunOutcome>,
     #[serde(flatten)]
-    page: Page<DryRunVehicle>,
+    pub(crate) page: Page<DryRunVehicle>,
 }
 
 /// How many vehicles would get what.
 #[derive(Default, Serialize, JsonSchema)]
-pub(super) struct DryRunOutcome {
+pub(crate) struct DryRunOutcome {
     /// All of the selection.
-    vehicles: u64,
-    would_update: u64,
-    up_to_date: u64,
-    ineligible: u64,
-    inventory_unknown: u64,
-    quarantined: u64,
-    in_another_update: u64,
+    pub(crate) vehicles: u64,
+    pub(crate) would_update: u64,
+    pub(crate) up_to_date: u64,
+    pub(crate) ineligible: u64,
+    pub(crate) inventory_unknown: u64,
+    pub(crate) quarantined: u64,
+    pub(crate) in_another_update: u64,
     /// Most vehicles first; a vehicle with several reasons counts for each.
-    reasons: Vec<DryRunReason>,
+    pub(crate) reasons: Vec<DryRunReason>,
     /// To be updated.
-    ecus: u64,
+    pub(crate) ecus: u64,
     /// That would travel, as deltas where they are ready.
-    bytes: u64,
-    bytes_without_deltas: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bytes_without_deltas: u64,
 }
 
 /// How many vehicles cannot get the release for one reason.
 #[derive(Serialize, JsonSchema)]
-struct DryRunReason {
+pub(crate) struct DryRunReason {
     /// Stable; for programs.
-    code: &'static str,
-    vehicles: u64,
+    pub(crate) code: &'static str,
+    pub(crate) vehicles: u64,
     /// One of them.
-    example: VehicleId,
+    pub(crate) example: VehicleId,
     /// Its reason for people.
-    sentence: String,
+    pub(crate) sentence: String,
 }
 
 /// What would become of one vehicle.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct DryRunVehicle {
-    vehicle_id: VehicleId,
-    verdict: DryRunVerdict,
+pub(crate) struct DryRunVehicle {
+    pub(crate) vehicle_id: VehicleId,
+    pub(crate) verdict: DryRunVerdict,
     /// For people.
-    sentence: String,
+    pub(crate) sentence: String,
     /// The codes of the reasons why it cannot get the release.
-    reasons: Vec<&'static str>,
-    ecus: u64,
-    bytes: u64,
-    bytes_without_deltas: u64,
+    pub(crate) reasons: Vec<&'static str>,
+    pub(crate) ecus: u64,
+    pub(crate) bytes: u64,
+    pub(crate) bytes_without_deltas: u64,
 }
 
 /// What is the same for all vehicles.
@@ -142,7 +142,7 @@ enum Outlook {
 }
 
 /// `POST /campaigns/dry-run`
-pub(super) async fn dry_run(
+pub(crate) async fn dry_run(
     State(api): State<Api>,
     Document(asked): Document<DryRun>,
 ) -> Result<Json<DryRunAnswer>, Problem> {

@@ -21,26 +21,26 @@ use crate::store::{StoreError, Tx, selection};
 /// The body of a new group.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewGroup {
+pub(crate) struct NewGroup {
     /// 1 to 64 characters [A-Za-z0-9._-].
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
-    name: String,
+    pub(crate) name: String,
     /// Which vehicles it has; docs/operations.md has the language.
-    query: String,
-    note: Option<LongText>,
+    pub(crate) query: String,
+    pub(crate) note: Option<LongText>,
 }
 
 /// What a group is from now on.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ChangedGroup {
-    query: String,
-    note: Option<LongText>,
+pub(crate) struct ChangedGroup {
+    pub(crate) query: String,
+    pub(crate) note: Option<LongText>,
 }
 
 /// A fleet group as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct GroupAnswer {
+pub(crate) struct GroupAnswer {
     name: Text,
     /// In its canonical form.
     #[schemars(with = "String")]
@@ -52,7 +52,7 @@ pub(super) struct GroupAnswer {
 
 /// A fleet group with what it means.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct GroupDetails {
+pub(crate) struct GroupDetails {
     #[serde(flatten)]
     group: GroupAnswer,
     /// The query in plain English.
@@ -120,8 +120,12 @@ impl Chosen {
     ) -> Result<Option<Self>, Problem> {
         match (names_vehicles, query, group) {
             (_, None, None) => Ok(None),
-            (false, Some(query), None) => Ok(Some(Self::Where(parsed(query)?))),
-            (false, None, Some(group)) => Ok(Some(Self::Group(group_name(group)?))),
+            (false, Some(query), None) => {
+                Ok(Some(Self::Where(parsed(query).map_err(|problem| problem.at("/where"))?)))
+            }
+            (false, None, Some(group)) => {
+                Ok(Some(Self::Group(group_name(group).map_err(|problem| problem.at("/group"))?)))
+            }
             (true, _, _) | (false, Some(_), Some(_)) => {
                 Err(Problem::invalid("Expected one of vehicles, where and group, found several; keep one."))
             }
@@ -131,7 +135,15 @@ impl Chosen {
     pub(super) fn selection(&self, tx: &Tx<'_>) -> Result<Selection, Problem> {
         match self {
             Self::Where(selection) => Ok(selection.clone()),
-            Self::Group(name) => selection_of(tx, name),
+            Self::Group(name) => selection_of(tx, name).map_err(|problem| problem.at("/group")),
+        }
+    }
+
+    /// Where in the document it stands.
+    pub(super) fn pointer(&self) -> &'static str {
+        match self {
+            Self::Where(_) => "/where",
+            Self::Group(_) => "/group",
         }
     }
 }
@@ -195,17 +207,18 @@ pub(super) async fn list(
 }
 
 /// `POST /groups`
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
     Document(new): Document<NewGroup>,
 ) -> Result<(StatusCode, Json<GroupDetails>), Problem> {
-    let (name, selection, actor) = (group_name(&new.name)?, parsed(&new.query)?, caller.actor());
+    let name = group_name(&new.name).map_err(|problem| problem.at("/name"))?;
+    let (selection, actor) = (parsed(&new.query)?, caller.actor());
     let made = api.answer(move |tx, _, now| {
         tx.lock(GROUPS)?;
         if groups::by_name(tx, &name)?.is_some() {
             let detail = format!("There is a group {name} already; choose another name, or change that one.");
-            return Err(Problem::conflict("GROUP_EXISTS", detail));
+            return Err(Problem::conflict("GROUP_EXISTS", detail).at("/name"));
         }
         let group = Group { name, selection, note: new.note, created_at: now, updated_at: now };
         groups::put(tx, &group)?;
@@ -257,7 +270,7 @@ pub(super) async fn show(
 }
 
 /// `PUT /groups/{name}`: campaigns that took it in go on with the vehicles that they have.
-pub(super) async fn change(
+pub(crate) async fn change(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -279,7 +292,7 @@ pub(super) async fn change(
 }
 
 /// `DELETE /groups/{name}`; gives what it was.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

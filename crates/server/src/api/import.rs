@@ -14,26 +14,27 @@ use super::problem::{LineFault, Problem};
 use super::request::{Caller, InQuery, Lines};
 use super::vehicle_changes::{Enrolment, Fault, NewVehicle, Unfit, enrol_one};
 use crate::store::{StoreError, vehicles};
+use crate::vehicle_files::VEHICLES_AT_A_TIME;
 
 /// Vehicles that one request may bring.
-const MOST_LINES: usize = 1_000;
+const MOST_LINES: usize = VEHICLES_AT_A_TIME;
 
 /// How an import is done.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct ImportQuery {
+pub(crate) struct ImportQuery {
     /// Whether it is only tried: then nothing is changed.
     #[serde(default)]
-    dry_run: bool,
+    pub(crate) dry_run: bool,
 }
 
 /// What an import did, or would have done.
 #[derive(Debug, Default, Clone, Copy, Serialize, JsonSchema)]
-pub(super) struct Imported {
-    enrolled: u64,
-    changed: u64,
+pub(crate) struct Imported {
+    pub(crate) enrolled: u64,
+    pub(crate) changed: u64,
     /// Were there already, and just so.
-    unchanged: u64,
+    pub(crate) unchanged: u64,
     dry_run: bool,
 }
 
@@ -67,7 +68,7 @@ impl From<StoreError> for Undone {
 }
 
 /// `POST /vehicles/import`
-pub(super) async fn import(
+pub(crate) async fn import(
     State(api): State<Api>,
     caller: Caller,
     InQuery(ImportQuery { dry_run }): InQuery<ImportQuery>,

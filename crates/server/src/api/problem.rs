@@ -44,14 +44,14 @@ pub(super) struct Place {
 
 /// What is wrong in a line of an import.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, JsonSchema)]
-pub(super) struct LineFault {
+pub(crate) struct LineFault {
     /// From 1.
-    pub(super) line: usize,
+    pub(crate) line: usize,
     /// Of the line; absent where the whole line is meant.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) field: Option<String>,
-    pub(super) expected: String,
-    pub(super) found: String,
+    pub(crate) field: Option<String>,
+    pub(crate) expected: String,
+    pub(crate) found: String,
 }
 
 /// How a refusal goes out (RFC 9457).
@@ -113,6 +113,30 @@ impl Problem {
     pub(crate) fn spent_link() -> Self {
         let detail = "The link was used already or is too old; ask an admin for a new one, or start the server again for that of the first admin.";
         Self::new(StatusCode::NOT_FOUND, "LINK_SPENT", detail)
+    }
+
+    /// The same about one place of the document that was sent (RFC 6901).
+    pub(crate) fn at(self, pointer: impl Into<String>) -> Self {
+        let more = self.more.map(|more| *more).unwrap_or_default();
+        Self { more: Some(Box::new(More { pointer: Some(pointer.into()), ..more })), ..self }
+    }
+
+    /// Where in the document, if that can be said.
+    pub(crate) fn pointer(&self) -> Option<&str> {
+        self.more.as_ref()?.pointer.as_deref()
+    }
+
+    /// What is wrong with which lines of an import.
+    pub(crate) fn faults(&self) -> &[LineFault] {
+        self.more.as_ref().map_or(&[], |more| &more.lines)
+    }
+
+    /// The same, with the lines of the file that those of the request came from.
+    pub(crate) fn of_lines(mut self, line_of: impl Fn(usize) -> usize) -> Self {
+        for fault in self.more.iter_mut().flat_map(|more| &mut more.lines) {
+            fault.line = line_of(fault.line);
+        }
+        self
     }
 
     /// Code and words, for scripts.

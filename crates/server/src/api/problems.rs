@@ -118,6 +118,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Correct what detail says.",
     ),
     meaning(
+        "INVENTORY_NOT_ASKED",
+        StatusCode::CONFLICT,
+        "The vehicle cannot be asked for its inventory now: it is away, quarantined, being updated, or asked already.",
+        "Wait for what detail says, and ask again.",
+    ),
+    meaning(
         "LAST_ADMIN",
         StatusCode::CONFLICT,
         "It is the only token with the scope admin that can be used; without it nobody could make another.",

@@ -181,7 +181,7 @@ impl<T: DeserializeOwned, S: Send + Sync> FromRequest<S> for Document<T> {
 }
 
 /// JSON documents, each in a line.
-pub(super) struct Lines(pub(super) Bytes);
+pub(crate) struct Lines(pub(crate) Bytes);
 
 impl<S: Send + Sync> FromRequest<S> for Lines {
     type Rejection = Problem;

@@ -1,6 +1,7 @@
 //! Every operation of the API with what it needs: the one table of who may do what.
 
 use super::approvals::{self, Word};
+use super::ask_inventory;
 use super::audit_log::{self, AuditPage, AuditQuery};
 use super::campaigns::{self, CampaignAnswer, CancelReason, Retried, Retry, UpdateAnswer};
 use super::dry_run::{self, DryRun, DryRunAnswer};
@@ -85,6 +86,11 @@ fn of_vehicles() -> Vec<Operation> {
             .needs(View, "Tell everything that passed between the server and a vehicle.")
             .takes_query::<TimelineQuery>()
             .answers::<TimelinePage>(200, "A page of the time line."),
+        Operation::post("/vehicles/{vehicle_id}/ask-inventory", ask_inventory::ask)
+            .needs(Operate, "Ask a connected vehicle for its inventory (VCI).")
+            .of(vehicles::VEHICLE)
+            .answers::<VehicleSummary>(200, "It is asked; what it answers is shown with it.")
+            .can_conflict(),
         Operation::post("/vehicles/{vehicle_id}/release", vehicles::release)
             .needs(Operate, "End a vehicle's quarantine.")
             .of(vehicles::VEHICLE)

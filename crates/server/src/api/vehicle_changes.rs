@@ -62,13 +62,13 @@ pub(super) struct VehicleChange {
 /// The body of a re-binding.
 #[derive(Debug, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct Rebinding {
+pub(crate) struct Rebinding {
     /// The gateway that the vehicle has now; absent where it has the same id.
-    gateway_id: Option<GatewayId>,
+    pub(crate) gateway_id: Option<GatewayId>,
     /// Of the certificate that it must use; without it, that of its next WakeUp counts.
-    thumbprint: Option<Thumbprint>,
+    pub(crate) thumbprint: Option<Thumbprint>,
     /// Why, for the audit log.
-    reason: Text,
+    pub(crate) reason: Text,
 }
 
 fn given<'de, D: Deserializer<'de>, T: Deserialize<'de>>(from: D) -> Result<Option<Option<T>>, D::Error> {
@@ -345,7 +345,7 @@ pub(super) async fn change(
 
 /// `POST /vehicles/{vehicle_id}/rebind`: the vehicle has another gateway, or the same with another certificate. What
 /// the earlier one sends is refused from now on.
-pub(super) async fn rebind(
+pub(crate) async fn rebind(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -361,7 +361,8 @@ pub(super) async fn rebind(
             && other.binding.vehicle_id != vehicle_id
         {
             let by = Box::new(other);
-            return Err(Unfit::Taken { field: "gateway_id", what: "client id", by }.into_problem());
+            let problem = Unfit::Taken { field: "gateway_id", what: "client id", by }.into_problem();
+            return Err(problem.at("/gateway_id"));
         }
         vehicles::rebind(tx, &before, &binding, new.thumbprint.as_ref(), &new.reason, now)?;
         commands::close_of_binding(tx, &before.binding, now)?;

@@ -172,6 +172,11 @@ pub(super) fn summary(
     })
 }
 
+/// A vehicle as it is exported.
+pub(crate) fn exported(tx: &Tx<'_>, api: &Api, vehicle: &Vehicle) -> Result<Value, Problem> {
+    Ok(json!(summary(tx, api, vehicle, None)?))
+}
+
 /// `GET /vehicles`
 pub(super) async fn list(
     State(api): State<Api>,

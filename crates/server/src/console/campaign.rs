@@ -26,6 +26,7 @@ use crate::store::campaigns::{self, Campaign};
 use crate::store::{Tx, approvals, set_aside, updates};
 pub(super) use actions::{act, confirm, confirm_take_back, take_back};
 use view::View;
+pub(super) use view::opens;
 
 /// Vehicles on a page.
 const ON_A_PAGE: u32 = 25;
@@ -228,7 +229,7 @@ pub(super) async fn charts(
     Ok(shown(&CampaignCharts { t, charts: charts.map_err(|problem| visitor.failed(problem))? }))
 }
 
-fn found(tx: &Tx<'_>, text: &str) -> Result<Campaign, Problem> {
+pub(super) fn found(tx: &Tx<'_>, text: &str) -> Result<Campaign, Problem> {
     let name = api::name(text, "campaign")?;
     campaigns::by_name(tx, &name)?.ok_or_else(|| Problem::not_found("campaign", name.as_str()))
 }

@@ -15,6 +15,9 @@ use crate::store::vehicles::{self, Said};
 use crate::store::{audit, console_users};
 use crate::testbed::{Car, World, text};
 
+mod plan;
+mod vehicle;
+
 const PASSWORD: &str = "correct horse battery";
 /// What the world's campaign is called.
 const CAMPAIGN: &str = "C2";

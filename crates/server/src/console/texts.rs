@@ -20,6 +20,9 @@ macro_rules! texts {
             scopes: Words,
             delta_states: Words,
             waiting_kinds: Words,
+            statements: Words,
+            weekdays: Words,
+            verdicts: Words,
             /// What stands beside the code; the codes alone are English enough.
             readiness_reasons: Words,
         }
@@ -50,8 +53,8 @@ texts! {
     failures_by_code none_failed only_first_counted show_all no_vehicles_here vehicle why since plan created
     started paused aborted vehicles_at_once starts_per_minute update_deadline start pause resume
     open_next_wave abort action_of_campaign will_start will_pause will_resume will_open_wave will_abort
-    not_now reason find_vehicles find query_hint fleet_groups vehicles_match no_vehicles_found connection
-    connected away quarantined update region tags vin last_seen end_quarantine ecus ecu domain hardware runs
+    not_now reason find_vehicles find fleet_groups vehicles_match no_vehicles_found connection
+    connected away quarantined update region tags vin last_seen end_quarantine ecus ecu hardware runs
     target no_inventory facts gateway time_zone inventory_received boot_counter clock_behind certificate
     updates no_campaign_selected no_update bytes_of cancel_update roll_back will_roll_back conversation when
     kind message correlation raw entry_received entry_refused entry_command entry_acknowledged entry_step
@@ -72,6 +75,37 @@ texts! {
     awaits_approval_of_wave will_approve_start will_approve_wave will_reject_start will_reject_wave
     second_person_of_start second_person_of_wave failures_by_ecu left_out_by_reason opened all_ended filter
     all_states order newest_first by_name show no_campaigns_here
+    new_campaign plan_like step steps step_what step_vehicles step_waves step_pace step_rules
+    step_review next to_dry_run discard look_again remove yes choose_one hint_name hint_release whom
+    note_whom whom_all whom_where whom_group whom_vehicles query fleet_group vehicle_ids
+    hint_vehicle_ids follows hint_follows excludes hint_excludes type_a_query choose_group type_vehicles
+    what_it_means query_end query_fault query_help query_help_note comparisons for_versions together
+    example_region example_version example_tag example_vin expected_found expected_nothing
+    a_whole_number a_percentage a_span an_instant a_size a_time_zone a_time_of_day a_long_text wave_size
+    size_percent size_vehicles size_where size_group size_rest how_many opens_at_time opens_after_share
+    time_utc share_percent hint_opens_percent add_wave note_waves note_no_waves stop_of_all note_stop
+    stop_failed_percent hint_percent stop_failures hint_failures stop_inconsistent stops_at_percent
+    stops_at_failures stops_at_mix stops_never caps note_caps hint_at_once hint_per_minute
+    bytes_per_second hint_bytes spread hint_spread windows note_no_windows add_window window_number
+    window_from window_to hint_time_of_day hint_window_to note_days first_and_last hint_time_zone
+    not_before hint_not_before not_after hint_not_after retries note_no_retries note_retries add_retry
+    retry_number failure any_failure attempts hint_attempts pause_first hint_span pause_factor
+    hint_factor pause_longest retry_in_words order_and_approval needs_approval hint_needs_approval
+    priority hint_priority hint_deadline statement note_statement dry_run note_dry_run verdict_word
+    share list why_left_out for_example travels with_deltas without_deltas approval_first create_draft
+    create_and_start start_campaign create_and_start_now first_wave_at_once first_wave_waits
+    no_waves_at_start windows_at_start excludes_at_start
+    hint_group_name note save delete delete_group will_delete_group note_groups no_groups new_group
+    note_change_group campaign_for_group changed
+    any is_aside first_id_first last_id_first apply look_further find_hint none_match
+    campaign_for_these save_as_group import export_csv export_lines import_vehicles note_import
+    choose_file csv_or_lines import_try import_now import_would import_done import_refused line column
+    newly_enrolled as_they_were
+    ask_inventory will_ask_inventory will_end_quarantine rebind will_rebind hint_gateway hint_thumbprint
+    a_gateway_id a_thumbprint will_forget_failures will_cancel ran_before rxswin in_domain in_zone
+    vehicle_type readiness no_readiness ready not_ready condition measured usual_threshold
+    verdict_of_vehicle met not_met note_readiness cert_subject thumbprint of_next_wake_up
+    earlier_bindings is_set_aside
 }
 
 impl Texts {
@@ -95,6 +129,20 @@ impl Texts {
     /// What is waited for, by the name of its kind.
     pub(super) fn waits_for(&self, kind: &str) -> &'static str {
         word(self.waiting_kinds, kind)
+    }
+
+    /// What a dry run says of a vehicle.
+    pub(super) fn verdict(&self, name: &str) -> &'static str {
+        word(self.verdicts, name)
+    }
+
+    pub(super) fn weekday(&self, day: &str) -> &'static str {
+        word(self.weekdays, day)
+    }
+
+    /// What is stated of a campaign for the record of its updates.
+    pub(super) fn stated(&self, name: &str) -> &'static str {
+        word(self.statements, name)
     }
 
     /// A reason why a vehicle is not ready: its code, and what it means where the code does not say so.

@@ -1,38 +1,37 @@
-//! `/vehicles/{id}`: why it is where it is, what it runs, what passed between it and the server.
+//! `/vehicles/{id}`: why it is where it is, what it runs, what passed between it and the server, what can be done about it.
+
+pub(super) mod actions;
+mod ecus;
+mod readiness;
+mod talk;
 
 use std::fmt::Display;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::response::Response;
 use farrier_campaign::Plan;
-use farrier_protocol::{Placement, Text, VehicleId, Zone};
+use farrier_protocol::VehicleId;
 use serde::Deserialize;
 
+use self::ecus::Group;
+use self::readiness::Readiness;
+use self::talk::Exchange;
 use super::format::{Fact, Time, bytes, number, time, time_or_never};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
 use super::texts::filled;
 use super::{Console, progress, why};
-use crate::access::Permission;
 use crate::api::{self, Problem};
-use crate::store::timeline::{self, Kind, Place};
+use crate::store::timeline::{self, Place};
 use crate::store::updates::VehicleUpdate;
-use crate::store::{Tx, packages, updates, vehicles};
+use crate::store::vehicles::Vehicle;
+use crate::store::{Tx, packages, set_aside, updates, vehicles};
 
 /// Entries of the time line on a page.
 const ON_A_PAGE: u32 = 50;
-
-struct EcuRow {
-    ecu_id: String,
-    /// Which controller it stands behind.
-    place: String,
-    hw_part_no: String,
-    sw_version: String,
-    /// Of the update that is under way, or was last.
-    target: String,
-    is_changed: bool,
-}
+/// Earlier bindings that are shown; the API has all.
+const BINDINGS: u32 = 20;
 
 struct UpdateRow {
     campaign: String,
@@ -47,14 +46,21 @@ struct UpdateRow {
     can_roll_back: bool,
 }
 
-struct Entry {
-    at: Time,
-    kind: &'static str,
-    class: &'static str,
-    what: String,
-    detail: String,
-    correlation: String,
-    payload: Option<String>,
+/// A release that no campaign begins on the vehicle.
+struct AsideRow {
+    release: String,
+    failures: String,
+    code: String,
+    since: Time,
+}
+
+/// A gateway and certificate that the vehicle had.
+struct BindingRow {
+    gateway: String,
+    thumbprint: String,
+    since: Time,
+    until: Time,
+    reason: String,
 }
 
 #[derive(Template)]
@@ -68,9 +74,13 @@ struct VehiclePage {
     state_name: &'static str,
     class: &'static str,
     facts: Vec<(&'static str, Fact)>,
-    ecus: Vec<EcuRow>,
+    certificate: Vec<(&'static str, Fact)>,
+    bindings: Vec<BindingRow>,
+    groups: Vec<Group>,
+    readiness: Option<Readiness>,
+    aside: Vec<AsideRow>,
     updates: Vec<UpdateRow>,
-    entries: Vec<Entry>,
+    exchanges: Vec<Exchange>,
     next: Option<String>,
 }
 
@@ -117,20 +127,7 @@ fn look(
     };
     let state = shown_update.map(|update| update.state.name());
     let vci = vehicles::vci(tx, vehicle_id)?;
-    let plan = shown_update.and_then(|update| update.state.plan());
-    let ecus = vci.iter().flat_map(|vci| &vci.ecu_inventory).map(|ecu| {
-        let planned = plan.and_then(|plan| plan.packages.iter().find(|package| package.ecu_id == ecu.ecu_id));
-        let text = |value: &Option<Text>| value.as_ref().map(ToString::to_string).unwrap_or_default();
-        EcuRow {
-            ecu_id: ecu.ecu_id.to_string(),
-            place: placed(&ecu.functional_group.placement),
-            hw_part_no: text(&ecu.hw_part_no),
-            sw_version: text(&ecu.sw_version),
-            is_changed: planned.is_some_and(|package| Some(&package.version) != ecu.sw_version.as_ref()),
-            target: planned.map(|package| package.version.to_string()).unwrap_or_default(),
-        }
-    });
-    let ecus = ecus.collect();
+    let groups = ecus::groups(tx, t, vehicle_id, vci.as_ref(), shown_update)?;
     let mut rows = Vec::new();
     for update in all.iter().rev() {
         rows.push(update_row(tx, &frame, update, now)?);
@@ -139,22 +136,13 @@ fn look(
     let has_more = entries.len() > ON_A_PAGE as usize;
     entries.truncate(ON_A_PAGE as usize);
     let next = entries.last().filter(|_| has_more).map(|entry| api::place(&entry.place));
-    let (text, tags) = (|text: &dyn Display| Fact::Text(text.to_string()), vehicles::tags(tx, vehicle_id)?);
-    let mut facts = vec![
-        (t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))),
-        (t.gateway, text(&vehicle.binding.gateway_id)),
-    ];
-    facts.extend(vehicle.vin.as_ref().map(|vin| (t.vin, text(vin))));
-    facts.extend(vehicle.effective_region().map(|region| (t.region, text(region))));
-    facts.extend(vehicle.time_zone.as_ref().map(|zone| (t.time_zone, text(zone))));
-    if !tags.is_empty() {
-        let tags: Vec<_> = tags.iter().map(ToString::to_string).collect();
-        facts.push((t.tags, Fact::Text(tags.join(", "))));
-    }
-    facts.push((t.inventory_received, Fact::Time(time_or_never(t, vehicle.vci_received_at, now))));
-    facts.extend(vehicle.boot.as_ref().map(|boot| (t.boot_counter, Fact::Text(number(boot.boot_seq)))));
-    facts.extend(vehicle.clock_skew_ms.map(|skew| (t.clock_behind, Fact::Text(format!("{skew} ms")))));
-    facts.extend(vehicle.thumbprint.as_ref().map(|thumbprint| (t.certificate, text(thumbprint))));
+    let aside = set_aside::of_vehicle(tx, vehicle_id)?;
+    let aside = aside.into_iter().map(|one| AsideRow {
+        release: one.release.to_string(),
+        failures: number(one.failures),
+        code: one.code,
+        since: time(t, one.at, now),
+    });
     Ok(VehiclePage {
         vehicle_id: vehicle_id.to_string(),
         is_connected: api.is_connected(tx, &vehicle.binding)?,
@@ -162,22 +150,78 @@ fn look(
         sentence,
         state_name: state.map_or(t.no_update, |state| t.state(state)),
         class: state.map_or("idle", progress::class),
-        facts,
-        ecus,
+        facts: facts(tx, &frame, &vehicle, now)?,
+        certificate: certificate(&frame, &vehicle, now),
+        bindings: bindings(tx, &frame, vehicle_id, now)?,
+        groups,
+        readiness: readiness::newest(tx, t, vehicle_id, now)?,
+        aside: aside.collect(),
         updates: rows,
-        entries: entries.into_iter().map(|entry| told(&frame, entry, now)).collect(),
+        exchanges: talk::exchanges(&frame, entries, now),
         next,
         frame,
     })
 }
 
-/// The name or number of the domain or zone.
-fn placed(placement: &Placement) -> String {
-    match placement {
-        Placement::Domain(name) => name.to_string(),
-        Placement::Zone(Zone::Name(name)) => name.to_string(),
-        Placement::Zone(Zone::Number(number)) => number.to_string(),
+type Facts = Vec<(&'static str, Fact)>;
+
+fn text(text: &dyn Display) -> Fact {
+    Fact::Text(text.to_string())
+}
+
+fn facts(
+    tx: &Tx<'_>,
+    frame: &Frame,
+    vehicle: &Vehicle,
+    now: farrier_protocol::UnixMillis,
+) -> Result<Facts, Problem> {
+    let (t, tags) = (frame.t, vehicles::tags(tx, &vehicle.binding.vehicle_id)?);
+    let mut facts = vec![
+        (t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))),
+        (t.gateway, text(&vehicle.binding.gateway_id)),
+    ];
+    facts.extend(vehicle.vin.as_ref().map(|vin| (t.vin, text(vin))));
+    facts.extend(vehicle.effective_region().map(|region| (t.region, text(region))));
+    facts.extend(vehicle.time_zone.as_ref().map(|zone| (t.time_zone, text(zone))));
+    facts.extend(vehicle.vehicle_type.as_ref().map(|kind| (t.vehicle_type, text(kind))));
+    if !tags.is_empty() {
+        let tags: Vec<_> = tags.iter().map(ToString::to_string).collect();
+        facts.push((t.tags, Fact::Text(tags.join(", "))));
     }
+    facts.push((t.inventory_received, Fact::Time(time_or_never(t, vehicle.vci_received_at, now))));
+    facts.extend(vehicle.boot.as_ref().map(|boot| (t.boot_counter, Fact::Text(number(boot.boot_seq)))));
+    facts.extend(vehicle.clock_skew_ms.map(|skew| (t.clock_behind, Fact::Text(format!("{skew} ms")))));
+    Ok(facts)
+}
+
+/// Its subject is the client id: the endpoint lets nobody else in.
+fn certificate(frame: &Frame, vehicle: &Vehicle, now: farrier_protocol::UnixMillis) -> Facts {
+    let t = frame.t;
+    let mut facts = vec![(t.cert_subject, Fact::Text(format!("CN={}", vehicle.binding.client_id())))];
+    facts.push((
+        t.thumbprint,
+        vehicle.thumbprint.as_ref().map_or_else(|| Fact::Text(t.of_next_wake_up.to_owned()), |one| text(one)),
+    ));
+    facts.push((t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))));
+    facts
+}
+
+fn bindings(
+    tx: &Tx<'_>,
+    frame: &Frame,
+    vehicle_id: &VehicleId,
+    now: farrier_protocol::UnixMillis,
+) -> Result<Vec<BindingRow>, Problem> {
+    let t = frame.t;
+    let former = vehicles::former_bindings(tx, vehicle_id, i64::MAX, BINDINGS)?;
+    let rows = former.into_iter().map(|one| BindingRow {
+        gateway: one.gateway_id.to_string(),
+        thumbprint: one.thumbprint.map(|thumbprint| thumbprint.to_string()).unwrap_or_default(),
+        since: time(t, one.since, now),
+        until: time(t, one.until, now),
+        reason: one.reason.to_string(),
+    });
+    Ok(rows.collect())
 }
 
 fn update_row(
@@ -202,92 +246,4 @@ fn update_row(
         can_cancel: !update.state.is_final() && state != "verifying" && state != "rolling_back",
         can_roll_back: state == "succeeded",
     })
-}
-
-fn told(frame: &Frame, entry: timeline::Entry, now: farrier_protocol::UnixMillis) -> Entry {
-    let t = frame.t;
-    let (kind, class) = match entry.kind {
-        Kind::Received => (t.entry_received, "ok"),
-        Kind::Refused => (t.entry_refused, "bad"),
-        Kind::Command => (t.entry_command, "run"),
-        Kind::Acknowledged => (t.entry_acknowledged, "idle"),
-        Kind::Step => (t.entry_step, "idle"),
-        Kind::SecurityEvent => (t.entry_security, "bad"),
-    };
-    let what = match entry.kind {
-        Kind::Step => {
-            let from = entry.from_state.as_deref().map_or("", |state| t.state(state));
-            let to = entry.to_state.as_deref().map_or("", |state| t.state(state));
-            format!("{from} → {to}")
-        }
-        Kind::Received | Kind::Refused | Kind::Command | Kind::Acknowledged | Kind::SecurityEvent => {
-            entry.message.clone().or_else(|| entry.code.clone()).unwrap_or_default()
-        }
-    };
-    let detail = [entry.code, entry.detail, entry.campaign].into_iter().flatten().collect::<Vec<_>>();
-    Entry {
-        at: time(t, entry.place.0, now),
-        kind,
-        class,
-        what,
-        detail: detail.join(" · "),
-        correlation: entry.correlation_id.or(entry.msg_id).unwrap_or_default(),
-        payload: entry.payload.map(|payload| readable(&payload)),
-    }
-}
-
-/// JSON with line breaks; what is none stays as it is.
-fn readable(payload: &str) -> String {
-    let value: Option<serde_json::Value> = serde_json::from_str(payload).ok();
-    value.and_then(|value| serde_json::to_string_pretty(&value).ok()).unwrap_or_else(|| payload.to_owned())
-}
-
-#[derive(Deserialize)]
-pub(super) struct Confirmed {
-    #[serde(default)]
-    reason: String,
-}
-
-/// `POST /vehicles/{id}/release`: ends a quarantine.
-pub(super) async fn release(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Path(text): Path<String>,
-) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
-    let path = api::InPath(text.clone());
-    let released = api::vehicles::release(State(console.api), visitor.caller(), path).await;
-    let _ = released.map_err(|problem| visitor.failed(problem))?;
-    Ok(Redirect::to(&format!("/vehicles/{text}")).into_response())
-}
-
-/// `POST /vehicles/{id}/{campaign}/cancel`
-pub(super) async fn cancel(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Path((vehicle, campaign)): Path<(String, String)>,
-    axum::Form(Confirmed { reason }): axum::Form<Confirmed>,
-) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
-    let failed = |problem| visitor.failed(problem);
-    let t = visitor.guest.language.texts();
-    let reason = reason.trim().parse();
-    let reason = reason.map_err(|error| failed(Problem::invalid(format!("{}: {error}.", t.reason))))?;
-    let path = api::InPath((campaign, vehicle.clone()));
-    let body = api::Document(api::campaigns::CancelReason { reason });
-    let _ = api::campaigns::cancel(State(console.api), visitor.caller(), path, body).await.map_err(failed)?;
-    Ok(Redirect::to(&format!("/vehicles/{vehicle}")).into_response())
-}
-
-/// `POST /vehicles/{id}/{campaign}/rollback`
-pub(super) async fn roll_back(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Path((vehicle, campaign)): Path<(String, String)>,
-) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
-    let path = api::InPath((campaign, vehicle.clone()));
-    let asked = api::campaigns::rollback(State(console.api), visitor.caller(), path).await;
-    let _ = asked.map_err(|problem| visitor.failed(problem))?;
-    Ok(Redirect::to(&format!("/vehicles/{vehicle}")).into_response())
 }

@@ -4,7 +4,7 @@ use farrier_campaign::{Event, Reboot, quarantine_ends_at};
 use farrier_protocol::{Binding, MessageType, Refusal, RefusalCode, UnixMillis, VciReason, WakeUp};
 
 use super::advance::{advance, look_at_waiting};
-use super::{Rules, outgoing, take_into_following_campaigns, take_into_open_campaigns};
+use super::{Rules, is_there, outgoing, take_into_following_campaigns, take_into_open_campaigns};
 use crate::desk::Inbound;
 use crate::store::audit::{self, Actor, Change};
 use crate::store::senders::{self, Sender};
@@ -197,17 +197,48 @@ fn ask_for_inventory(
     now: UnixMillis,
 ) -> Result<(), StoreError> {
     let is_known = vehicle.vci_digest.is_some() && vehicle.vci_digest == wake_up.vci_digest;
-    let vehicle_id = &vehicle.binding.vehicle_id;
-    if is_known || commands::is_open(tx, vehicle_id, MessageType::RequestVci, now)? {
-        return Ok(());
-    }
-    let is_being_updated = [MessageType::StartDownload, MessageType::StartRollback]
-        .into_iter()
-        .map(|command| commands::is_open(tx, vehicle_id, command, now))
-        .collect::<Result<Vec<_>, _>>()?;
-    if is_being_updated.contains(&true) {
+    if is_known || not_to_be_asked(tx, vehicle, now)?.is_some() {
         return Ok(());
     }
     let question = outgoing::InventoryQuestion { reason: VciReason::Wakeup, try_number: 0, send_at: now };
     outgoing::queue_inventory_question(tx, rules, &vehicle.binding, &question, now)
+}
+
+/// Why a vehicle is not asked for its inventory now.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum NotAsked {
+    Quarantined,
+    Away,
+    BeingUpdated,
+    AskedAlready,
+}
+
+fn not_to_be_asked(tx: &Tx<'_>, vehicle: &Vehicle, now: UnixMillis) -> Result<Option<NotAsked>, StoreError> {
+    let is_open = |command| commands::is_open(tx, &vehicle.binding.vehicle_id, command, now);
+    if is_open(MessageType::RequestVci)? {
+        return Ok(Some(NotAsked::AskedAlready));
+    }
+    let is_being_updated = is_open(MessageType::StartDownload)? || is_open(MessageType::StartRollback)?;
+    Ok(is_being_updated.then_some(NotAsked::BeingUpdated))
+}
+
+/// Asks a connected vehicle for its VCI, for whoever wants it; gives why it is not asked where it is not.
+pub(crate) fn ask_inventory(
+    tx: &Tx<'_>,
+    rules: &Rules,
+    vehicle: &Vehicle,
+    now: UnixMillis,
+) -> Result<Option<NotAsked>, StoreError> {
+    if vehicle.quarantined_at.is_some() {
+        return Ok(Some(NotAsked::Quarantined));
+    }
+    if !is_there(tx, rules, &vehicle.binding, now)? {
+        return Ok(Some(NotAsked::Away));
+    }
+    if let Some(why) = not_to_be_asked(tx, vehicle, now)? {
+        return Ok(Some(why));
+    }
+    let question = outgoing::InventoryQuestion { reason: VciReason::Operator, try_number: 0, send_at: now };
+    outgoing::queue_inventory_question(tx, rules, &vehicle.binding, &question, now)?;
+    Ok(None)
 }

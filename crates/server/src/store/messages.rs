@@ -1,6 +1,8 @@
 //! What vehicles sent: accepted messages (to know duplicates), refused ones with their reason.
 
-use farrier_protocol::{Binding, MsgId, Refusal, RefusalCode, Sha256, UnixMillis, VehicleId, VehicleMessage};
+use farrier_protocol::{
+    Binding, MessageType, MsgId, Refusal, RefusalCode, Sha256, UnixMillis, VehicleId, VehicleMessage,
+};
 
 use super::vehicles::binding;
 use super::{Row, StoreError, Tx};
@@ -59,6 +61,21 @@ pub(crate) fn record_accepted(
         ],
     )?;
     Ok(())
+}
+
+/// The newest message of a type that a vehicle sent: when it came, and what of it was kept.
+pub(crate) fn newest(
+    tx: &Tx<'_>,
+    vehicle_id: &VehicleId,
+    message_type: MessageType,
+) -> Result<Option<(UnixMillis, String)>, StoreError> {
+    let found = tx.row(
+        "SELECT received_at, payload FROM inbound_message WHERE vehicle_id = $1 AND message_type = $2 \
+         ORDER BY received_at DESC LIMIT 1",
+        &[vehicle_id.as_str().into(), message_type.name().into()],
+        |row| Ok((row.time(0)?, row.optional_text(1)?)),
+    )?;
+    Ok(found.and_then(|(at, payload)| Some((at, payload?))))
 }
 
 /// Forgets messages that came before `before`, unless their command is still open; at most 1,000 at a time.

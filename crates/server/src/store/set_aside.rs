@@ -102,6 +102,12 @@ fn read(row: &Row<'_>) -> Result<SetAside, StoreError> {
     })
 }
 
+/// The releases that a vehicle is set aside for, by name.
+pub(crate) fn of_vehicle(tx: &Tx<'_>, vehicle_id: &VehicleId) -> Result<Vec<SetAside>, StoreError> {
+    let sql = select_set_aside!("WHERE vehicle_id = $1 ORDER BY release_name");
+    tx.rows(sql, &[vehicle_id.as_str().into()], read)
+}
+
 /// Whether and why a vehicle is set aside for a release.
 pub(crate) fn of(
     tx: &Tx<'_>,

@@ -102,6 +102,9 @@ macro_rules! select_vehicle {
     };
 }
 
+/// Reads the columns that [`read`] takes.
+pub(super) const SELECT: &str = select_vehicle!("");
+
 pub(super) fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
     let boot_id: Option<Text> = row.optional_parsed(7, "a boot id")?;
     let boot_seq: Option<u64> = row.optional_parsed(8, "a boot counter")?;

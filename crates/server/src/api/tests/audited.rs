@@ -21,6 +21,11 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
 
     operator.post("/vehicles", json!({"vehicle_id": "V2", "gateway_id": "G"})).await;
     log("POST /vehicles");
+    let (status, body) = operator.post("/vehicles/V2/ask-inventory", json!({})).await;
+    assert_eq!(status, StatusCode::OK, "{body}");
+    let (status, body) = operator.post("/vehicles/V2/ask-inventory", json!({})).await;
+    assert_eq!((status, &body["code"]), (StatusCode::CONFLICT, &json!("INVENTORY_NOT_ASKED")));
+    log("POST /vehicles/{vehicle_id}/ask-inventory");
     let sha256 = operator.upload(b"image").await;
     log("PUT /images/{sha256}");
     let images = json!([{"hw_part_no": "HW-1", "version": "2", "sha256": sha256}]);
@@ -180,6 +185,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     let (upload, uploaded) = (format!("upload/{large}"), format!("image/{large}"));
     let by_admin = [
         ("vehicle.enrolled", "vehicle/V2"),
+        ("vehicle.inventory_asked", "vehicle/V2"),
         ("image.uploaded", image.as_str()),
         ("release.created", "release/R2"),
         ("release.created", "release/R9"),

@@ -25,6 +25,7 @@ const NEEDS: &[(&str, &str, Permission)] = &[
     ("POST", "/vehicles/{vehicle_id}/rebind", Permission::Operate),
     ("GET", "/vehicles/{vehicle_id}/why", Permission::View),
     ("GET", "/vehicles/{vehicle_id}/messages", Permission::View),
+    ("POST", "/vehicles/{vehicle_id}/ask-inventory", Permission::Operate),
     ("POST", "/vehicles/{vehicle_id}/release", Permission::Operate),
     ("DELETE", "/vehicles/{vehicle_id}/set-aside/{release}", Permission::Operate),
     ("GET", "/set-aside", Permission::View),

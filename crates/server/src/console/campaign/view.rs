@@ -173,7 +173,7 @@ fn wave_rows(
     Ok(rows.collect())
 }
 
-fn opens(t: &Texts, opening: Opening) -> String {
+pub(in crate::console) fn opens(t: &Texts, opening: Opening) -> String {
     match opening {
         Opening::AtOnce => t.opens_at_once.to_owned(),
         Opening::ByHand => t.opens_by_hand.to_owned(),
