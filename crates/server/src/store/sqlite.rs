@@ -6,7 +6,7 @@ use std::thread::JoinHandle;
 use std::time::Instant;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
@@ -30,7 +30,8 @@ const READERS: usize = 8;
 enum Job {
     /// Has a savepoint of its own, by which its failure undoes its own changes and no others.
     Once(Box<dyn FnOnce(&Connection) -> Done + Send>),
-    /// Shares a savepoint with its neighbours: if one of them fails, all are undone and run again, each in one of its own.
+    /// Shares a savepoint, or the transaction, with its neighbours: if one of them fails, all are undone and run again, each
+    /// in a savepoint of its own.
     Again(Box<dyn Repeatable>),
 }
 
@@ -252,7 +253,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 /// very pages that it could not write, and say nothing the next time. Then no job is taken any more, and `failed` tells
 /// the server to stop; what was committed before is found at the next start.
 fn write_all(
-    mut connection: Connection,
+    connection: Connection,
     mut jobs: mpsc::Receiver<Job>,
     on_commit: &OnCommit,
     answers: &Answers,
@@ -261,7 +262,7 @@ fn write_all(
     // However this thread ends while jobs can come, the server has to know.
     let ended = failed.clone().drop_guard();
     while let Some(first) = jobs.blocking_recv() {
-        match write_batch(&mut connection, first, &mut jobs) {
+        match write_batch(&connection, first, &mut jobs) {
             Ok(done) => answers.give(on_commit, done),
             // Whoever waits for one of these jobs learns it by its reply being dropped.
             Err(error) if is_fatal(&error) => {
@@ -313,92 +314,122 @@ fn answer(on_commit: &OnCommit, done: Vec<Done>) {
 }
 
 fn write_batch(
-    connection: &mut Connection,
+    connection: &Connection,
     first: Job,
     jobs: &mut mpsc::Receiver<Job>,
 ) -> Result<Vec<Done>, rusqlite::Error> {
     let begun = Instant::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut done = Vec::new();
-    let mut neighbours = Neighbours::default();
+    let mut batch = Batch::begin(connection)?;
     let mut next = Some(first);
     while let Some(job) = next {
-        match job {
-            Job::Once(job) => {
-                neighbours.close(&transaction, &mut done)?;
-                let ran = job(&transaction);
-                if ran.is_fatal {
-                    return Err(fatal());
-                }
-                done.push(ran);
-            }
-            Job::Again(job) => neighbours.run(&transaction, job, &mut done)?,
-        }
+        batch.run(job)?;
         // Some errors make SQLite undo the whole transaction, and with it the jobs before.
-        if transaction.is_autocommit() {
+        if connection.is_autocommit() {
             return Err(undone());
         }
-        next = if done.len() + neighbours.jobs.len() < BATCH { jobs.try_recv().ok() } else { None };
+        next = if batch.len() < BATCH { jobs.try_recv().ok() } else { None };
     }
-    neighbours.close(&transaction, &mut done)?;
-    transaction.commit()?;
+    let done = batch.commit()?;
     measurements::commit(done.len(), begun.elapsed());
     Ok(done)
 }
 
-/// Jobs that share a savepoint, which is open while there are any.
-#[derive(Default)]
-struct Neighbours {
-    jobs: Vec<(Box<dyn Repeatable>, Committed)>,
+/// Jobs that share a transaction.
+struct Batch<'c> {
+    transaction: Transaction<'c>,
+    done: Vec<Done>,
+    /// Those of the jobs that share what they are undone by.
+    neighbours: Vec<(Box<dyn Repeatable>, Committed)>,
 }
 
-impl Neighbours {
-    /// Runs one more; if it fails, all are run again by themselves.
-    fn run(
-        &mut self,
-        connection: &Connection,
-        mut job: Box<dyn Repeatable>,
-        done: &mut Vec<Done>,
-    ) -> rusqlite::Result<()> {
-        if self.jobs.is_empty() {
-            run_cached(connection, &["SAVEPOINT job"])?;
+impl<'c> Batch<'c> {
+    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
+        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
+        Ok(Self { transaction, done: Vec::new(), neighbours: Vec::new() })
+    }
+
+    fn len(&self) -> usize {
+        self.done.len() + self.neighbours.len()
+    }
+
+    /// Whether the neighbours can be undone with the transaction, since there is nothing else in it. A savepoint would
+    /// make SQLite keep each page that they change as it was, in a file where these are many.
+    fn is_of_neighbours(&self) -> bool {
+        self.done.is_empty()
+    }
+
+    fn run(&mut self, job: Job) -> rusqlite::Result<()> {
+        match job {
+            Job::Once(job) => {
+                self.keep_neighbours()?;
+                let ran = job(&self.transaction);
+                if ran.is_fatal {
+                    return Err(fatal());
+                }
+                self.done.push(ran);
+                Ok(())
+            }
+            Job::Again(job) => self.run_neighbour(job),
         }
-        let ran = job.run(connection);
+    }
+
+    /// Runs one more of those that can be run again; if it fails, all neighbours are run again by themselves.
+    fn run_neighbour(&mut self, mut job: Box<dyn Repeatable>) -> rusqlite::Result<()> {
+        if self.neighbours.is_empty() && !self.is_of_neighbours() {
+            run_cached(&self.transaction, &["SAVEPOINT job"])?;
+        }
+        let ran = job.run(&self.transaction);
         if ran.is_fatal {
             return Err(fatal());
         }
-        self.jobs.push((job, ran.committed));
+        self.neighbours.push((job, ran.committed));
         if ran.has_failed {
-            return self.run_again(connection, done);
+            return self.run_again();
         }
-        if self.jobs.len() >= NEIGHBOURS { self.close(connection, done) } else { Ok(()) }
+        let is_full = self.neighbours.len() >= NEIGHBOURS && !self.is_of_neighbours();
+        if is_full { self.keep_neighbours() } else { Ok(()) }
     }
 
-    fn run_again(&mut self, connection: &Connection, done: &mut Vec<Done>) -> rusqlite::Result<()> {
-        if connection.is_autocommit() {
+    fn run_again(&mut self) -> rusqlite::Result<()> {
+        if self.transaction.is_autocommit() {
             return Err(undone());
         }
-        run_cached(connection, UNDO)?;
-        for (mut job, _) in std::mem::take(&mut self.jobs) {
-            run_cached(connection, &["SAVEPOINT job"])?;
-            let ran = job.run(connection);
+        if self.is_of_neighbours() {
+            self.transaction.execute_batch("ROLLBACK; BEGIN IMMEDIATE")?;
+        } else {
+            run_cached(&self.transaction, UNDO)?;
+        }
+        for (mut job, _) in std::mem::take(&mut self.neighbours) {
+            run_cached(&self.transaction, &["SAVEPOINT job"])?;
+            let ran = job.run(&self.transaction);
             if ran.is_fatal {
                 return Err(fatal());
             }
-            run_cached(connection, if ran.has_failed { UNDO } else { KEEP })?;
-            done.push(Done { committed: ran.committed, reply: job.into_reply(), is_fatal: false });
+            run_cached(&self.transaction, if ran.has_failed { UNDO } else { KEEP })?;
+            self.done.push(Done { committed: ran.committed, reply: job.into_reply(), is_fatal: false });
         }
         Ok(())
     }
 
-    /// Keeps what they have changed.
-    fn close(&mut self, connection: &Connection, done: &mut Vec<Done>) -> rusqlite::Result<()> {
-        if self.jobs.is_empty() {
+    /// Keeps what the neighbours have changed.
+    fn keep_neighbours(&mut self) -> rusqlite::Result<()> {
+        if self.neighbours.is_empty() {
             return Ok(());
         }
-        let ran = self.jobs.drain(..);
-        done.extend(ran.map(|(job, committed)| Done { committed, reply: job.into_reply(), is_fatal: false }));
-        run_cached(connection, KEEP)
+        let has_savepoint = !self.is_of_neighbours();
+        let ran = self.neighbours.drain(..);
+        self.done.extend(ran.map(|(job, committed)| Done {
+            committed,
+            reply: job.into_reply(),
+            is_fatal: false,
+        }));
+        if has_savepoint { run_cached(&self.transaction, KEEP) } else { Ok(()) }
+    }
+
+    fn commit(mut self) -> rusqlite::Result<Vec<Done>> {
+        self.keep_neighbours()?;
+        self.transaction.commit()?;
+        Ok(self.done)
     }
 }
 
