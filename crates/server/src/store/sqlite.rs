@@ -1,104 +1,28 @@
 //! The store in one SQLite file: one writer that commits many jobs at a time, readers beside it.
 
+mod batch;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use rusqlite::config::DbConfig;
-use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
+use rusqlite::{Connection, OpenFlags, TransactionBehavior};
 use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::is_fatal;
-use super::{Committed, OnCommit, StoreError, Tx, inventories, locked, migrations};
-use crate::measurements;
+use super::statements::Statements;
+use super::{OnCommit, StoreError, Tx, inventories, locked, migrations};
+use batch::{Done, Job, write_batch};
 
 /// Jobs that wait for the writer; whoever brings more waits.
 const QUEUE: usize = 4096;
-/// Jobs that share one commit.
-const BATCH: usize = 1024;
-/// Jobs that share a savepoint: SQLite copies each page that a savepoint changes, so many to one save much.
-const NEIGHBOURS: usize = 64;
 /// Statements that stay prepared on a connection: more than the store has, since preparing one costs more than
 /// running it.
 const STATEMENTS: usize = 512;
 /// Readers that are kept open; more are opened when needed and closed afterwards.
 const READERS: usize = 8;
-
-/// What the writer does in its turn.
-enum Job {
-    /// Has a savepoint of its own, by which its failure undoes its own changes and no others.
-    Once(Box<dyn FnOnce(&Connection) -> Done + Send>),
-    /// Shares a savepoint, or the transaction, with its neighbours: if one of them fails, all are undone and run again, each
-    /// in a savepoint of its own.
-    Again(Box<dyn Repeatable>),
-}
-
-/// A job that has run, and what follows if it is committed. Dropped otherwise: whoever waits is told by that.
-struct Done {
-    committed: Committed,
-    reply: Box<dyn Reply>,
-    /// The file cannot be relied on.
-    is_fatal: bool,
-}
-
-/// Tells whoever waits for a job how it ended.
-trait Reply: Send {
-    fn send(self: Box<Self>);
-}
-
-impl<F: FnOnce() + Send> Reply for F {
-    fn send(self: Box<Self>) {
-        self();
-    }
-}
-
-/// How a run of a job ended.
-struct Ran {
-    committed: Committed,
-    has_failed: bool,
-    is_fatal: bool,
-}
-
-/// A job that may be run again after its changes were undone; its result is that of the last time.
-trait Repeatable: Send {
-    fn run(&mut self, connection: &Connection) -> Ran;
-    fn into_reply(self: Box<Self>) -> Box<dyn Reply>;
-}
-
-/// The result goes back with the job, so that whoever waits drops what was in it, and not the writer.
-struct RepeatableJob<J, T, E> {
-    job: J,
-    result: Option<Result<T, E>>,
-    reply: oneshot::Sender<(Option<Result<T, E>>, J)>,
-}
-
-impl<J, T, E> Repeatable for RepeatableJob<J, T, E>
-where
-    J: Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    fn run(&mut self, connection: &Connection) -> Ran {
-        let tx = Tx::on_sqlite(connection);
-        let result = (self.job)(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
-        let (has_failed, is_fatal) = (result.is_err(), tx.is_fatal());
-        self.result = Some(result);
-        let committed = if has_failed { Committed::default() } else { tx.into_committed() };
-        Ran { committed, has_failed, is_fatal }
-    }
-
-    fn into_reply(self: Box<Self>) -> Box<dyn Reply> {
-        self
-    }
-}
-
-impl<J: Send, T: Send, E: Send> Reply for RepeatableJob<J, T, E> {
-    fn send(self: Box<Self>) {
-        drop(self.reply.send((self.result, self.job)));
-    }
-}
 
 pub(super) struct Sqlite {
     path: PathBuf,
@@ -151,16 +75,11 @@ impl Sqlite {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(move |connection: &Connection| {
-            let InSavepoint { result, committed, is_fatal } = in_savepoint(connection, job);
-            let reply = Box::new(move || drop(reply.send(result)));
-            Done { committed, reply, is_fatal }
-        });
-        self.send(Job::Once(job)).await?;
+        self.send(Job::once(job, reply)).await?;
         answer.await.map_err(|_| StoreError::NotCommitted)?
     }
 
-    /// The same for a job that may be run again: it costs less, since many share one savepoint.
+    /// The same for a job that may be run again: it costs less, since many share a savepoint or need none.
     pub(super) async fn write_again<T, E>(
         &self,
         job: impl Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -170,7 +89,7 @@ impl Sqlite {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Again(Box::new(RepeatableJob { job, result: None, reply }))).await?;
+        self.send(Job::again(job, reply)).await?;
         let (result, _job) = answer.await.map_err(|_| StoreError::NotCommitted)?;
         result.unwrap_or_else(|| Err(StoreError::NotCommitted.into()))
     }
@@ -194,7 +113,7 @@ impl Sqlite {
             let mut reader = kept.map_or_else(|| open_reader(&path), Ok)?;
             let result = {
                 let transaction = reader.transaction().map_err(StoreError::from)?;
-                job(&Tx::on_sqlite(&transaction))
+                job(&Tx::on_sqlite(&Statements::on(&transaction)))
             };
             let mut readers = locked(&readers);
             if readers.len() < READERS {
@@ -222,7 +141,7 @@ impl Sqlite {
 fn index_inventories(connection: &mut Connection) -> Result<(), StoreError> {
     loop {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let indexed = inventories::index_missing(&Tx::on_sqlite(&transaction))?;
+        let indexed = inventories::index_missing(&Tx::on_sqlite(&Statements::on(&transaction)))?;
         transaction.commit()?;
         if indexed == 0 {
             return Ok(());
@@ -261,8 +180,9 @@ fn write_all(
 ) {
     // However this thread ends while jobs can come, the server has to know.
     let ended = failed.clone().drop_guard();
+    let statements = Statements::on(&connection);
     while let Some(first) = jobs.blocking_recv() {
-        match write_batch(&connection, first, &mut jobs) {
+        match write_batch(&statements, first, &mut jobs) {
             Ok(done) => answers.give(on_commit, done),
             // Whoever waits for one of these jobs learns it by its reply being dropped.
             Err(error) if is_fatal(&error) => {
@@ -311,177 +231,4 @@ fn answer(on_commit: &OnCommit, done: Vec<Done>) {
         on_commit(committed);
         reply.send();
     }
-}
-
-fn write_batch(
-    connection: &Connection,
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-) -> Result<Vec<Done>, rusqlite::Error> {
-    let begun = Instant::now();
-    let mut batch = Batch::begin(connection)?;
-    let mut next = Some(first);
-    while let Some(job) = next {
-        batch.run(job)?;
-        // Some errors make SQLite undo the whole transaction, and with it the jobs before.
-        if connection.is_autocommit() {
-            return Err(undone());
-        }
-        next = if batch.len() < BATCH { jobs.try_recv().ok() } else { None };
-    }
-    let done = batch.commit()?;
-    measurements::commit(done.len(), begun.elapsed());
-    Ok(done)
-}
-
-/// Jobs that share a transaction.
-struct Batch<'c> {
-    transaction: Transaction<'c>,
-    done: Vec<Done>,
-    /// Those of the jobs that share what they are undone by.
-    neighbours: Vec<(Box<dyn Repeatable>, Committed)>,
-}
-
-impl<'c> Batch<'c> {
-    fn begin(connection: &'c Connection) -> rusqlite::Result<Self> {
-        let transaction = Transaction::new_unchecked(connection, TransactionBehavior::Immediate)?;
-        Ok(Self { transaction, done: Vec::new(), neighbours: Vec::new() })
-    }
-
-    fn len(&self) -> usize {
-        self.done.len() + self.neighbours.len()
-    }
-
-    /// Whether the neighbours can be undone with the transaction, since there is nothing else in it. A savepoint would
-    /// make SQLite keep each page that they change as it was, in a file where these are many.
-    fn is_of_neighbours(&self) -> bool {
-        self.done.is_empty()
-    }
-
-    fn run(&mut self, job: Job) -> rusqlite::Result<()> {
-        match job {
-            Job::Once(job) => {
-                self.keep_neighbours()?;
-                let ran = job(&self.transaction);
-                if ran.is_fatal {
-                    return Err(fatal());
-                }
-                self.done.push(ran);
-                Ok(())
-            }
-            Job::Again(job) => self.run_neighbour(job),
-        }
-    }
-
-    /// Runs one more of those that can be run again; if it fails, all neighbours are run again by themselves.
-    fn run_neighbour(&mut self, mut job: Box<dyn Repeatable>) -> rusqlite::Result<()> {
-        if self.neighbours.is_empty() && !self.is_of_neighbours() {
-            run_cached(&self.transaction, &["SAVEPOINT job"])?;
-        }
-        let ran = job.run(&self.transaction);
-        if ran.is_fatal {
-            return Err(fatal());
-        }
-        self.neighbours.push((job, ran.committed));
-        if ran.has_failed {
-            return self.run_again();
-        }
-        let is_full = self.neighbours.len() >= NEIGHBOURS && !self.is_of_neighbours();
-        if is_full { self.keep_neighbours() } else { Ok(()) }
-    }
-
-    fn run_again(&mut self) -> rusqlite::Result<()> {
-        if self.transaction.is_autocommit() {
-            return Err(undone());
-        }
-        if self.is_of_neighbours() {
-            self.transaction.execute_batch("ROLLBACK; BEGIN IMMEDIATE")?;
-        } else {
-            run_cached(&self.transaction, UNDO)?;
-        }
-        for (mut job, _) in std::mem::take(&mut self.neighbours) {
-            run_cached(&self.transaction, &["SAVEPOINT job"])?;
-            let ran = job.run(&self.transaction);
-            if ran.is_fatal {
-                return Err(fatal());
-            }
-            run_cached(&self.transaction, if ran.has_failed { UNDO } else { KEEP })?;
-            self.done.push(Done { committed: ran.committed, reply: job.into_reply(), is_fatal: false });
-        }
-        Ok(())
-    }
-
-    /// Keeps what the neighbours have changed.
-    fn keep_neighbours(&mut self) -> rusqlite::Result<()> {
-        if self.neighbours.is_empty() {
-            return Ok(());
-        }
-        let has_savepoint = !self.is_of_neighbours();
-        let ran = self.neighbours.drain(..);
-        self.done.extend(ran.map(|(job, committed)| Done {
-            committed,
-            reply: job.into_reply(),
-            is_fatal: false,
-        }));
-        if has_savepoint { run_cached(&self.transaction, KEEP) } else { Ok(()) }
-    }
-
-    fn commit(mut self) -> rusqlite::Result<Vec<Done>> {
-        self.keep_neighbours()?;
-        self.transaction.commit()?;
-        Ok(self.done)
-    }
-}
-
-fn undone() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-        Some("SQLite undid the whole batch".to_owned()),
-    )
-}
-
-fn fatal() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR),
-        Some("a statement could not read or write the file".to_owned()),
-    )
-}
-
-struct InSavepoint<T, E> {
-    result: Result<T, E>,
-    committed: Committed,
-    is_fatal: bool,
-}
-
-/// What ends a job's savepoint.
-const KEEP: &[&str] = &["RELEASE job"];
-const UNDO: &[&str] = &["ROLLBACK TO job", "RELEASE job"];
-
-/// Runs statements that come with every job, prepared once.
-fn run_cached(connection: &Connection, statements: &[&str]) -> rusqlite::Result<()> {
-    statements.iter().try_for_each(|sql| connection.prepare_cached(sql)?.execute([]).map(drop))
-}
-
-/// Runs a job so that its failure undoes its own changes and no others.
-fn in_savepoint<T, E: From<StoreError>>(
-    connection: &Connection,
-    job: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-) -> InSavepoint<T, E> {
-    let failed = |error: rusqlite::Error| {
-        let error = StoreError::from(error);
-        let is_fatal = error.is_fatal();
-        InSavepoint { result: Err(error.into()), committed: Committed::default(), is_fatal }
-    };
-    if let Err(error) = run_cached(connection, &["SAVEPOINT job"]) {
-        return failed(error);
-    }
-    let tx = Tx::on_sqlite(connection);
-    let result = job(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
-    let end = if result.is_ok() { KEEP } else { UNDO };
-    if let Err(error) = run_cached(connection, end) {
-        return failed(error);
-    }
-    let (is_fatal, committed) = (tx.is_fatal(), tx.into_committed());
-    let committed = if result.is_ok() { committed } else { Committed::default() };
-    InSavepoint { result, committed, is_fatal }
 }
