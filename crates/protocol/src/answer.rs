@@ -48,7 +48,9 @@ impl ReceivedMessage {
     /// # Errors
     /// The first fault in document order.
     pub fn check_content(&self, command: Option<&ServerMessage>) -> Result<(), Refusal> {
-        let Some(document) = self.document.value.as_object() else { return Ok(()) };
+        let Some(document) = self.document.as_ref().and_then(|document| document.value.as_object()) else {
+            return Ok(());
+        };
         let command = command.map(|command| &command.body);
         let mut first = First::default();
         match &self.message.body {
@@ -120,7 +122,7 @@ impl First {
 
     /// A fault of a member that is there.
     fn member(&mut self, code: RefusalCode, path: &[&str], member: &Member, expected: &str, found: String) {
-        let fault = Fault::new(code, member.start, expected, found).under(&member.key);
+        let fault = Fault::new(code, member.start, expected, found).under(member.key.as_ref());
         self.consider(within(fault, path));
     }
 
@@ -136,7 +138,7 @@ fn within(fault: Fault, path: &[&str]) -> Fault {
 }
 
 /// The entries of the inventory with their index as a segment of a pointer.
-fn entries(document: &Object) -> impl Iterator<Item = (String, &Object)> {
+fn entries<'d>(document: &'d Object<'d>) -> impl Iterator<Item = (String, &'d Object<'d>)> {
     let items = document.member("ecu_inventory").and_then(|member| member.value.value.as_array());
     let items = items.unwrap_or_default().iter().enumerate();
     items.filter_map(|(index, item)| Some((index.to_string(), item.value.as_object()?)))

@@ -165,13 +165,13 @@ pub(crate) enum Others {
 }
 
 /// Reads a value of type `T`; `others` is for the outermost object.
-pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node, others: Others) -> Result<T, Fault> {
+pub(crate) fn decode<'de, T: Deserialize<'de>>(node: &'de Node<'de>, others: Others) -> Result<T, Fault> {
     T::deserialize(NodeDeserializer { node, others })
 }
 
 #[derive(Clone, Copy)]
 struct NodeDeserializer<'de> {
-    node: &'de Node,
+    node: &'de Node<'de>,
     others: Others,
 }
 
@@ -248,7 +248,7 @@ impl<'de> de::Deserializer<'de> for NodeDeserializer<'de> {
                 (_, Ok(number)) if text != "-0" => visitor.visit_i64(number),
                 (_, _) => visitor.visit_f64(self.float()?),
             },
-            Value::String(text) => visitor.visit_borrowed_str(text),
+            Value::String(text) => visitor.visit_borrowed_str(text.as_ref()),
             Value::Array(items) => visitor.visit_seq(Items { items: items.iter().enumerate(), within }),
             Value::Object(object) => visitor.visit_map(Members::new(object, None, self.others, within)),
         }
@@ -307,7 +307,7 @@ impl<'de> de::Deserializer<'de> for NodeDeserializer<'de> {
 }
 
 struct Items<'de> {
-    items: std::iter::Enumerate<std::slice::Iter<'de, Node>>,
+    items: std::iter::Enumerate<std::slice::Iter<'de, Node<'de>>>,
     within: Others,
 }
 
@@ -326,12 +326,12 @@ impl<'de> de::SeqAccess<'de> for Items<'de> {
 }
 
 struct Members<'de> {
-    members: std::slice::Iter<'de, Member>,
+    members: std::slice::Iter<'de, Member<'de>>,
     /// The members that the type knows; `None`: it takes any.
     known: Option<&'static [&'static str]>,
     others: Others,
     within: Others,
-    value: Option<&'de Member>,
+    value: Option<&'de Member<'de>>,
 }
 
 /// What to do with a member.
@@ -346,7 +346,7 @@ enum Use {
 
 impl<'de> Members<'de> {
     fn new(
-        object: &'de Object,
+        object: &'de Object<'de>,
         known: Option<&'static [&'static str]>,
         others: Others,
         within: Others,
@@ -369,7 +369,7 @@ impl<'de> Members<'de> {
     fn unknown(&self, member: &Member) -> Fault {
         let known = self.known.unwrap_or_default().join(", ");
         let (expected, found) = (format!("no field but {known}"), shortened(&member.key));
-        Fault::new(RefusalCode::UnknownField, member.start, expected, found).under(&member.key)
+        Fault::new(RefusalCode::UnknownField, member.start, expected, found).under(member.key.as_ref())
     }
 }
 
@@ -384,12 +384,12 @@ impl<'de> de::MapAccess<'de> for Members<'de> {
             match self.use_of(&member.key) {
                 Use::Read => {
                     self.value = Some(member);
-                    let key: StrDeserializer<'_, Fault> = member.key.as_str().into_deserializer();
+                    let key: StrDeserializer<'_, Fault> = member.key.as_ref().into_deserializer();
                     return seed.deserialize(key).map(Some);
                 }
                 Use::Leave => {}
                 Use::Ignore => {
-                    refuse_repeated_within(&member.value).map_err(|fault| fault.under(&member.key))?
+                    refuse_repeated_within(&member.value).map_err(|fault| fault.under(member.key.as_ref()))?
                 }
                 Use::Refuse => return Err(self.unknown(member)),
             }
@@ -402,13 +402,13 @@ impl<'de> de::MapAccess<'de> for Members<'de> {
             return Err(de::Error::custom("a value after its key"));
         };
         let value = NodeDeserializer { node: &member.value, others: self.within };
-        seed.deserialize(value).map_err(|fault| fault.or_at(member.value.start).under(&member.key))
+        seed.deserialize(value).map_err(|fault| fault.or_at(member.value.start).under(member.key.as_ref()))
     }
 }
 
 fn repeated(member: &Member) -> Fault {
     let (expected, found) = ("each key once", "the same key again");
-    Fault::new(RefusalCode::InvalidField, member.start, expected, found).under(&member.key)
+    Fault::new(RefusalCode::InvalidField, member.start, expected, found).under(member.key.as_ref())
 }
 
 /// A value that nobody reads may hold anything, except a key twice.
@@ -418,7 +418,7 @@ fn refuse_repeated_within(node: &Node) -> Result<(), Fault> {
             if member.repeated {
                 return Err(repeated(member));
             }
-            refuse_repeated_within(&member.value).map_err(|fault| fault.under(&member.key))
+            refuse_repeated_within(&member.value).map_err(|fault| fault.under(member.key.as_ref()))
         }),
         Value::Array(items) => items.iter().enumerate().try_for_each(|(index, item)| {
             refuse_repeated_within(item).map_err(|fault| fault.under(index.to_string()))

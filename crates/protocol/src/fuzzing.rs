@@ -86,7 +86,7 @@ fn points_into(refusal: &Refusal, payload: &[u8]) {
     assert!(is_there.is_some_and(|is_there| is_there || may_be_missing), "{refusal:?}");
 }
 
-fn child<'a>(node: &'a Node, step: &str) -> Option<&'a Node> {
+fn child<'a>(node: &'a Node<'a>, step: &str) -> Option<&'a Node<'a>> {
     let key = step.replace("~1", "/").replace("~0", "~");
     match (node.value.as_object(), node.value.as_array()) {
         (Some(object), _) => object.member(&key).map(|member| &member.value),

@@ -291,7 +291,13 @@ impl From<Sha256> for String {
 
 impl fmt::Display for Sha256 {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        self.0.iter().try_for_each(|octet| write!(f, "{octet:02x}"))
+        let mut text = [0; 64];
+        for (digits, octet) in text.chunks_exact_mut(2).zip(self.0) {
+            for (digit, nibble) in digits.iter_mut().zip([octet >> 4, octet & 0x0f]) {
+                *digit = if nibble < 10 { b'0' + nibble } else { b'a' + (nibble - 10) };
+            }
+        }
+        f.write_str(std::str::from_utf8(&text).unwrap_or_default())
     }
 }
 

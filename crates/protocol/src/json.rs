@@ -6,48 +6,50 @@
 //! `serde_json`. Callers bound the size of the text first; the tree is never larger than a fixed
 //! multiple of it.
 
+use std::borrow::Cow;
+
 use crate::ids::shortened;
 
 /// Containers that may stand in one another, the outermost counted (protocol.md §7).
 pub(crate) const MAX_DEPTH: usize = 32;
 
-/// A value and where it stands.
+/// A value and where it stands. What is written without escapes is borrowed from the text.
 #[derive(Debug, Clone)]
-pub(crate) struct Node {
+pub(crate) struct Node<'t> {
     /// Offset of its first octet: the order of offsets is the document's order.
     pub(crate) start: usize,
-    pub(crate) value: Value,
+    pub(crate) value: Value<'t>,
 }
 
 /// A JSON value.
 #[derive(Debug, Clone)]
-pub(crate) enum Value {
+pub(crate) enum Value<'t> {
     Null,
     Bool(bool),
     /// As it was written.
-    Number(String),
-    String(String),
-    Array(Vec<Node>),
-    Object(Object),
+    Number(Cow<'t, str>),
+    String(Cow<'t, str>),
+    Array(Vec<Node<'t>>),
+    Object(Object<'t>),
 }
 
 /// An object with its members in document order.
 #[derive(Debug, Clone)]
-pub(crate) struct Object {
-    pub(crate) members: Vec<Member>,
+pub(crate) struct Object<'t> {
+    pub(crate) members: Vec<Member<'t>>,
     /// Offset of the closing brace: where an absent member would stand.
     pub(crate) end: usize,
 }
 
 /// A member of an object.
 #[derive(Debug, Clone)]
-pub(crate) struct Member {
-    pub(crate) key: String,
+pub(crate) struct Member<'t> {
+    pub(crate) key: Cow<'t, str>,
     /// Offset of the key.
     pub(crate) start: usize,
     /// Whether an earlier member of the object has the same key.
     pub(crate) repeated: bool,
-    pub(crate) value: Node,
+    pub(crate) value: Node<'t>,
 }
 
 /// Why a text is not JSON.
@@ -56,14 +58,38 @@ pub(crate) struct Malformed {
     pub(crate) found: String,
 }
 
-impl Object {
+impl Node<'_> {
+    /// The same without the text that it was read from.
+    pub(crate) fn into_owned(self) -> Node<'static> {
+        let owned = |text: Cow<'_, str>| Cow::Owned(text.into_owned());
+        let value = match self.value {
+            Value::Null => Value::Null,
+            Value::Bool(value) => Value::Bool(value),
+            Value::Number(text) => Value::Number(owned(text)),
+            Value::String(text) => Value::String(owned(text)),
+            Value::Array(items) => Value::Array(items.into_iter().map(Node::into_owned).collect()),
+            Value::Object(Object { members, end }) => {
+                let owned = |member: Member<'_>| Member {
+                    key: owned(member.key),
+                    start: member.start,
+                    repeated: member.repeated,
+                    value: member.value.into_owned(),
+                };
+                Value::Object(Object { members: members.into_iter().map(owned).collect(), end })
+            }
+        };
+        Node { start: self.start, value }
+    }
+}
+
+impl<'t> Object<'t> {
     /// The first member of this name.
-    pub(crate) fn member(&self, key: &str) -> Option<&Member> {
+    pub(crate) fn member(&self, key: &str) -> Option<&Member<'t>> {
         self.members.iter().find(|member| member.key == key)
     }
 }
 
-impl Value {
+impl<'t> Value<'t> {
     /// Names the kind of value for people; never quotes it in full.
     pub(crate) fn describe(&self) -> String {
         match self {
@@ -76,14 +102,14 @@ impl Value {
         }
     }
 
-    pub(crate) fn as_object(&self) -> Option<&Object> {
+    pub(crate) fn as_object(&self) -> Option<&Object<'t>> {
         match self {
             Self::Object(object) => Some(object),
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) | Self::Array(_) => None,
         }
     }
 
-    pub(crate) fn as_array(&self) -> Option<&[Node]> {
+    pub(crate) fn as_array(&self) -> Option<&[Node<'t>]> {
         match self {
             Self::Array(items) => Some(items),
             Self::Null | Self::Bool(_) | Self::Number(_) | Self::String(_) | Self::Object(_) => None,
@@ -99,7 +125,7 @@ impl Value {
 }
 
 /// Reads exactly one JSON value; nothing but white space may stand around it.
-pub(crate) fn scan(text: &[u8]) -> Result<Node, Malformed> {
+pub(crate) fn scan(text: &[u8]) -> Result<Node<'_>, Malformed> {
     let text = std::str::from_utf8(text).map_err(|error| Malformed {
         found: format!("octets that are not UTF-8 at offset {}", error.valid_up_to()),
     })?;
@@ -115,7 +141,7 @@ struct Scanner<'a> {
     at: usize,
 }
 
-impl Scanner<'_> {
+impl<'t> Scanner<'t> {
     fn peek(&self) -> Option<u8> {
         self.text.as_bytes().get(self.at).copied()
     }
@@ -140,7 +166,7 @@ impl Scanner<'_> {
         self.skip_while(|byte| matches!(byte, b' ' | b'\t' | b'\n' | b'\r'));
     }
 
-    fn since(&self, from: usize) -> &str {
+    fn since(&self, from: usize) -> &'t str {
         self.text.get(from..self.at).unwrap_or_default()
     }
 
@@ -152,7 +178,7 @@ impl Scanner<'_> {
         Malformed { found: format!("{found} instead of {wanted} at offset {}", self.at) }
     }
 
-    fn value(&mut self, depth: usize) -> Result<Node, Malformed> {
+    fn value(&mut self, depth: usize) -> Result<Node<'t>, Malformed> {
         let start = self.at;
         let value = match self.peek() {
             Some(b'{') => self.object(self.deeper(depth)?)?,
@@ -175,7 +201,7 @@ impl Scanner<'_> {
         Err(Malformed { found })
     }
 
-    fn word(&mut self, word: &str, value: Value) -> Result<Value, Malformed> {
+    fn word(&mut self, word: &str, value: Value<'t>) -> Result<Value<'t>, Malformed> {
         for byte in word.bytes() {
             if !self.take(byte) {
                 return Err(self.unexpected(word));
@@ -184,7 +210,7 @@ impl Scanner<'_> {
         Ok(value)
     }
 
-    fn array(&mut self, depth: usize) -> Result<Value, Malformed> {
+    fn array(&mut self, depth: usize) -> Result<Value<'t>, Malformed> {
         self.at += 1;
         let mut items = Vec::new();
         self.skip_white_space();
@@ -204,7 +230,7 @@ impl Scanner<'_> {
         }
     }
 
-    fn object(&mut self, depth: usize) -> Result<Value, Malformed> {
+    fn object(&mut self, depth: usize) -> Result<Value<'t>, Malformed> {
         self.at += 1;
         let mut members = Vec::new();
         self.skip_white_space();
@@ -226,7 +252,7 @@ impl Scanner<'_> {
         Ok(Value::Object(Object { members, end }))
     }
 
-    fn member(&mut self, depth: usize) -> Result<Member, Malformed> {
+    fn member(&mut self, depth: usize) -> Result<Member<'t>, Malformed> {
         self.skip_white_space();
         let start = self.at;
         if self.peek() != Some(b'"') {
@@ -242,7 +268,7 @@ impl Scanner<'_> {
         Ok(Member { key, start, repeated: false, value })
     }
 
-    fn number(&mut self) -> Result<Value, Malformed> {
+    fn number(&mut self) -> Result<Value<'t>, Malformed> {
         let from = self.at;
         self.take(b'-');
         if !self.take(b'0') {
@@ -257,7 +283,7 @@ impl Scanner<'_> {
             }
             self.digits()?;
         }
-        Ok(Value::Number(self.since(from).to_owned()))
+        Ok(Value::Number(Cow::Borrowed(self.since(from))))
     }
 
     fn digits(&mut self) -> Result<(), Malformed> {
@@ -267,19 +293,19 @@ impl Scanner<'_> {
         }
     }
 
-    fn string(&mut self) -> Result<String, Malformed> {
+    fn string(&mut self) -> Result<Cow<'t, str>, Malformed> {
         self.at += 1;
-        let mut text = String::new();
+        let mut text = Cow::Borrowed("");
         loop {
             let from = self.at;
             self.skip_while(|byte| !matches!(byte, b'"' | b'\\' | 0..=0x1F));
-            text.push_str(self.since(from));
+            text += self.since(from);
             match self.peek() {
                 Some(b'"') => {
                     self.at += 1;
                     return Ok(text);
                 }
-                Some(b'\\') => text.push(self.escape()?),
+                Some(b'\\') => text.to_mut().push(self.escape()?),
                 Some(_) | None => return Err(self.unexpected("the rest of a string")),
             }
         }
@@ -335,9 +361,9 @@ impl Scanner<'_> {
 }
 
 /// Marks every member whose key an earlier one has; sorting keeps this quick for hostile objects too.
-fn mark_repeated(members: &mut [Member]) {
+fn mark_repeated(members: &mut [Member<'_>]) {
     let mut order: Vec<usize> = (0..members.len()).collect();
-    let key = |index: &usize| members.get(*index).map(|member| member.key.as_str());
+    let key = |index: &usize| members.get(*index).map(|member| member.key.as_ref());
     order.sort_by(|a, b| key(a).cmp(&key(b)).then(a.cmp(b)));
     let again: Vec<usize> = order
         .iter()

@@ -11,13 +11,13 @@ use crate::message::{ServerBody, ServerMessage, VehicleBody, VehicleMessage};
 use crate::refusal::{Refusal, RefusalCode};
 use crate::topics::{Direction, UpTopic};
 
-/// A vehicle's message whose fields are in order, with its document, which later checks need: of several
-/// faults they report the one that stands first.
+/// A vehicle's message whose fields are in order, with its document where it answers a command, since later checks need
+/// it: of several faults they report the one that stands first.
 #[derive(Debug, Clone)]
 pub struct ReceivedMessage {
     /// The message.
     pub message: VehicleMessage,
-    pub(crate) document: Node,
+    pub(crate) document: Option<Node<'static>>,
 }
 
 /// A refused message with what could be read of it.
@@ -121,6 +121,7 @@ fn read_up(
     }?;
     let VehicleHeader { msg_id, proto_ver, vehicle_id, gateway_id, ts } = header;
     let message = VehicleMessage { msg_id, proto_ver, vehicle_id, gateway_id, ts, body };
+    let document = message.correlation_id().is_some().then(|| document.into_owned());
     Ok(ReceivedMessage { message, document })
 }
 
@@ -149,7 +150,7 @@ fn parse_down(payload: &[u8], opened: &mut Opened) -> Result<ServerMessage, Refu
 }
 
 /// Checks size and JSON, and remembers the message's id for whoever reports a refusal.
-fn open(payload: &[u8], direction: Direction, opened: &mut Opened) -> Result<Node, Refusal> {
+fn open<'t>(payload: &'t [u8], direction: Direction, opened: &mut Opened) -> Result<Node<'t>, Refusal> {
     let most = direction.max_payload_bytes();
     if payload.len() > most {
         let expected = format!("at most {most} octets on {}", direction.name());
@@ -164,7 +165,7 @@ fn open(payload: &[u8], direction: Direction, opened: &mut Opened) -> Result<Nod
 
 const ONE_OBJECT: &str = "one JSON object in UTF-8, nested at most 32 deep";
 
-fn top_level(document: &Node) -> Result<&Object, Refusal> {
+fn top_level<'d>(document: &'d Node<'d>) -> Result<&'d Object<'d>, Refusal> {
     let refused = || Refusal::new(RefusalCode::MalformedJson, "", ONE_OBJECT, document.value.describe());
     document.value.as_object().ok_or_else(refused)
 }
@@ -222,7 +223,7 @@ fn identity(object: &Object, binding: &Binding, code: RefusalCode) -> Result<(),
         _ => None,
     };
     for member in &object.members {
-        match (expected(&member.key), member.value.value.as_str()) {
+        match (expected(member.key.as_ref()), member.value.value.as_str()) {
             (Some(expected), Some(found)) if expected != found => {
                 return Err(at(member, code, &shortened(expected), shortened(found)));
             }
@@ -234,7 +235,7 @@ fn identity(object: &Object, binding: &Binding, code: RefusalCode) -> Result<(),
 
 /// Reads header and body from one object; of two faults the one that stands first decides.
 fn fields<'de, H: Deserialize<'de>, B: Deserialize<'de>, T>(
-    document: &'de Node,
+    document: &'de Node<'de>,
     version: ProtoVer,
     body: impl FnOnce(B) -> T,
 ) -> Result<(H, T), Refusal> {
@@ -248,7 +249,7 @@ fn fields<'de, H: Deserialize<'de>, B: Deserialize<'de>, T>(
     }
 }
 
-fn string(member: &Member) -> Result<&str, Refusal> {
+fn string<'d>(member: &'d Member<'d>) -> Result<&'d str, Refusal> {
     let refused = || at(member, RefusalCode::InvalidField, "a string", member.value.value.describe());
     member.value.value.as_str().ok_or_else(refused)
 }

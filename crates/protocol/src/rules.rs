@@ -17,7 +17,7 @@ pub(crate) fn fault_between_fields(type_name: &str, object: &Object) -> Option<F
 /// `domain_zone_bit` 0: `domain` and no `zone`; 1: the reverse.
 fn placement(object: &Object) -> Option<Fault> {
     let bit = match &object.member("domain_zone_bit")?.value.value {
-        Value::Number(bit) => bit.as_str(),
+        Value::Number(bit) => bit.as_ref(),
         Value::Null | Value::Bool(_) | Value::String(_) | Value::Array(_) | Value::Object(_) => return None,
     };
     let (required, forbidden) = match bit {
@@ -64,5 +64,5 @@ fn differing(object: &Object, field: &str, other: &str) -> Option<Fault> {
 }
 
 fn invalid(member: &Member, expected: String, found: String) -> Fault {
-    Fault::new(RefusalCode::InvalidField, member.value.start, expected, found).under(&member.key)
+    Fault::new(RefusalCode::InvalidField, member.value.start, expected, found).under(member.key.as_ref())
 }

@@ -141,14 +141,25 @@ impl Topics {
 
     /// Whose topic this is and which, where it is one that vehicles publish on.
     pub fn parse_up(&self, topic: &str) -> Option<(Binding, UpTopic)> {
+        let (vehicle_id, gateway_id, up) = self.up_levels(topic)?;
+        Some((Binding { vehicle_id: vehicle_id.parse().ok()?, gateway_id: gateway_id.parse().ok()? }, up))
+    }
+
+    /// Which of the topics of this vehicle it is, where it is one that the vehicle publishes on.
+    pub fn parse_up_of(&self, binding: &Binding, topic: &str) -> Option<UpTopic> {
+        let (vehicle_id, gateway_id, up) = self.up_levels(topic)?;
+        let is_own = vehicle_id == binding.vehicle_id.as_str() && gateway_id == binding.gateway_id.as_str();
+        is_own.then_some(up)
+    }
+
+    fn up_levels<'t>(&self, topic: &'t str) -> Option<(&'t str, &'t str, UpTopic)> {
         let mut levels = topic.strip_prefix(self.prefix.as_str())?.strip_prefix('/')?.split('/');
-        let binding =
-            Binding { vehicle_id: levels.next()?.parse().ok()?, gateway_id: levels.next()?.parse().ok()? };
+        let (vehicle_id, gateway_id) = (levels.next()?, levels.next()?);
         let (up, name, end) = (levels.next()?, levels.next()?, levels.next());
         if up != "up" || end.is_some() {
             return None;
         }
-        Some((binding, name.parse().ok()?))
+        Some((vehicle_id, gateway_id, name.parse().ok()?))
     }
 }
 
@@ -173,7 +184,9 @@ mod tests {
         for prefix in ["ota", "fleet/eu"] {
             let topics = Topics::new(prefix).unwrap();
             for topic in UpTopic::ALL {
-                assert_eq!(topics.parse_up(&topics.up(&binding(), *topic)), Some((binding(), *topic)));
+                let name = topics.up(&binding(), *topic);
+                assert_eq!(topics.parse_up(&name), Some((binding(), *topic)));
+                assert_eq!(topics.parse_up_of(&binding(), &name), Some(*topic));
             }
         }
     }
@@ -193,6 +206,14 @@ mod tests {
             "",
         ] {
             assert_eq!(Topics::default().parse_up(topic), None, "{topic}");
+            assert_eq!(Topics::default().parse_up_of(&binding(), topic), None, "{topic}");
+        }
+    }
+
+    #[test]
+    fn the_topic_of_another_is_not_this_vehicles() {
+        for topic in ["ota/VEH_002/CCU_001/up/vci", "ota/VEH_001/CCU_002/up/vci"] {
+            assert_eq!(Topics::default().parse_up_of(&binding(), topic), None, "{topic}");
         }
     }
 

@@ -27,7 +27,7 @@ use crate::measurements;
 use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::senders::{self, Sender};
-use crate::store::vehicles::Vehicle;
+use crate::store::vehicles::{Heard, Vehicle};
 use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
 
 pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting};
@@ -281,7 +281,7 @@ fn take(
         }
     };
     let behind_ms = now.0.saturating_sub(message.ts.0);
-    vehicles::seen(tx, &message.vehicle_id, now, behind_ms)?;
+    vehicles::heard(tx, &message.vehicle_id, Heard { at: now, clock_skew_ms: behind_ms })?;
     let (size_bytes, note) = (inbound.payload.len(), note.as_deref());
     let seen = messages::Seen { content: content_text, size_bytes, kept, now, behind_ms, note };
     messages::record_accepted(tx, message, &seen)?;

@@ -30,7 +30,7 @@ pub struct DeskUnavailable(#[source] pub Box<dyn std::error::Error + Send + Sync
 pub struct Inbound {
     /// The certificate that the connection was made with; `None` if it came through a broker, which has seen the
     /// certificate and lets nobody publish on another's topics.
-    pub peer: Option<PeerIdentity>,
+    pub peer: Option<Arc<PeerIdentity>>,
     /// From the topic. Its client id equals the certificate's common name and the MQTT client id.
     pub binding: Binding,
     /// Which of the `up` topics.

@@ -31,6 +31,7 @@ pub(crate) mod senders;
 pub(crate) mod set_aside;
 pub(crate) mod silent;
 mod sqlite;
+mod statements;
 #[cfg(test)]
 pub(crate) mod test_database;
 pub(crate) mod timeline;
@@ -58,6 +59,7 @@ pub(crate) use tx::{Row, Tx};
 
 use postgres::Postgres;
 use sqlite::Sqlite;
+use statements::Statements;
 
 /// Rows of a kind that are forgotten in one transaction, so that messages do not wait for it; stands in the statements.
 pub(crate) const FORGOTTEN_AT_A_TIME: usize = 1_000;
@@ -232,7 +234,7 @@ pub(crate) fn read_file<T>(
 ) -> Result<T, StoreError> {
     let mut reader = sqlite::open_reader(path)?;
     let transaction = reader.transaction()?;
-    job(&Tx::on_sqlite(&transaction))
+    job(&Tx::on_sqlite(&Statements::on(&transaction)))
 }
 
 /// Reads one consistent state of a store, beside servers that may have it open.

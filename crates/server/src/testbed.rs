@@ -315,7 +315,7 @@ impl Car {
 
     pub(crate) async fn send_octets(&self, world: &World, topic: UpTopic, payload: Bytes) -> Receipt {
         let inbound = Inbound {
-            peer: (!self.is_at_a_broker).then(|| self.peer.clone()),
+            peer: (!self.is_at_a_broker).then(|| Arc::new(self.peer.clone())),
             binding: self.binding.clone(),
             topic,
             payload,

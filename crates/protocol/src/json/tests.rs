@@ -8,10 +8,10 @@ fn as_serde(node: &Node) -> serde_json::Value {
         Value::Null => serde_json::Value::Null,
         Value::Bool(value) => (*value).into(),
         Value::Number(text) => serde_json::from_str(text).unwrap(),
-        Value::String(text) => text.as_str().into(),
+        Value::String(text) => text.as_ref().into(),
         Value::Array(items) => items.iter().map(as_serde).collect(),
         Value::Object(object) => {
-            object.members.iter().map(|member| (member.key.clone(), as_serde(&member.value))).collect()
+            object.members.iter().map(|member| (member.key.to_string(), as_serde(&member.value))).collect()
         }
     }
 }
@@ -100,7 +100,7 @@ fn order_repetition_raw_numbers_and_places_are_kept() {
     let node = scan(br#"{"b":8.0,"a":[1],"b":2}"#).unwrap();
     let object = node.value.as_object().unwrap();
     let seen: Vec<_> =
-        object.members.iter().map(|m| (m.key.as_str(), m.start, m.value.start, m.repeated)).collect();
+        object.members.iter().map(|m| (m.key.as_ref(), m.start, m.value.start, m.repeated)).collect();
     assert_eq!(seen, [("b", 1, 5, false), ("a", 9, 13, false), ("b", 17, 21, true)]);
     assert_eq!(object.end, 22);
     assert!(matches!(&object.member("b").unwrap().value.value, Value::Number(raw) if raw == "8.0"));

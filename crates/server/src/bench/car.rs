@@ -1,5 +1,7 @@
 //! A vehicle that speaks to the desk as one that is connected does.
 
+use std::sync::Arc;
+
 use bytes::Bytes;
 use farrier_protocol::{Binding, MessageType, MsgId, ServerMessage, Sha256, Thumbprint, UpTopic, VehicleId};
 use serde_json::{Value, json};
@@ -19,7 +21,7 @@ const COMMANDS: usize = 16;
 
 pub(super) struct Car {
     binding: Binding,
-    peer: PeerIdentity,
+    peer: Arc<PeerIdentity>,
     sent: u64,
     /// Differs from one life of the object to the next.
     run: String,
@@ -34,7 +36,7 @@ impl Car {
             // The fleet was copied from one vehicle, with its certificate.
             thumbprint: Thumbprint::of_certificate(b"bench"),
         };
-        Ok(Self { binding, peer, sent: 0, run: crate::store::new_id() })
+        Ok(Self { binding, peer: Arc::new(peer), sent: 0, run: crate::store::new_id() })
     }
 
     async fn tell(
@@ -55,7 +57,7 @@ impl Car {
             message.extend(body);
         }
         let inbound = Inbound {
-            peer: Some(self.peer.clone()),
+            peer: Some(Arc::clone(&self.peer)),
             binding: self.binding.clone(),
             topic,
             payload: Bytes::from(message.to_string()),

@@ -313,7 +313,7 @@ impl<'s> World<'s> {
         let keep = fate < 253;
         let gateway = &self.gateways[vehicle];
         let inbound = Inbound {
-            peer: Some(gateway.peer.clone()),
+            peer: Some(Arc::new(gateway.peer.clone())),
             binding: gateway.binding.clone(),
             topic: message.topic,
             payload: message.payload.clone().into(),

@@ -116,7 +116,7 @@ struct Arriving {
 struct Connection<S, D> {
     stream: S,
     shared: Arc<Shared<D>>,
-    peer: PeerIdentity,
+    peer: Arc<PeerIdentity>,
     registration: Registration,
     session: Session,
     meter: Arc<Meter>,
@@ -150,7 +150,7 @@ where
     let mut connection = Connection {
         stream,
         shared,
-        peer,
+        peer: Arc::new(peer),
         registration,
         session,
         meter,
@@ -416,7 +416,13 @@ where
 
     fn inbound(&self, received: Received) -> Inbound {
         let Received { packet_id: _, binding, topic, payload, worth: _ } = received;
-        Inbound { peer: Some(self.peer.clone()), binding, topic, payload, received_at: (self.shared.clock)() }
+        Inbound {
+            peer: Some(Arc::clone(&self.peer)),
+            binding,
+            topic,
+            payload,
+            received_at: (self.shared.clock)(),
+        }
     }
 
     fn deliver(&mut self, binding: Binding, msg_id: MsgId) {

@@ -209,9 +209,12 @@ impl Session {
     }
 
     fn publish(&mut self, publish: Publish) -> Result<Step, Violation> {
-        let own = self.topics.parse_up(&publish.topic).filter(|(binding, _)| self.is_own(binding));
+        let own = match &self.binding {
+            Some(own) => self.topics.parse_up_of(own, &publish.topic).map(|topic| (own.clone(), topic)),
+            None => self.topics.parse_up(&publish.topic).filter(|(binding, _)| self.is_own(binding)),
+        };
         if let Some((binding, topic)) = own {
-            self.binding = Some(binding.clone());
+            self.binding.get_or_insert_with(|| binding.clone());
             let Publish { packet_id, payload, expiry_s, .. } = publish;
             let worth = expiry_s.map(|seconds| Duration::from_secs(u64::from(seconds)));
             return Ok(Step::Receive(Received { packet_id, binding, topic, payload, worth }));

@@ -3,6 +3,7 @@
 
 use rusqlite::Connection;
 
+use super::statements::Statements;
 use super::{Committed, StoreError, Tx, migrations};
 
 pub(crate) struct InMemory {
@@ -31,9 +32,10 @@ impl InMemory {
         job: impl FnOnce(&Tx<'_>) -> Result<T, StoreError>,
     ) -> (T, Committed) {
         self.connection.execute_batch("SAVEPOINT job").unwrap();
-        let tx = Tx::on_sqlite(&self.connection);
+        let statements = Statements::on(&self.connection);
+        let tx = Tx::on_sqlite(&statements);
         let value = job(&tx).unwrap();
-        tx.write_counters().unwrap();
+        tx.write_rest().unwrap();
         let end = if keep { "RELEASE job" } else { "ROLLBACK TO job; RELEASE job" };
         self.connection.execute_batch(end).unwrap();
         (value, tx.into_committed())

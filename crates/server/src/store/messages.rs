@@ -29,7 +29,10 @@ pub(crate) struct Seen<'a> {
 /// As much of a message as is kept, as text that any database takes.
 fn beginning(payload: &[u8], octets: usize) -> String {
     let kept = payload.get(..octets).unwrap_or(payload);
-    String::from_utf8_lossy(kept).replace('\0', "\u{fffd}")
+    match std::str::from_utf8(kept) {
+        Ok(text) if !text.contains('\0') => text.to_owned(),
+        Ok(_) | Err(_) => String::from_utf8_lossy(kept).replace('\0', "\u{fffd}"),
+    }
 }
 
 /// What is kept for people of a message that is accepted.

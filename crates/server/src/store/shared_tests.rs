@@ -34,7 +34,7 @@ async fn of_two_servers_that_change_a_vehicle_each_sees_what_the_other_has_done(
                 let job = move |tx: &Tx<'_>| {
                     let skew = vehicles::by_id(tx, &own)?.unwrap().clock_skew_ms.unwrap();
                     std::thread::yield_now();
-                    vehicles::seen(tx, &own, START, skew + 1)
+                    vehicles::heard(tx, &own, vehicles::Heard { at: START, clock_skew_ms: skew + 1 })
                 };
                 store.write_about::<_, StoreError>(&id, job).await.unwrap();
             }

@@ -1,9 +1,10 @@
 //! The store in one SQLite file: one writer that commits many jobs at a time, readers beside it.
 
+mod batch;
+
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex};
 use std::thread::JoinHandle;
-use std::time::Instant;
 
 use rusqlite::config::DbConfig;
 use rusqlite::{Connection, OpenFlags, TransactionBehavior};
@@ -11,93 +12,17 @@ use tokio::sync::{mpsc, oneshot};
 use tokio_util::sync::CancellationToken;
 
 use super::error::is_fatal;
-use super::{Committed, OnCommit, StoreError, Tx, inventories, locked, migrations};
-use crate::measurements;
+use super::statements::Statements;
+use super::{OnCommit, StoreError, Tx, inventories, locked, migrations};
+use batch::{Done, Job, write_batch};
 
 /// Jobs that wait for the writer; whoever brings more waits.
 const QUEUE: usize = 4096;
-/// Jobs that share one commit.
-const BATCH: usize = 1024;
-/// Jobs that share a savepoint: SQLite copies each page that a savepoint changes, so many to one save much.
-const NEIGHBOURS: usize = 64;
 /// Statements that stay prepared on a connection: more than the store has, since preparing one costs more than
 /// running it.
 const STATEMENTS: usize = 512;
 /// Readers that are kept open; more are opened when needed and closed afterwards.
 const READERS: usize = 8;
-
-/// What the writer does in its turn.
-enum Job {
-    /// Has a savepoint of its own, by which its failure undoes its own changes and no others.
-    Once(Box<dyn FnOnce(&Connection) -> Done + Send>),
-    /// Shares a savepoint with its neighbours: if one of them fails, all are undone and run again, each in one of its own.
-    Again(Box<dyn Repeatable>),
-}
-
-/// A job that has run, and what follows if it is committed. Dropped otherwise: whoever waits is told by that.
-struct Done {
-    committed: Committed,
-    reply: Box<dyn Reply>,
-    /// The file cannot be relied on.
-    is_fatal: bool,
-}
-
-/// Tells whoever waits for a job how it ended.
-trait Reply: Send {
-    fn send(self: Box<Self>);
-}
-
-impl<F: FnOnce() + Send> Reply for F {
-    fn send(self: Box<Self>) {
-        self();
-    }
-}
-
-/// How a run of a job ended.
-struct Ran {
-    committed: Committed,
-    has_failed: bool,
-    is_fatal: bool,
-}
-
-/// A job that may be run again after its changes were undone; its result is that of the last time.
-trait Repeatable: Send {
-    fn run(&mut self, connection: &Connection) -> Ran;
-    fn into_reply(self: Box<Self>) -> Box<dyn Reply>;
-}
-
-/// The result goes back with the job, so that whoever waits drops what was in it, and not the writer.
-struct RepeatableJob<J, T, E> {
-    job: J,
-    result: Option<Result<T, E>>,
-    reply: oneshot::Sender<(Option<Result<T, E>>, J)>,
-}
-
-impl<J, T, E> Repeatable for RepeatableJob<J, T, E>
-where
-    J: Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
-    T: Send + 'static,
-    E: From<StoreError> + Send + 'static,
-{
-    fn run(&mut self, connection: &Connection) -> Ran {
-        let tx = Tx::on_sqlite(connection);
-        let result = (self.job)(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
-        let (has_failed, is_fatal) = (result.is_err(), tx.is_fatal());
-        self.result = Some(result);
-        let committed = if has_failed { Committed::default() } else { tx.into_committed() };
-        Ran { committed, has_failed, is_fatal }
-    }
-
-    fn into_reply(self: Box<Self>) -> Box<dyn Reply> {
-        self
-    }
-}
-
-impl<J: Send, T: Send, E: Send> Reply for RepeatableJob<J, T, E> {
-    fn send(self: Box<Self>) {
-        drop(self.reply.send((self.result, self.job)));
-    }
-}
 
 pub(super) struct Sqlite {
     path: PathBuf,
@@ -150,16 +75,11 @@ impl Sqlite {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        let job = Box::new(move |connection: &Connection| {
-            let InSavepoint { result, committed, is_fatal } = in_savepoint(connection, job);
-            let reply = Box::new(move || drop(reply.send(result)));
-            Done { committed, reply, is_fatal }
-        });
-        self.send(Job::Once(job)).await?;
+        self.send(Job::once(job, reply)).await?;
         answer.await.map_err(|_| StoreError::NotCommitted)?
     }
 
-    /// The same for a job that may be run again: it costs less, since many share one savepoint.
+    /// The same for a job that may be run again: it costs less, since many share a savepoint or need none.
     pub(super) async fn write_again<T, E>(
         &self,
         job: impl Fn(&Tx<'_>) -> Result<T, E> + Send + 'static,
@@ -169,7 +89,7 @@ impl Sqlite {
         E: From<StoreError> + Send + 'static,
     {
         let (reply, answer) = oneshot::channel();
-        self.send(Job::Again(Box::new(RepeatableJob { job, result: None, reply }))).await?;
+        self.send(Job::again(job, reply)).await?;
         let (result, _job) = answer.await.map_err(|_| StoreError::NotCommitted)?;
         result.unwrap_or_else(|| Err(StoreError::NotCommitted.into()))
     }
@@ -193,7 +113,7 @@ impl Sqlite {
             let mut reader = kept.map_or_else(|| open_reader(&path), Ok)?;
             let result = {
                 let transaction = reader.transaction().map_err(StoreError::from)?;
-                job(&Tx::on_sqlite(&transaction))
+                job(&Tx::on_sqlite(&Statements::on(&transaction)))
             };
             let mut readers = locked(&readers);
             if readers.len() < READERS {
@@ -221,7 +141,7 @@ impl Sqlite {
 fn index_inventories(connection: &mut Connection) -> Result<(), StoreError> {
     loop {
         let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let indexed = inventories::index_missing(&Tx::on_sqlite(&transaction))?;
+        let indexed = inventories::index_missing(&Tx::on_sqlite(&Statements::on(&transaction)))?;
         transaction.commit()?;
         if indexed == 0 {
             return Ok(());
@@ -252,7 +172,7 @@ pub(super) fn open_reader(path: &Path) -> Result<Connection, StoreError> {
 /// very pages that it could not write, and say nothing the next time. Then no job is taken any more, and `failed` tells
 /// the server to stop; what was committed before is found at the next start.
 fn write_all(
-    mut connection: Connection,
+    connection: Connection,
     mut jobs: mpsc::Receiver<Job>,
     on_commit: &OnCommit,
     answers: &Answers,
@@ -260,8 +180,9 @@ fn write_all(
 ) {
     // However this thread ends while jobs can come, the server has to know.
     let ended = failed.clone().drop_guard();
+    let statements = Statements::on(&connection);
     while let Some(first) = jobs.blocking_recv() {
-        match write_batch(&mut connection, first, &mut jobs) {
+        match write_batch(&statements, first, &mut jobs) {
             Ok(done) => answers.give(on_commit, done),
             // Whoever waits for one of these jobs learns it by its reply being dropped.
             Err(error) if is_fatal(&error) => {
@@ -310,147 +231,4 @@ fn answer(on_commit: &OnCommit, done: Vec<Done>) {
         on_commit(committed);
         reply.send();
     }
-}
-
-fn write_batch(
-    connection: &mut Connection,
-    first: Job,
-    jobs: &mut mpsc::Receiver<Job>,
-) -> Result<Vec<Done>, rusqlite::Error> {
-    let begun = Instant::now();
-    let transaction = connection.transaction_with_behavior(TransactionBehavior::Immediate)?;
-    let mut done = Vec::new();
-    let mut neighbours = Neighbours::default();
-    let mut next = Some(first);
-    while let Some(job) = next {
-        match job {
-            Job::Once(job) => {
-                neighbours.close(&transaction, &mut done)?;
-                let ran = job(&transaction);
-                if ran.is_fatal {
-                    return Err(fatal());
-                }
-                done.push(ran);
-            }
-            Job::Again(job) => neighbours.run(&transaction, job, &mut done)?,
-        }
-        // Some errors make SQLite undo the whole transaction, and with it the jobs before.
-        if transaction.is_autocommit() {
-            return Err(undone());
-        }
-        next = if done.len() + neighbours.jobs.len() < BATCH { jobs.try_recv().ok() } else { None };
-    }
-    neighbours.close(&transaction, &mut done)?;
-    transaction.commit()?;
-    measurements::commit(done.len(), begun.elapsed());
-    Ok(done)
-}
-
-/// Jobs that share a savepoint, which is open while there are any.
-#[derive(Default)]
-struct Neighbours {
-    jobs: Vec<(Box<dyn Repeatable>, Committed)>,
-}
-
-impl Neighbours {
-    /// Runs one more; if it fails, all are run again by themselves.
-    fn run(
-        &mut self,
-        connection: &Connection,
-        mut job: Box<dyn Repeatable>,
-        done: &mut Vec<Done>,
-    ) -> rusqlite::Result<()> {
-        if self.jobs.is_empty() {
-            run_cached(connection, &["SAVEPOINT job"])?;
-        }
-        let ran = job.run(connection);
-        if ran.is_fatal {
-            return Err(fatal());
-        }
-        self.jobs.push((job, ran.committed));
-        if ran.has_failed {
-            return self.run_again(connection, done);
-        }
-        if self.jobs.len() >= NEIGHBOURS { self.close(connection, done) } else { Ok(()) }
-    }
-
-    fn run_again(&mut self, connection: &Connection, done: &mut Vec<Done>) -> rusqlite::Result<()> {
-        if connection.is_autocommit() {
-            return Err(undone());
-        }
-        run_cached(connection, UNDO)?;
-        for (mut job, _) in std::mem::take(&mut self.jobs) {
-            run_cached(connection, &["SAVEPOINT job"])?;
-            let ran = job.run(connection);
-            if ran.is_fatal {
-                return Err(fatal());
-            }
-            run_cached(connection, if ran.has_failed { UNDO } else { KEEP })?;
-            done.push(Done { committed: ran.committed, reply: job.into_reply(), is_fatal: false });
-        }
-        Ok(())
-    }
-
-    /// Keeps what they have changed.
-    fn close(&mut self, connection: &Connection, done: &mut Vec<Done>) -> rusqlite::Result<()> {
-        if self.jobs.is_empty() {
-            return Ok(());
-        }
-        let ran = self.jobs.drain(..);
-        done.extend(ran.map(|(job, committed)| Done { committed, reply: job.into_reply(), is_fatal: false }));
-        run_cached(connection, KEEP)
-    }
-}
-
-fn undone() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_ABORT),
-        Some("SQLite undid the whole batch".to_owned()),
-    )
-}
-
-fn fatal() -> rusqlite::Error {
-    rusqlite::Error::SqliteFailure(
-        rusqlite::ffi::Error::new(rusqlite::ffi::SQLITE_IOERR),
-        Some("a statement could not read or write the file".to_owned()),
-    )
-}
-
-struct InSavepoint<T, E> {
-    result: Result<T, E>,
-    committed: Committed,
-    is_fatal: bool,
-}
-
-/// What ends a job's savepoint.
-const KEEP: &[&str] = &["RELEASE job"];
-const UNDO: &[&str] = &["ROLLBACK TO job", "RELEASE job"];
-
-/// Runs statements that come with every job, prepared once.
-fn run_cached(connection: &Connection, statements: &[&str]) -> rusqlite::Result<()> {
-    statements.iter().try_for_each(|sql| connection.prepare_cached(sql)?.execute([]).map(drop))
-}
-
-/// Runs a job so that its failure undoes its own changes and no others.
-fn in_savepoint<T, E: From<StoreError>>(
-    connection: &Connection,
-    job: impl FnOnce(&Tx<'_>) -> Result<T, E>,
-) -> InSavepoint<T, E> {
-    let failed = |error: rusqlite::Error| {
-        let error = StoreError::from(error);
-        let is_fatal = error.is_fatal();
-        InSavepoint { result: Err(error.into()), committed: Committed::default(), is_fatal }
-    };
-    if let Err(error) = run_cached(connection, &["SAVEPOINT job"]) {
-        return failed(error);
-    }
-    let tx = Tx::on_sqlite(connection);
-    let result = job(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
-    let end = if result.is_ok() { KEEP } else { UNDO };
-    if let Err(error) = run_cached(connection, end) {
-        return failed(error);
-    }
-    let (is_fatal, committed) = (tx.is_fatal(), tx.into_committed());
-    let committed = if result.is_ok() { committed } else { Committed::default() };
-    InSavepoint { result, committed, is_fatal }
 }

@@ -32,18 +32,28 @@ async fn number_of_tokens(store: &Store) -> usize {
 
 /// Holds the writer until the guard is dropped, so that what is sent meanwhile shares one commit.
 fn hold_writer(store: &Store) -> std_mpsc::Sender<()> {
+    hold_writer_by(store, false)
+}
+
+/// The same by a job that may be run again, or by one that may not.
+fn hold_writer_by(store: &Store, may_run_again: bool) -> std_mpsc::Sender<()> {
     let (release, held) = std_mpsc::channel::<()>();
     let store = store.clone();
     let (begun, has_begun) = std_mpsc::channel();
     tokio::spawn(async move {
         let job = move |_: &Tx<'_>| {
-            begun.send(()).unwrap();
+            // An error means that it is run again.
+            let _ = begun.send(());
             // An error means that the guard was dropped.
             let _ = held.recv();
             Ok::<_, StoreError>(())
         };
+        let vehicle_id: VehicleId = "HOLDER".parse().unwrap();
         // Its own commit is not what is tested.
-        let _ = store.write(job).await;
+        let _ = match may_run_again {
+            true => store.write_again_about(&vehicle_id, job).await,
+            false => store.write(job).await,
+        };
     });
     tokio::task::block_in_place(|| has_begun.recv().unwrap());
     release

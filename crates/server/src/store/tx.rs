@@ -1,15 +1,16 @@
 //! Statements and rows, as small as any SQL database can offer them.
 
 use std::cell::{Cell, RefCell};
-use std::collections::{BTreeMap, HashMap};
+use std::collections::BTreeMap;
 use std::str::FromStr;
 
 use farrier_campaign::Standing;
-use farrier_protocol::{Binding, Text, UnixMillis};
-use rusqlite::Connection;
+use farrier_protocol::{Binding, Text, UnixMillis, VehicleId};
 use rusqlite::types::{ToSqlOutput, ValueRef};
 
 use super::postgres::Session;
+use super::statements::{Prepared, bound, bound_once};
+use super::vehicles::{self, Heard};
 use super::{Committed, EarlierBinding, StoreError};
 
 /// A value that is bound to a statement.
@@ -67,6 +68,8 @@ pub(crate) struct Tx<'c> {
     /// By how much the counters of campaigns have changed; written in one order at the end, so that transactions do not wait
     /// for each other in a circle.
     counted: RefCell<BTreeMap<Counter, i64>>,
+    /// The vehicle that was heard: written at the end too, since many messages of one vehicle may share a commit.
+    heard: RefCell<Option<(VehicleId, Heard)>>,
     /// A statement found the disk or the file at fault.
     is_fatal: Cell<bool>,
     /// A statement failed.
@@ -114,13 +117,13 @@ pub(crate) struct Counter {
 }
 
 enum Database<'c> {
-    Sqlite(&'c Connection),
+    Sqlite(&'c dyn Prepared),
     Postgres(&'c RefCell<Session>),
 }
 
 impl<'c> Tx<'c> {
-    pub(super) fn on_sqlite(connection: &'c Connection) -> Self {
-        Self::new(Database::Sqlite(connection))
+    pub(super) fn on_sqlite(statements: &'c dyn Prepared) -> Self {
+        Self::new(Database::Sqlite(statements))
     }
 
     pub(super) fn on_postgres(session: &'c RefCell<Session>) -> Self {
@@ -132,6 +135,7 @@ impl<'c> Tx<'c> {
             database,
             committed: RefCell::default(),
             counted: RefCell::default(),
+            heard: RefCell::default(),
             is_fatal: Cell::default(),
             has_failed: Cell::default(),
             #[cfg(test)]
@@ -203,7 +207,27 @@ impl<'c> Tx<'c> {
         own.map(|(counter, vehicles)| (counter.clone(), *vehicles)).collect()
     }
 
-    /// Writes what was counted: the last thing that a job does.
+    /// Notes that a vehicle was heard.
+    pub(super) fn heard(&self, vehicle_id: &VehicleId, heard: Heard) -> Result<(), StoreError> {
+        match self.heard.replace(Some((vehicle_id.clone(), heard))) {
+            Some((other, heard)) if other != *vehicle_id => vehicles::write_heard(self, &other, heard),
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// The vehicle that was heard, for whoever writes that.
+    pub(super) fn take_heard(&self) -> Option<(VehicleId, Heard)> {
+        self.heard.take()
+    }
+
+    /// Writes all that was left for the end: the last thing that a job does.
+    pub(super) fn write_rest(&self) -> Result<(), StoreError> {
+        self.write_counters()?;
+        self.take_heard()
+            .map_or(Ok(()), |(vehicle_id, heard)| vehicles::write_heard(self, &vehicle_id, heard))
+    }
+
+    /// Writes what was counted.
     pub(super) fn write_counters(&self) -> Result<(), StoreError> {
         for (counter, vehicles) in self.counted.take() {
             if vehicles != 0 {
@@ -249,7 +273,9 @@ impl<'c> Tx<'c> {
     /// Runs a statement; gives the number of rows that it changed.
     pub(crate) fn exec(&self, sql: &'static str, parameters: &[Value<'_>]) -> Result<usize, StoreError> {
         self.noted(match &self.database {
-            Database::Sqlite(connection) => exec_on_sqlite(connection, sql, parameters),
+            Database::Sqlite(statements) => {
+                bound(*statements, sql, parameters, |statement| Ok(statement.raw_execute()?))
+            }
             Database::Postgres(session) => session.borrow_mut().exec(sql, parameters),
         })
     }
@@ -264,12 +290,9 @@ impl<'c> Tx<'c> {
         #[cfg(test)]
         self.keep_plan(sql, parameters);
         match &self.database {
-            Database::Sqlite(connection) => self.noted(
-                connection.prepare_cached(sql).map_err(StoreError::from).and_then(|mut statement| {
-                    let places = places(&statement, sql);
-                    rows_on_sqlite(&mut statement, parameters, places, read)
-                }),
-            ),
+            Database::Sqlite(statements) => {
+                self.noted(bound(*statements, sql, parameters, |statement| all_rows(statement, &read)))
+            }
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
                 rows.iter().map(|row| read(&Row::Postgres(row))).collect()
@@ -285,11 +308,9 @@ impl<'c> Tx<'c> {
         read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
     ) -> Result<Vec<R>, StoreError> {
         match &self.database {
-            Database::Sqlite(connection) => {
-                self.noted(connection.prepare(sql).map_err(StoreError::from).and_then(|mut statement| {
-                    let places = Places::of(&statement);
-                    rows_on_sqlite(&mut statement, parameters, places, read)
-                }))
+            Database::Sqlite(statements) => {
+                let connection = statements.connection();
+                self.noted(bound_once(connection, sql, parameters, |statement| all_rows(statement, &read)))
             }
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows_once(sql, parameters))?;
@@ -329,7 +350,10 @@ impl<'c> Tx<'c> {
         #[cfg(test)]
         self.keep_plan(sql, parameters);
         match &self.database {
-            Database::Sqlite(connection) => self.noted(row_on_sqlite(connection, sql, parameters, read)),
+            Database::Sqlite(statements) => self.noted(bound(*statements, sql, parameters, |statement| {
+                let mut rows = statement.raw_query();
+                rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
+            })),
             Database::Postgres(session) => {
                 let rows = self.noted(session.borrow_mut().rows(sql, parameters))?;
                 rows.first().map(|row| read(&Row::Postgres(row))).transpose()
@@ -346,97 +370,16 @@ impl<'c> Tx<'c> {
     }
 }
 
-fn exec_on_sqlite(
-    connection: &Connection,
-    sql: &'static str,
-    parameters: &[Value<'_>],
-) -> Result<usize, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let places = places(&statement, sql);
-    bind(&mut statement, parameters, places)?;
-    Ok(statement.raw_execute()?)
-}
-
-fn row_on_sqlite<R>(
-    connection: &Connection,
-    sql: &'static str,
-    parameters: &[Value<'_>],
-    read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
-) -> Result<Option<R>, StoreError> {
-    let mut statement = connection.prepare_cached(sql)?;
-    let places = places(&statement, sql);
-    bind(&mut statement, parameters, places)?;
-    let mut rows = statement.raw_query();
-    rows.next()?.map(|row| read(&Row::Sqlite(row))).transpose()
-}
-
-fn rows_on_sqlite<R>(
+fn all_rows<R>(
     statement: &mut rusqlite::Statement<'_>,
-    parameters: &[Value<'_>],
-    places: Places,
     read: impl Fn(&Row<'_>) -> Result<R, StoreError>,
 ) -> Result<Vec<R>, StoreError> {
-    bind(statement, parameters, places)?;
     let mut rows = statement.raw_query();
     let mut read_rows = Vec::new();
     while let Some(row) = rows.next()? {
         read_rows.push(read(&Row::Sqlite(row))?);
     }
     Ok(read_rows)
-}
-
-/// Where the parameters of a statement stand: SQLite numbers `$1`, `$2` by where they first stand, PostgreSQL by their digits.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum Places {
-    /// Each where its number says, as in most statements.
-    InOrder,
-    /// Each where its name is.
-    ByName,
-}
-
-impl Places {
-    fn of(statement: &rusqlite::Statement<'_>) -> Self {
-        let is_in_place = |number| {
-            let digits = statement.parameter_name(number).and_then(|name| name.strip_prefix('$'));
-            digits.is_some_and(|digits| digits.parse() == Ok(number))
-        };
-        if (1..=statement.parameter_count()).all(is_in_place) { Self::InOrder } else { Self::ByName }
-    }
-}
-
-thread_local! {
-    /// Of the statements that this thread has run, by where their text stands in the program: asking SQLite for each name
-    /// again costs as much as binding the values.
-    static KNOWN_PLACES: RefCell<HashMap<(usize, usize), Places>> = RefCell::default();
-}
-
-fn places(statement: &rusqlite::Statement<'_>, sql: &'static str) -> Places {
-    KNOWN_PLACES.with_borrow_mut(|known| {
-        *known.entry((sql.as_ptr().addr(), sql.len())).or_insert_with(|| Places::of(statement))
-    })
-}
-
-fn bind(
-    statement: &mut rusqlite::Statement<'_>,
-    parameters: &[Value<'_>],
-    places: Places,
-) -> Result<(), StoreError> {
-    if statement.parameter_count() != parameters.len() {
-        let (given, wanted) = (parameters.len(), statement.parameter_count());
-        return Err(rusqlite::Error::InvalidParameterCount(given, wanted).into());
-    }
-    for (number, parameter) in (1..).zip(parameters) {
-        let index = match places {
-            Places::InOrder => number,
-            Places::ByName => {
-                let name = format!("${number}");
-                let index = statement.parameter_index(&name)?;
-                index.ok_or(rusqlite::Error::InvalidParameterName(name))?
-            }
-        };
-        statement.raw_bind_parameter(index, parameter)?;
-    }
-    Ok(())
 }
 
 /// A row that was found; columns count from 0.
@@ -481,9 +424,23 @@ impl Row<'_> {
         }
     }
 
+    /// What is made of a text, which is not copied for it where the database allows.
+    fn with_text<T>(
+        &self,
+        column: usize,
+        make: impl FnOnce(&str) -> Result<T, StoreError>,
+    ) -> Result<Option<T>, StoreError> {
+        if let Self::Sqlite(row) = self
+            && let Ok(text) = row.get_ref(column)?.as_str()
+        {
+            return make(text).map(Some);
+        }
+        self.optional_text(column)?.as_deref().map(make).transpose()
+    }
+
     /// A text that was checked before it was written.
     pub(crate) fn parsed<T: FromStr>(&self, column: usize, expected: &'static str) -> Result<T, StoreError> {
-        parsed(self.text(column)?, expected)
+        self.optional_parsed(column, expected)?.ok_or_else(|| no_value("a text"))
     }
 
     pub(crate) fn optional_parsed<T: FromStr>(
@@ -491,7 +448,7 @@ impl Row<'_> {
         column: usize,
         expected: &'static str,
     ) -> Result<Option<T>, StoreError> {
-        self.optional_text(column)?.map(|text| parsed(text, expected)).transpose()
+        self.with_text(column, |text| text.parse().map_err(|_| damaged(expected, text)))
     }
 
     /// A value that was written as JSON.
@@ -508,8 +465,7 @@ impl Row<'_> {
         column: usize,
         expected: &'static str,
     ) -> Result<Option<T>, StoreError> {
-        let Some(text) = self.optional_text(column)? else { return Ok(None) };
-        serde_json::from_str(&text).map(Some).map_err(|_| StoreError::Damaged { expected, found: text })
+        self.with_text(column, |text| serde_json::from_str(text).map_err(|_| damaged(expected, text)))
     }
 }
 
@@ -517,8 +473,8 @@ fn no_value(expected: &'static str) -> StoreError {
     StoreError::Damaged { expected, found: "no value".to_owned() }
 }
 
-fn parsed<T: FromStr>(text: String, expected: &'static str) -> Result<T, StoreError> {
-    text.parse().map_err(|_| StoreError::Damaged { expected, found: text })
+fn damaged(expected: &'static str, found: &str) -> StoreError {
+    StoreError::Damaged { expected, found: found.to_owned() }
 }
 
 /// The JSON in which a value is stored.

@@ -262,16 +262,23 @@ pub(crate) fn enrol(
     Ok(())
 }
 
-/// Records that an authenticated message came.
-pub(crate) fn seen(
-    tx: &Tx<'_>,
-    vehicle_id: &VehicleId,
-    now: UnixMillis,
-    clock_skew_ms: i64,
-) -> Result<(), StoreError> {
+/// When a vehicle was last heard.
+#[derive(Debug, Clone, Copy)]
+pub(crate) struct Heard {
+    pub(crate) at: UnixMillis,
+    /// By how much its clock is behind the server's.
+    pub(crate) clock_skew_ms: i64,
+}
+
+/// Records that an authenticated message came; written when all that came of it is.
+pub(crate) fn heard(tx: &Tx<'_>, vehicle_id: &VehicleId, heard: Heard) -> Result<(), StoreError> {
+    tx.heard(vehicle_id, heard)
+}
+
+pub(super) fn write_heard(tx: &Tx<'_>, vehicle_id: &VehicleId, heard: Heard) -> Result<(), StoreError> {
     tx.exec(
         "UPDATE vehicle SET last_seen_at = $2, clock_skew_ms = $3 WHERE vehicle_id = $1",
-        &[vehicle_id.as_str().into(), now.into(), clock_skew_ms.into()],
+        &[vehicle_id.as_str().into(), heard.at.into(), heard.clock_skew_ms.into()],
     )?;
     Ok(())
 }

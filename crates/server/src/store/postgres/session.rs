@@ -221,7 +221,7 @@ impl Worker {
     ) -> Result<(T, Committed), E> {
         let session = self.begun(begin)?;
         let tx = Tx::on_postgres(session);
-        let result = job(&tx).and_then(|value| Ok(tx.write_counters().map(|()| value)?));
+        let result = job(&tx).and_then(|value| Ok(tx.write_rest().map(|()| value)?));
         let (has_failed, committed) = (tx.has_failed(), tx.into_committed());
         match result {
             Ok(_) if has_failed => {
