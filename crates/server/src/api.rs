@@ -19,13 +19,13 @@ mod operation;
 mod page;
 mod problem;
 mod problems;
-mod releases;
+pub(crate) mod releases;
 mod request;
 mod routes;
 mod set_aside;
 mod timeline;
 pub(crate) mod tokens;
-mod uploads;
+pub(crate) mod uploads;
 mod vehicle_bindings;
 mod vehicle_changes;
 pub(crate) mod vehicles;
@@ -57,7 +57,7 @@ pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
 pub(crate) use page::{cursor, place};
 pub(crate) use problem::Problem;
-pub(crate) use request::{Caller, Document, InPath};
+pub(crate) use request::{Caller, Document, InPath, InQuery};
 pub(crate) use uploads::keep_uploads_tidy;
 
 /// The largest JSON document that operators may send, in octets.

@@ -4,20 +4,24 @@
 mod assets;
 mod campaign;
 mod campaigns;
+mod confirm;
 mod cookies;
 mod fleet;
 mod format;
 mod language;
 mod lists;
 mod live;
+mod new_release;
 mod page;
 mod passwords;
 mod progress;
+mod release_rules;
 mod releases;
 mod session;
 mod settings;
 mod sign_in;
 mod texts;
+mod uploads;
 mod vehicle;
 mod vehicles;
 mod why;
@@ -25,7 +29,8 @@ mod why;
 use std::sync::Arc;
 
 use axum::Router;
-use axum::routing::{get, post};
+use axum::extract::DefaultBodyLimit;
+use axum::routing::{get, patch, post};
 
 use crate::api::{Api, Problem};
 use live::Live;
@@ -68,7 +73,12 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/vehicles/{id}/{campaign}/cancel", post(vehicle::cancel))
         .route("/vehicles/{id}/{campaign}/rollback", post(vehicle::roll_back))
         .route("/releases", get(releases::list))
+        .route("/new-release", get(new_release::page).post(new_release::change))
+        .route("/uploads", post(uploads::begin))
+        .route("/uploads/{sha256}", patch(uploads::append).layer(DefaultBodyLimit::disable()))
+        .route("/uploads/{sha256}/end", post(uploads::end))
         .route("/releases/{name}", get(releases::page))
+        .route("/releases/{name}/delete", get(releases::confirm_delete).post(releases::delete))
         .route("/audit", get(lists::audit_log))
         .route("/security-events", get(lists::security_events))
         .route("/refused-messages", get(lists::refused_messages))

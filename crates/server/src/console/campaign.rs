@@ -9,6 +9,7 @@ use farrier_campaign::{Opening, StopRule, WaveCounts};
 use farrier_protocol::{Text, UnixMillis};
 use serde::Deserialize;
 
+use super::confirm::ConfirmPage;
 use super::format::{Fact, Time, number, percent, span, time};
 use super::language::Language;
 use super::live::Part;
@@ -431,20 +432,6 @@ impl Action {
             Self::Abort => filled(t.will_abort, &[&number(before), &number(under_way)]),
         }
     }
-}
-
-#[derive(Template)]
-#[template(path = "confirm.html")]
-struct ConfirmPage {
-    frame: Frame,
-    title: String,
-    consequence: String,
-    /// What the button says.
-    verb: &'static str,
-    is_grave: bool,
-    /// Whether a reason is asked for.
-    asks_why: bool,
-    back: String,
 }
 
 /// `GET /campaigns/{name}/{action}`: says what will happen before it happens.

@@ -105,7 +105,11 @@ impl Section {
 
     /// The one that an address belongs to.
     fn of(uri: &Uri) -> Option<Self> {
-        let first = uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        let first = match uri.path().trim_start_matches('/').split('/').next().unwrap_or_default() {
+            // Below the releases, "new" is what one may be called.
+            "new-release" => "releases",
+            first => first,
+        };
         Self::ALL.into_iter().find(|section| section.path().trim_start_matches('/') == first)
     }
 }
@@ -141,6 +145,10 @@ impl Frame {
 
     pub(super) fn may_operate(&self) -> bool {
         self.may(Permission::Operate)
+    }
+
+    pub(super) fn may_release(&self) -> bool {
+        self.may(Permission::Release)
     }
 
     pub(super) fn may_administer(&self) -> bool {

@@ -60,6 +60,17 @@ texts! {
     subject detail times users role you active disabled disable enable change new_link invite actions
     link_made link_note tokens tokens_note name expires spent certificates nothing_expires waits_for_wave
     waits_for_other_update waits_for_answer waits_for_step
+    new_release upload_images upload_needs_script choose_files upload_hint upload_wants_signatures upload_queued
+    upload_checking upload_sending upload_left upload_paused upload_lost upload_signed_out upload_stored
+    upload_failed upload_changed upload_empty upload_given_up upload_go_on upload_give_up upload_dismiss
+    uploads_unfinished uploads_unfinished_hint begun_by image take_over_from take_over images_of_release
+    no_images_yet empty_rows_left_out again again_hint remove rules_across_ecus no_rules add_rule rule
+    rule_b_hint add rules_as_json name_and_notes version_scheme no_scheme allow_downgrade downgrade
+    release_counter notes release_never_changes make_release not_uploaded field_missing expected_number
+    supplier rxswins rule_needs rule_needs_when rule_conflicts rule_together rule_order rule_bootloader
+    rule_earlier any_version version_or_later version_or_earlier version_range or_between and_between
+    release_used release_unused release_like_this vehicles_run_it delta whole_image deltas_save
+    delta_needs_key no_campaign_of_release delete_release will_delete_release delete
 }
 
 impl Texts {
