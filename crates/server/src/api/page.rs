@@ -13,7 +13,7 @@ const DEFAULT_LIMIT: u32 = 100;
 /// Which part of a list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct PageQuery {
+pub(crate) struct PageQuery {
     /// How many at most; 100 where it is absent.
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
@@ -24,15 +24,15 @@ pub(super) struct PageQuery {
 /// A part of a list.
 #[derive(Debug, Serialize, JsonSchema)]
 #[schemars(rename = "PageOf{T}")]
-pub(super) struct Page<T> {
-    pub(super) items: Vec<T>,
+pub(crate) struct Page<T> {
+    pub(crate) items: Vec<T>,
     /// Where the next page begins: to be given as `after`. Absent on the last page.
     #[serde(skip_serializing_if = "Option::is_none")]
-    pub(super) next: Option<String>,
+    pub(crate) next: Option<String>,
 }
 
 impl PageQuery {
-    pub(super) fn of(limit: Option<u32>, after: Option<String>) -> Self {
+    pub(crate) fn of(limit: Option<u32>, after: Option<String>) -> Self {
         Self { limit, after }
     }
 

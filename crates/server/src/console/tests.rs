@@ -1,4 +1,7 @@
+mod evidence;
+mod records;
 mod releases;
+mod settings;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

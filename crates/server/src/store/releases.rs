@@ -184,6 +184,17 @@ fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {
     })
 }
 
+/// Releases that change an RXSWIN, by name.
+pub(crate) fn with_rxswin(tx: &Tx<'_>, rxswin: &Text, limit: u32) -> Result<Vec<Text>, StoreError> {
+    let sql = tx.one_of(
+        "SELECT DISTINCT release_name FROM release_image WHERE instr(rxswins, $1) > 0 ORDER BY release_name LIMIT $2",
+        "SELECT DISTINCT release_name FROM release_image WHERE strpos(rxswins, $1) > 0 ORDER BY release_name LIMIT $2",
+    );
+    // As it stands in the JSON of the list, with its quotes.
+    let quoted = stored_json(rxswin)?;
+    tx.rows(sql, &[(&quoted).into(), i64::from(limit).into()], |row| row.parsed(0, "a release name"))
+}
+
 /// The newest releases, by name.
 pub(crate) fn newest_names(tx: &Tx<'_>, limit: u32) -> Result<Vec<Text>, StoreError> {
     Ok(before(tx, &(UnixMillis(i64::MAX), String::new()), limit)?.into_iter().map(|(_, name)| name).collect())
