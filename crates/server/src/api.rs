@@ -56,7 +56,7 @@ pub(crate) use approvals::say;
 pub(crate) use campaigns::{retry_some, start_by};
 pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
-pub(crate) use page::{PageQuery, cursor, place};
+pub(crate) use page::{cursor, place};
 pub(crate) use problem::Problem;
 pub(crate) use request::{Caller, Document, InPath, InQuery};
 pub(crate) use uploads::keep_uploads_tidy;

@@ -272,7 +272,8 @@ mod tests {
                     farrier_commit_seconds_sum 0.5\n";
         let times = CommitTimes { commits: 100, p50_ms: Some(1.0), p99_ms: Some(2.5) };
         assert_eq!(CommitTimes::read(text), Some(times));
-        let slow = "farrier_commit_seconds_bucket{le=\"10\"} 0\nfarrier_commit_seconds_bucket{le=\"+Inf\"} 1\n";
+        let slow =
+            "farrier_commit_seconds_bucket{le=\"10\"} 0\nfarrier_commit_seconds_bucket{le=\"+Inf\"} 1\n";
         assert_eq!(CommitTimes::read(slow).unwrap().p50_ms, None);
         assert_eq!(CommitTimes::read(""), None);
     }

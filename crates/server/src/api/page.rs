@@ -13,7 +13,7 @@ const DEFAULT_LIMIT: u32 = 100;
 /// Which part of a list.
 #[derive(Debug, Clone, Default, Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(crate) struct PageQuery {
+pub(super) struct PageQuery {
     /// How many at most; 100 where it is absent.
     #[schemars(range(min = 1, max = 1000))]
     limit: Option<u32>,
@@ -32,7 +32,7 @@ pub(crate) struct Page<T> {
 }
 
 impl PageQuery {
-    pub(crate) fn of(limit: Option<u32>, after: Option<String>) -> Self {
+    pub(super) fn of(limit: Option<u32>, after: Option<String>) -> Self {
         Self { limit, after }
     }
 

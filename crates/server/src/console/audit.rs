@@ -22,8 +22,8 @@ use super::texts::{Texts, filled};
 use crate::access::Permission;
 use crate::api::{self, Api, Problem};
 use crate::audit::AuditEntry;
-use crate::store::audit_search::{self, AuditPlace, Wanted};
 use crate::store::audit;
+use crate::store::audit_search::{self, AuditPlace, Wanted};
 
 /// Entries on a page.
 const ON_A_PAGE: usize = 50;
@@ -103,7 +103,8 @@ pub(super) async fn page(
     let (t, now) = (visitor.guest.language.texts(), console.api.now());
     let failed = |problem| visitor.failed(problem);
     let chain = console.chain.look(&console.api).await.map_err(failed)?;
-    let (end, place) = (console.api.read(|tx| Ok(audit::head(tx)?)).await.map_err(failed)?, place(&asked.before));
+    let (end, place) =
+        (console.api.read(|tx| Ok(audit::head(tx)?)).await.map_err(failed)?, place(&asked.before));
     let place = place.map_err(failed)?;
     let words = match (&chain.broken, chain.is_under_way) {
         (Some(broken), _) => ChainWords { class: "bad", words: broken.clone(), at: None },
@@ -158,9 +159,8 @@ fn moment(text: &str) -> Result<Option<UnixMillis>, ()> {
         return Ok(None);
     }
     let (date, clock) = text.split_once(['T', ' ']).unwrap_or((text, "00:00"));
-    let numbers = |text: &str, by: char| -> Option<Vec<u16>> {
-        text.split(by).map(|part| part.parse().ok()).collect()
-    };
+    let numbers =
+        |text: &str, by: char| -> Option<Vec<u16>> { text.split(by).map(|part| part.parse().ok()).collect() };
     let read = || {
         let (date, clock) = (numbers(date, '-')?, numbers(clock, ':')?);
         let [year, month, day] = *date.as_slice() else { return None };
@@ -229,8 +229,7 @@ pub(super) async fn entry(
     });
     let (entry, (before, after)) = read.await.map_err(|problem| visitor.failed(problem))?;
     // What only admins may see of a webhook is not to be seen here by others either.
-    let may_see =
-        !entry.object.starts_with("webhook/") || visitor.user.scope.may(Permission::Administer);
+    let may_see = !entry.object.starts_with("webhook/") || visitor.user.scope.may(Permission::Administer);
     let had_some = entry.before_sha256.is_some() || entry.after_sha256.is_some();
     let not_shown = match (before.is_some() || after.is_some(), may_see, had_some) {
         (_, false, _) => Some(t.only_admins_see),
@@ -283,7 +282,8 @@ fn changes(before: Option<&str>, after: Option<&str>) -> Vec<Changed> {
         Some(Value::String(text)) => text.clone(),
         Some(value) => serde_json::to_string_pretty(value).unwrap_or_default(),
     };
-    let field = |document: &Option<Value>, name: &str| written(document.as_ref().and_then(|all| all.get(name)));
+    let field =
+        |document: &Option<Value>, name: &str| written(document.as_ref().and_then(|all| all.get(name)));
     let changed = names.into_iter().map(|name| {
         let (before, after) = (field(&before, &name), field(&after, &name));
         Changed { is_changed: before != after, name, before, after }
@@ -299,7 +299,8 @@ pub(super) async fn check(State(console): State<Console>, _: Visitor) -> Respons
 
 /// `GET /audit/export`: all entries, one a line, as `farrier audit verify --export` takes them.
 pub(super) async fn export(State(console): State<Console>, visitor: Visitor) -> Result<Response, Failed> {
-    let head = console.api.read(|tx| Ok(audit::head(tx)?)).await.map_err(|problem| visitor.failed(problem))?;
+    let head =
+        console.api.read(|tx| Ok(audit::head(tx)?)).await.map_err(|problem| visitor.failed(problem))?;
     let lines = stream::try_unfold((console.api, 0_u64), move |(api, after)| async move {
         Ok::<_, io::Error>(part(&api, after, head.seq).await?.map(|(octets, last)| (octets, (api, last))))
     });
@@ -337,14 +338,17 @@ mod tests {
         assert_eq!(at("2025-11-26T01:45:09"), Ok(Some(1_764_121_509_000)));
         assert_eq!(at(" 2025-11-26 "), Ok(Some(1_764_115_200_000)));
         assert_eq!(at(""), Ok(None));
-        for wrong in ["2025-13-01", "2025-02-30", "2025-11-26T24:00", "2025-11-26T1", "x", "2025-11", "-1-1-1"] {
+        for wrong in
+            ["2025-13-01", "2025-02-30", "2025-11-26T24:00", "2025-11-26T1", "x", "2025-11", "-1-1-1"]
+        {
             assert_eq!(at(wrong), Err(()), "{wrong}");
         }
     }
 
     #[test]
     fn fields_stand_beside_each_other_and_say_which_changed() {
-        let changed = changes(Some(r#"{"a": 1, "b": "x", "c": null}"#), Some(r#"{"a": 2, "b": "x", "d": [1]}"#));
+        let changed =
+            changes(Some(r#"{"a": 1, "b": "x", "c": null}"#), Some(r#"{"a": 2, "b": "x", "d": [1]}"#));
         let told: Vec<_> =
             changed.iter().map(|one| (one.name.as_str(), one.before.as_str(), one.is_changed)).collect();
         assert_eq!(told, [("a", "1", true), ("b", "x", false), ("c", "", false), ("d", "", true)]);

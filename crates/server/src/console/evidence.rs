@@ -72,8 +72,8 @@ fn found(tx: &Tx<'_>, typed: &str) -> Result<Option<String>, Problem> {
         return Ok(Some(format!("/evidence/vehicles/{}", vehicle.binding.vehicle_id)));
     }
     let Ok(rxswin) = typed.parse::<Text>() else { return Ok(None) };
-    let is_known = !store::types_with(tx, &rxswin, 1)?.is_empty()
-        || !releases::with_rxswin(tx, &rxswin, 1)?.is_empty();
+    let is_known =
+        !store::types_with(tx, &rxswin, 1)?.is_empty() || !releases::with_rxswin(tx, &rxswin, 1)?.is_empty();
     Ok(is_known.then(|| {
         let encoded: String = form_encoded(rxswin.as_str());
         format!("/evidence/rxswins?q={encoded}")
@@ -161,7 +161,11 @@ struct OfPage {
     next: Option<String>,
 }
 
-fn record_row(t: &'static super::texts::Texts, update: &updates::VehicleUpdate, now: UnixMillis) -> RecordRow {
+fn record_row(
+    t: &'static super::texts::Texts,
+    update: &updates::VehicleUpdate,
+    now: UnixMillis,
+) -> RecordRow {
     let state = update.state.name();
     RecordRow {
         update_id: update.id.clone(),

@@ -198,8 +198,8 @@ pub(super) async fn refused_messages(
         let refusal = message.refusal;
         let mut facts = vec![
             (t.pointer, refusal.pointer),
-            (t.expected, refusal.expected.to_string()),
-            (t.found, refusal.found.to_string()),
+            (t.expected, refusal.expected),
+            (t.found, refusal.found),
             (t.topic, message.topic),
         ];
         facts.extend(message.msg_id.map(|id| (t.message, id)));

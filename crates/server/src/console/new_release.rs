@@ -88,7 +88,10 @@ impl Typed {
         let rules = earlier.release.rules();
         Self {
             scheme: rules.scheme.map(scheme_name).unwrap_or_default().to_owned(),
-            counter: rules.release_counter.map(|number| number.saturating_add(1).to_string()).unwrap_or_default(),
+            counter: rules
+                .release_counter
+                .map(|number| number.saturating_add(1).to_string())
+                .unwrap_or_default(),
             allows_downgrade: rules.allow_downgrade,
             images: earlier.release.images().iter().map(TypedImage::from).collect(),
             rules: written(&rules.rules),
@@ -188,7 +191,14 @@ impl ReadImage<'_> {
         for one in image.rxswins.split([',', '\n']).map(str::trim).filter(|one| !one.is_empty()) {
             rxswins.extend(self.text("rxswins", one));
         }
-        Some(NewImage { hw_part_no: hw_part_no?, supplier, region, version: version?, sha256: sha256?, rxswins })
+        Some(NewImage {
+            hw_part_no: hw_part_no?,
+            supplier,
+            region,
+            version: version?,
+            sha256: sha256?,
+            rxswins,
+        })
     }
 
     fn text(&mut self, field: &str, value: &str) -> Option<Text> {
@@ -225,14 +235,15 @@ impl Faults {
     fn of(problem: &Problem, rows: &[usize]) -> Self {
         let pointer = problem.pointer().unwrap_or_default();
         let mut parts = pointer.trim_start_matches('/').split('/');
-        let at = match (parts.next(), parts.next().and_then(|index| index.parse::<usize>().ok()), parts.next()) {
-            (Some("images"), Some(index), field) => {
-                let row = rows.get(index).copied().unwrap_or(index);
-                format!("/images/{row}/{}", field.unwrap_or("hw_part_no"))
-            }
-            (Some("rules"), _, _) => "/rules".to_owned(),
-            (_, _, _) => pointer.to_owned(),
-        };
+        let at =
+            match (parts.next(), parts.next().and_then(|index| index.parse::<usize>().ok()), parts.next()) {
+                (Some("images"), Some(index), field) => {
+                    let row = rows.get(index).copied().unwrap_or(index);
+                    format!("/images/{row}/{}", field.unwrap_or("hw_part_no"))
+                }
+                (Some("rules"), _, _) => "/rules".to_owned(),
+                (_, _, _) => pointer.to_owned(),
+            };
         Self(BTreeMap::from([(at, problem.detail().to_owned())]))
     }
 
@@ -417,7 +428,13 @@ fn size_of(tx: &Tx<'_>, t: &Texts, sha256: &str) -> Result<String, Problem> {
     Ok(image.map_or_else(|| t.not_uploaded.to_owned(), |image| bytes(image.size_bytes)))
 }
 
-fn image_row(t: &'static Texts, number: usize, image: &TypedImage, size: String, faults: &Faults) -> ImageRow {
+fn image_row(
+    t: &'static Texts,
+    number: usize,
+    image: &TypedImage,
+    size: String,
+    faults: &Faults,
+) -> ImageRow {
     let field = |name: &'static str, label: &'static str, value: &str| Field {
         name,
         label,

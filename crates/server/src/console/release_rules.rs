@@ -37,7 +37,8 @@ pub(super) fn words(t: &Texts, rule: &Rule) -> String {
 }
 
 /// What can be said with two fields, A and B.
-const SIMPLE: [&str; 6] = ["needs", "together", "order", "minimum_bootloader", "earlier_versions", "conflicts"];
+const SIMPLE: [&str; 6] =
+    ["needs", "together", "order", "minimum_bootloader", "earlier_versions", "conflicts"];
 
 /// The simple rules by name, each as the sentence that it makes of A and B.
 pub(super) fn simple(t: &Texts) -> Vec<(&'static str, String)> {

@@ -218,11 +218,13 @@ fn image_row(tx: &Tx<'_>, image: &Image) -> Result<ImageRow, Problem> {
 
 /// The vehicles of which an ECU runs an image's version, as they are counted.
 fn running(image: &Image) -> Selection {
-    let text = |field, value: &farrier_protocol::Text| EcuTest::Text { field, test: TextTest::Is(value.clone()) };
+    let text =
+        |field, value: &farrier_protocol::Text| EcuTest::Text { field, test: TextTest::Is(value.clone()) };
     let hardware = text(EcuField::HwPartNo, &image.hw_part_no);
     Selection::HasEcu(match SortableVersion::new(image.version.clone()) {
         Some(version) => {
-            let side = |order| EcuTest::Version { field: VersionField::SwVersion, order, than: version.clone() };
+            let side =
+                |order| EcuTest::Version { field: VersionField::SwVersion, order, than: version.clone() };
             vec![hardware, side(VersionOrder::AtLeast), side(VersionOrder::AtMost)]
         }
         None => vec![hardware, text(EcuField::SwVersion, &image.version)],
@@ -281,7 +283,8 @@ pub(super) async fn confirm_delete(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Release)?;
     let t = visitor.guest.language.texts();
-    let named = console.api.read(move |tx| found(tx, &name)).await.map_err(|problem| visitor.failed(problem))?;
+    let named =
+        console.api.read(move |tx| found(tx, &name)).await.map_err(|problem| visitor.failed(problem))?;
     Ok(shown(&ConfirmPage {
         frame: visitor.frame(),
         title: filled(t.delete_release, &[named.name.as_str()]),

@@ -59,7 +59,8 @@ pub(crate) fn record(tx: &Tx<'_>, actor: &Actor, change: Change, now: UnixMillis
     tx.exec("UPDATE audit_head SET seq = seq + 1 WHERE only_row = 1", &[])?;
     // The row's hash is still that of the entry before.
     let head = head(tx)?;
-    let (before, after) = (change.before.map(|value| value.to_string()), change.after.map(|value| value.to_string()));
+    let (before, after) =
+        (change.before.map(|value| value.to_string()), change.after.map(|value| value.to_string()));
     let digest = |text: &Option<String>| text.as_ref().map(|text| Sha256::of(text.as_bytes()));
     let mut entry = AuditEntry {
         seq: head.seq,

@@ -45,7 +45,7 @@ struct Sought<'w> {
 }
 
 impl<'w> Sought<'w> {
-    fn of(tx: &Tx<'_>, sql: &str, text: &'w str) -> Result<Self, StoreError> {
+    fn of(tx: &Tx<'_>, sql: &'static str, text: &'w str) -> Result<Self, StoreError> {
         let is_exact = !text.is_empty() && tx.row(sql, &[text.into()], |_| Ok(()))?.is_some();
         Ok(Self { text, is_exact })
     }

@@ -190,7 +190,6 @@ pub(crate) fn refused_with(
     limit: u32,
 ) -> Result<Vec<RefusedMessage>, StoreError> {
     let place = [before.0.into(), (&before.1).into(), i64::from(limit).into()];
-    let with = |others: &[super::tx::Value<'_>]| [&place, others].concat();
     match (code.map(RefusalCode::name), vehicle_id.map(VehicleId::as_str)) {
         (None, None) => refused(tx, before, limit),
         (Some(code), None) => tx.rows(
@@ -198,7 +197,7 @@ pub(crate) fn refused_with(
                 "WHERE code = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[code.into()]),
+            &[place.as_slice(), &[code.into()]].concat(),
             read_refused,
         ),
         (None, Some(vehicle_id)) => tx.rows(
@@ -206,7 +205,7 @@ pub(crate) fn refused_with(
                 "WHERE vehicle_id = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[vehicle_id.into()]),
+            &[place.as_slice(), &[vehicle_id.into()]].concat(),
             read_refused,
         ),
         (Some(code), Some(vehicle_id)) => tx.rows(
@@ -214,7 +213,7 @@ pub(crate) fn refused_with(
                 "WHERE vehicle_id = $4 AND code = $5 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[vehicle_id.into(), code.into()]),
+            &[place.as_slice(), &[vehicle_id.into(), code.into()]].concat(),
             read_refused,
         ),
     }

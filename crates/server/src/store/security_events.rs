@@ -118,7 +118,6 @@ pub(crate) fn filtered(
     limit: u32,
 ) -> Result<Vec<SecurityEvent>, StoreError> {
     let place = [before.0.into(), (&before.1).into(), i64::from(limit).into()];
-    let with = |others: &[super::tx::Value<'_>]| [&place, others].concat();
     match (kind, vehicle_id.map(VehicleId::as_str)) {
         (None, None) => page(tx, before, limit),
         (Some(kind), None) => tx.rows(
@@ -126,7 +125,7 @@ pub(crate) fn filtered(
                 "WHERE kind = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[kind.into()]),
+            &[place.as_slice(), &[kind.into()]].concat(),
             read,
         ),
         (None, Some(vehicle_id)) => tx.rows(
@@ -134,7 +133,7 @@ pub(crate) fn filtered(
                 "WHERE vehicle_id = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[vehicle_id.into()]),
+            &[place.as_slice(), &[vehicle_id.into()]].concat(),
             read,
         ),
         (Some(kind), Some(vehicle_id)) => tx.rows(
@@ -142,7 +141,7 @@ pub(crate) fn filtered(
                 "WHERE vehicle_id = $4 AND kind = $5 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
                  ORDER BY last_at DESC, id DESC LIMIT $3"
             ),
-            &with(&[vehicle_id.into(), kind.into()]),
+            &[place.as_slice(), &[vehicle_id.into(), kind.into()]].concat(),
             read,
         ),
     }

@@ -274,7 +274,9 @@ fn audit_chain(tx: &Tx<'_>) -> Result<Check, StoreError> {
     }
     let head = audit::head(tx)?;
     match chain.end() {
-        Ok(end) => check.count((end != head).then(|| format!("the log ends with {end}, its end is noted as {head}"))),
+        Ok(end) => {
+            check.count((end != head).then(|| format!("the log ends with {end}, its end is noted as {head}")))
+        }
         Err(broken) => check.count(Some(broken.to_string())),
     }
     Ok(check)

@@ -41,7 +41,9 @@ pub(in crate::console) async fn page(State(console): State<Console>, visitor: Vi
 
 fn row(t: &'static Texts, of: Perishable, at: UnixMillis, is_alarm: bool, now: UnixMillis) -> Row {
     let (name, used_for, what_to_do) = match of {
-        Perishable::ServerCertificate => (t.server_certificate, t.server_certificate_for, t.renew_server_certificate),
+        Perishable::ServerCertificate => {
+            (t.server_certificate, t.server_certificate_for, t.renew_server_certificate)
+        }
         Perishable::ClientRoot => (t.client_root, t.client_root_for, t.renew_client_root),
         Perishable::RevocationList => (t.revocation_list, t.revocation_list_for, t.renew_revocation_list),
         Perishable::OperatorCertificate => {

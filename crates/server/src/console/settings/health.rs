@@ -60,7 +60,9 @@ pub(in crate::console) async fn page(
     rows.push(commits(t, api.vitals.measurements.commit_times()));
     rows.push(match api.artifacts.free_bytes() {
         Ok(free) => graded(t, t.disk, free >= LITTLE_ROOM, filled(t.disk_words, &[&bytes(free)])),
-        Err(_) => Row { name: t.disk, class: "bad", state: t.health_bad, words: t.disk_unreadable.to_owned() },
+        Err(_) => {
+            Row { name: t.disk, class: "bad", state: t.health_bad, words: t.disk_unreadable.to_owned() }
+        }
     });
     let up_ms = i64::try_from(api.vitals.since.elapsed().as_millis()).unwrap_or(i64::MAX);
     rows.push(told(t, t.up_for, span(t, up_ms)));
@@ -97,8 +99,10 @@ fn commits(t: &Texts, times: Option<CommitTimes>) -> Row {
         None => told(t, t.commits, t.no_commits.to_owned()),
         Some(times) => {
             let within = |ms: Option<f64>| ms.map_or_else(|| "> 10000".to_owned(), |ms| ms.to_string());
-            let words =
-                filled(t.commits_words, &[&number(times.commits), &within(times.p50_ms), &within(times.p99_ms)]);
+            let words = filled(
+                t.commits_words,
+                &[&number(times.commits), &within(times.p50_ms), &within(times.p99_ms)],
+            );
             graded(t, t.commits, times.p99_ms.is_some_and(|ms| ms <= SLOW_COMMIT_MS as f64), words)
         }
     }

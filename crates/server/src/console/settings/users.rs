@@ -64,8 +64,7 @@ pub(in crate::console) async fn invite(
     let news = match invited(&console, &visitor, form.name.trim().to_owned(), &form.scope).await {
         Ok(link) => News { link: Some(link), ..News::default() },
         Err(fault) => {
-            let typed =
-                Typed { name: form.name, scope: form.scope, fault: Some(fault), ..Typed::default() };
+            let typed = Typed { name: form.name, scope: form.scope, fault: Some(fault), ..Typed::default() };
             News { user: typed, ..News::default() }
         }
     };

@@ -88,7 +88,7 @@ async fn listed(
     typed: WebhookForm,
     fault: Option<String>,
 ) -> Result<Response, Failed> {
-    let (t, now) = (visitor.guest.language.texts(), console.api.now());
+    let t = visitor.guest.language.texts();
     let rows = console.api.read(move |tx| {
         let mut rows = Vec::new();
         for webhook in webhooks::page(tx, "", SHOWN)? {
@@ -96,7 +96,7 @@ async fn listed(
             let newest = newest.first();
             rows.push(Row {
                 waiting: number(webhooks::waiting_of(tx, &webhook.name)?),
-                last: newest.map_or_else(|| t.never.to_owned(), |newest| said(t, newest, now)),
+                last: newest.map_or_else(|| t.never.to_owned(), |newest| said(t, newest)),
                 last_class: newest.map_or("idle", |newest| class(newest.state)),
                 name: webhook.name.to_string(),
                 host: webhook.url.host().to_string(),
@@ -130,7 +130,7 @@ fn state(t: &Texts, state: DeliveryState) -> &'static str {
 }
 
 /// What became of a delivery, in a few words without HTML.
-fn said(t: &Texts, delivery: &Delivery, _: UnixMillis) -> String {
+fn said(t: &Texts, delivery: &Delivery) -> String {
     let at = delivery.last.as_ref().map_or(delivery.created_at, |last| last.at);
     format!("{} · {}", state(t, delivery.state), absolute(at))
 }
@@ -156,7 +156,8 @@ pub(in crate::console) async fn create(
     match operations::create(State(console.api.clone()), visitor.caller(), Document(new)).await {
         Ok((_, made)) => {
             let name = form.name.trim().to_owned();
-            page_of(&console, &visitor, &name, "", Told { secret: Some(made.0.secret), ..Told::default() }).await
+            page_of(&console, &visitor, &name, "", Told { secret: Some(made.0.secret), ..Told::default() })
+                .await
         }
         Err(problem) => listed(&console, &visitor, form, Some(problem.detail().to_owned())).await,
     }
@@ -284,11 +285,18 @@ fn row(t: &Texts, delivery: Delivery, is_enabled: bool, now: UnixMillis) -> Deli
         state: state(t, delivery.state),
         class: class(delivery.state),
         attempts: number(delivery.attempts),
-        status: last.as_ref().and_then(|last| last.status).map(|status| status.to_string()).unwrap_or_default(),
+        status: last
+            .as_ref()
+            .and_then(|last| last.status)
+            .map(|status| status.to_string())
+            .unwrap_or_default(),
         took: last.as_ref().map(|last| format!("{} ms", number(last.duration_ms))).unwrap_or_default(),
         outcome: last.as_ref().map(|last| last.outcome.clone()).unwrap_or_default(),
         response: last.and_then(|last| last.response).unwrap_or_default(),
-        next: delivery.next_at.filter(|_| delivery.state == DeliveryState::Waiting).map(|at| time_or_never(t, Some(at), now)),
+        next: delivery
+            .next_at
+            .filter(|_| delivery.state == DeliveryState::Waiting)
+            .map(|at| time_or_never(t, Some(at), now)),
         can_again: is_enabled && delivery.state != DeliveryState::Waiting,
         id: delivery.id,
         kind: delivery.kind,
@@ -340,7 +348,9 @@ pub(in crate::console) async fn act(
     let with = |enabled: bool| WebhookChange { url: None, types: None, note: None, enabled: Some(enabled) };
     match what.as_str() {
         "enable" => drop(operations::change(api, caller, path, Document(with(true))).await.map_err(failed)?),
-        "disable" => drop(operations::change(api, caller, path, Document(with(false))).await.map_err(failed)?),
+        "disable" => {
+            drop(operations::change(api, caller, path, Document(with(false))).await.map_err(failed)?)
+        }
         "test" => drop(operations::test(api, caller, path).await.map_err(failed)?),
         "rotate" => {
             let made = operations::rotate(api, caller, path).await.map_err(failed)?;

@@ -55,7 +55,10 @@ async fn the_log_is_searched_by_who_what_about_what_and_when_on_every_database()
         assert_eq!(count(&search(wanted("", "campaign.paused", ""), None, 500).await.entries), 100);
         assert_eq!(count(&search(wanted("", "campaign.", ""), None, 500).await.entries), 200);
         assert_eq!(count(&search(wanted("", "", "campaign/C1"), None, 500).await.entries), 67);
-        assert_eq!(count(&search(wanted("bob", "campaign.paused", "campaign/C1"), None, 500).await.entries), 7);
+        assert_eq!(
+            count(&search(wanted("bob", "campaign.paused", "campaign/C1"), None, 500).await.entries),
+            7
+        );
         assert_eq!(count(&search(wanted("carol", "", ""), None, 500).await.entries), 0);
         // A span of time, whose end is not in it.
         let at = |seconds: i64| UnixMillis(world.now.0 + seconds * 1_000);
@@ -100,7 +103,8 @@ async fn an_entry_shows_what_was_before_and_after_where_the_chain_has_its_digest
     assert!(page.contains("href=\"/audit/2\"") && !page.contains("href=\"/audit/1\""), "{page}");
     assert!(page.contains("value=\"campaign.\""), "what was typed stays: {page}");
     let entry = viewer.page("/audit/1").await;
-    for shown in ["campaign.paused", "user:bob", "campaign/C0", "paused", "false", "true", "changed", "same"] {
+    for shown in ["campaign.paused", "user:bob", "campaign/C0", "paused", "false", "true", "changed", "same"]
+    {
         assert!(entry.contains(shown), "{shown}: {entry}");
     }
     // Content that is not what the digest is of is not shown.
@@ -132,9 +136,7 @@ async fn the_chain_is_followed_to_its_end_and_a_change_in_it_is_found() {
         page = browser.page("/audit").await;
     }
     assert!(page.contains("verified up to entry 2,502 of 2,502"), "{page}");
-    world
-        .write(|tx, _, _| tx.exec("UPDATE audit_entry SET actor = 'user:carol' WHERE seq = 17", &[]))
-        .await;
+    world.write(|tx, _, _| tx.exec("UPDATE audit_entry SET actor = 'user:carol' WHERE seq = 17", &[])).await;
     assert!(browser.page("/audit").await.contains("verified up to entry"), "it was followed already");
     browser.post("/audit/check", &[]).await.leads_to();
     let page = browser.page("/audit").await;
@@ -181,7 +183,9 @@ async fn security_events_and_refused_messages_are_narrowed_by_kind_and_vehicle_o
             car.send_octets(&world, UpTopic::Wakeup, "{\"<b>\":1}".into()).await;
             car.send_octets(&world, UpTopic::Wakeup, "no JSON".into()).await;
         }
-        for (kind, binding) in [("KIND_A", &one.binding), ("KIND_A", &other.binding), ("KIND_B", &one.binding)] {
+        for (kind, binding) in
+            [("KIND_A", &one.binding), ("KIND_A", &other.binding), ("KIND_B", &one.binding)]
+        {
             let (kind, binding) = (kind.to_owned(), binding.clone());
             world
                 .write(move |tx, _, now| security_events::record(tx, &binding, &kind, "said why", now))

@@ -131,7 +131,10 @@ async fn a_release_is_made_from_images_and_rules_and_what_is_wrong_is_said_where
     assert!(page.contains("value=\"For winter\"") && page.contains("value=\"RX-1, RX-2\""), "{page}");
     assert!(page.contains("id=\"version-0-fault\""), "the API's pointer leads to the field: {page}");
     let missing = admin.post("/new-release", &form(&sha256, " ", "2.0.0")).await.body;
-    assert!(missing.contains("id=\"hw_part_no-0-fault\"") && missing.contains("Expected a value"), "{missing}");
+    assert!(
+        missing.contains("id=\"hw_part_no-0-fault\"") && missing.contains("Expected a value"),
+        "{missing}"
+    );
     let mut unnamed = form(&sha256, "HW-PT-0001", "2.0.0");
     unnamed.retain(|(name, _)| *name != "name");
     assert!(admin.post("/new-release", &unnamed).await.body.contains("id=\"name-fault\""));
@@ -153,7 +156,9 @@ async fn a_release_is_made_from_images_and_rules_and_what_is_wrong_is_said_where
     broken.push(("rules", rule));
     assert_eq!(admin.post("/new-release", &broken).await.leads_to(), "/releases/2026.11");
     let page = admin.page("/releases/2026.11").await;
-    for shown in ["HW-PT-0001", "2.0.0", "5.0 KB", "RX-1", "For winter", "needs its bootloader at 1.2", &sha256] {
+    for shown in
+        ["HW-PT-0001", "2.0.0", "5.0 KB", "RX-1", "For winter", "needs its bootloader at 1.2", &sha256]
+    {
         assert!(page.contains(shown), "{shown}: {page}");
     }
     let made = world.read(|tx| releases::by_name(tx, &text("2026.11"))).await.unwrap();

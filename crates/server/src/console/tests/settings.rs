@@ -47,7 +47,11 @@ async fn an_admin_signs_somebody_out_and_a_wrong_invitation_keeps_what_was_typed
     bob.sign_in("bob", PASSWORD).await.leads_to();
     let wrong = admin.post("/settings/users", &[("name", "not a name"), ("scope", "operator")]).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(wrong.body.contains("value=\"not a name\"") && wrong.body.contains("user-fault"), "{}", wrong.body);
+    assert!(
+        wrong.body.contains("value=\"not a name\"") && wrong.body.contains("user-fault"),
+        "{}",
+        wrong.body
+    );
     // A link that was sent to somebody who is disabled meanwhile opens nothing.
     let page = admin.post("/settings/users/bob/link", &[]).await.body;
     let link = shown_once(&page);
@@ -87,10 +91,13 @@ async fn a_token_is_made_shown_once_and_revoked() {
 async fn a_webhook_is_made_tried_rotated_disabled_and_deleted() {
     let world = World::new();
     let mut admin = Browser::admin(&world).await;
-    let form = |url| [("name", "ops"), ("url", url), ("types", "campaign.*, vehicle.enrolled"), ("note", "chat")];
+    let form =
+        |url| [("name", "ops"), ("url", url), ("types", "campaign.*, vehicle.enrolled"), ("note", "chat")];
     let wrong = admin.post("/settings/webhooks", &form("ftp://example.com")).await;
     assert_eq!(wrong.status, StatusCode::UNPROCESSABLE_ENTITY);
-    for kept in ["value=\"ops\"", "value=\"ftp://example.com\"", "value=\"chat\"", "campaign.*, vehicle.enrolled"] {
+    for kept in
+        ["value=\"ops\"", "value=\"ftp://example.com\"", "value=\"chat\"", "campaign.*, vehicle.enrolled"]
+    {
         assert!(wrong.body.contains(kept), "{kept}: {}", wrong.body);
     }
     let made = admin.post("/settings/webhooks", &form("https://example.com/hook")).await.body;
@@ -132,7 +139,8 @@ async fn a_webhook_is_made_tried_rotated_disabled_and_deleted() {
 async fn health_says_in_words_what_the_checks_find_in_every_language() {
     let (world, _) = world_with_a_campaign().await;
     let mut viewer = Browser::admin(&world).await.invite("eve", Scope::Viewer).await;
-    for (language, words) in [("en", ["Outbox", "Room for images"]), ("ko", ["발신함", "이미지 저장 공간"])] {
+    for (language, words) in [("en", ["Outbox", "Room for images"]), ("ko", ["발신함", "이미지 저장 공간"])]
+    {
         viewer.language = language;
         let page = viewer.page("/settings/health").await;
         assert!(words.iter().all(|word| page.contains(word)), "{page}");
