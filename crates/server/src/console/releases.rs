@@ -304,6 +304,6 @@ pub(super) async fn delete(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Release)?;
     let deleted = api::releases::delete(State(console.api), visitor.caller(), name).await;
-    deleted.map_err(|problem| visitor.failed(problem))?;
+    let _ = deleted.map_err(|problem| visitor.failed(problem))?;
     Ok(Redirect::to("/releases").into_response())
 }

@@ -44,6 +44,6 @@ pub(super) async fn end(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Release)?;
     let ended = uploads::end(State(console.api), visitor.caller(), sha256).await;
-    ended.map_err(|problem| visitor.failed(problem))?;
+    let _ = ended.map_err(|problem| visitor.failed(problem))?;
     Ok(Redirect::to("/new-release").into_response())
 }

@@ -107,11 +107,6 @@ pub(crate) fn sessions(tx: &Tx<'_>, user: &str) -> Result<u64, StoreError> {
     Ok(tx.row(sql, &[user.into()], |row| row.count(0))?.unwrap_or(0))
 }
 
-/// All of them, by name.
-pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<ConsoleUser>, StoreError> {
-    tx.rows(select_user!("ORDER BY name LIMIT 1000"), &[], read)
-}
-
 /// Whether somebody other than this user can administer.
 pub(crate) fn another_admin(tx: &Tx<'_>, except: &str) -> Result<bool, StoreError> {
     let sql =

@@ -114,6 +114,6 @@ pub(in crate::console) async fn revoke(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Administer)?;
     let revoked = operations::revoke(State(console.api), visitor.caller(), name).await;
-    revoked.map_err(|problem| visitor.failed(problem))?;
+    let _ = revoked.map_err(|problem| visitor.failed(problem))?;
     Ok(Redirect::to("/settings").into_response())
 }

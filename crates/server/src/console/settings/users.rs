@@ -104,7 +104,7 @@ pub(in crate::console) async fn change(
         }
         other => Err(Problem::not_found("page", other)),
     };
-    changed.map_err(failed)?;
+    let _ = changed.map_err(failed)?;
     Ok(Redirect::to("/settings").into_response())
 }
 
@@ -124,6 +124,6 @@ pub(in crate::console) async fn set_scope(
     let failed = |problem| visitor.failed(problem);
     let new = scope(&form.scope).map_err(|detail| failed(Problem::invalid(format!("scope: {detail}"))))?;
     let body = Document(operations::NewScope { scope: new });
-    operations::set_scope(State(console.api), visitor.caller(), user, body).await.map_err(failed)?;
+    let _ = operations::set_scope(State(console.api), visitor.caller(), user, body).await.map_err(failed)?;
     Ok(Redirect::to("/settings").into_response())
 }

@@ -358,7 +358,7 @@ pub(in crate::console) async fn act(
             return page_of(&console, &visitor, &name, "", told).await;
         }
         "delete" => {
-            operations::delete(api, caller, path).await.map_err(failed)?;
+            let _ = operations::delete(api, caller, path).await.map_err(failed)?;
             return Ok(Redirect::to("/settings/webhooks").into_response());
         }
         other => return Err(failed(Problem::not_found("page", other))),
@@ -407,6 +407,6 @@ pub(in crate::console) async fn redeliver(
     visitor.must(Permission::Administer)?;
     let path = InPath((name.clone(), id));
     let queued = operations::redeliver(State(console.api.clone()), visitor.caller(), path).await;
-    queued.map_err(|problem| visitor.failed(problem))?;
+    let _ = queued.map_err(|problem| visitor.failed(problem))?;
     Ok(Redirect::to(&format!("/settings/webhooks/{name}")).into_response())
 }

@@ -205,7 +205,8 @@ async fn a_release_says_which_vehicles_run_it_and_goes_only_while_no_campaign_br
     assert!(page.contains(&format!("/campaigns/{CAMPAIGN}")), "{page}");
     assert!(!page.contains("/delete"), "{page}");
     // Two of its ECUs are one vehicle; the link finds the same.
-    let car = Car { versions: vec!["2", "2"], ..Car::new("V2") };
+    let mut car = Car::new("V2");
+    car.versions = vec!["2", "2"];
     car.wake_up(&world).await;
     car.answer_vci(&world).await;
     let page = viewer.page(&format!("/releases/{name}")).await;
