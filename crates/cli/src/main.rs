@@ -30,6 +30,7 @@ mod stop_signal;
 mod time_span;
 mod token;
 mod upload;
+mod user;
 mod vehicle;
 mod webhook;
 
@@ -96,6 +97,8 @@ enum Command {
     Group(group::Group),
     /// Make and revoke operators' tokens.
     Token(token::Token),
+    /// Say who may sign in to the web console.
+    User(user::User),
     /// Send what changes to other programs.
     Webhook(webhook::Webhook),
     /// Show who changed what, and prove that nobody changed the record.
@@ -142,6 +145,7 @@ impl Command {
             | Self::Vehicle(_)
             | Self::Group(_)
             | Self::Token(_)
+            | Self::User(_)
             | Self::Webhook(_)
             | Self::Audit(_)
             | Self::Evidence(_)
@@ -227,6 +231,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
         | Command::Vehicle(_)
         | Command::Group(_)
         | Command::Token(_)
+        | Command::User(_)
         | Command::Webhook(_)
         | Command::Audit(_)
         | Command::Evidence(_)
@@ -250,6 +255,7 @@ fn run(command: Command) -> anyhow::Result<ExitCode> {
             Command::Vehicle(vehicle) => vehicle.run().await?,
             Command::Group(group) => group.run().await?,
             Command::Token(token) => token.run().await?,
+            Command::User(user) => user.run().await?,
             Command::Webhook(webhook) => webhook.run().await?,
             Command::Audit(audit) => audit.run().await?,
             Command::Evidence(evidence) => evidence.run().await?,

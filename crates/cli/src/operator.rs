@@ -177,6 +177,11 @@ impl Operator {
         Ok(Self { http: http_client(ca.as_deref())?, base: base_url(&args.server)?, authorization })
     }
 
+    /// The address of a path of the same server, for people to open.
+    pub(crate) fn address_of(&self, path: &str) -> String {
+        self.base.join(path).map_or_else(|_| path.to_owned(), |url| url.to_string())
+    }
+
     pub(crate) async fn get(&self, path: &[&str]) -> Result<Value, OperatorError> {
         self.send(Method::GET, path, None, |request| request).await
     }

@@ -41,7 +41,7 @@ enum Command {
 }
 
 #[derive(Clone, Copy, ValueEnum)]
-enum Scope {
+pub(crate) enum Scope {
     /// Sees everything, changes nothing.
     Viewer,
     /// Enrols and releases vehicles, plans, starts and ends campaigns.
@@ -53,7 +53,7 @@ enum Scope {
 }
 
 impl Scope {
-    fn name(self) -> &'static str {
+    pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Viewer => "viewer",
             Self::Operator => "operator",

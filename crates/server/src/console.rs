@@ -3,12 +3,15 @@
 
 mod assets;
 mod attention;
+mod audit;
 mod campaign;
 mod campaigns;
+mod chain;
 mod chart;
 mod confirm;
 mod cookies;
 mod eta;
+mod evidence;
 mod exchange;
 mod fleet;
 mod form;
@@ -17,17 +20,20 @@ mod groups;
 mod language;
 mod lists;
 mod live;
+mod new_release;
 mod page;
 mod passwords;
 mod plan;
 mod progress;
 mod quantity;
 mod query;
+mod release_rules;
 mod releases;
 mod session;
 mod settings;
 mod sign_in;
 mod texts;
+mod uploads;
 mod vehicle;
 mod vehicles;
 mod why;
@@ -36,9 +42,10 @@ use std::sync::Arc;
 
 use axum::Router;
 use axum::extract::DefaultBodyLimit;
-use axum::routing::{get, post};
+use axum::routing::{get, patch, post};
 
 use crate::api::{Api, Problem};
+use chain::Chain;
 use live::Live;
 use passwords::Passwords;
 
@@ -51,6 +58,7 @@ pub(crate) struct Console {
     api: Api,
     live: Arc<Live>,
     passwords: Arc<Passwords>,
+    chain: Arc<Chain>,
     /// Whether operators' connections are encrypted.
     is_tls: bool,
 }
@@ -58,7 +66,7 @@ pub(crate) struct Console {
 impl Console {
     pub(crate) fn new(api: Api, is_tls: bool) -> Self {
         let live = Arc::new(Live::new(api.vitals.stopping.clone()));
-        Self { api, live, passwords: Arc::new(Passwords::new()), is_tls }
+        Self { api, live, passwords: Arc::new(Passwords::new()), chain: Arc::new(Chain::new()), is_tls }
     }
 
     /// The path by which the first admin chooses name and password; `None` where there is one who can sign in.
@@ -106,14 +114,44 @@ pub(crate) fn router(console: Console) -> Router {
             get(vehicle::actions::ask_to_take_back).post(vehicle::actions::take_back),
         )
         .route("/releases", get(releases::list))
+        .route("/new-release", get(new_release::page).post(new_release::change))
+        .route("/uploads", post(uploads::begin))
+        .route("/uploads/{sha256}", patch(uploads::append).layer(DefaultBodyLimit::disable()))
+        .route("/uploads/{sha256}/end", post(uploads::end))
         .route("/releases/{name}", get(releases::page))
-        .route("/audit", get(lists::audit_log))
+        .route("/releases/{name}/delete", get(releases::confirm_delete).post(releases::delete))
+        .route("/evidence", get(evidence::page))
+        .route("/evidence/key", get(evidence::key))
+        .route("/evidence/rxswins", get(evidence::register))
+        .route("/evidence/records/{update_id}", get(evidence::record))
+        .route("/evidence/campaigns/{name}", get(evidence::campaign))
+        .route("/evidence/campaigns/{name}/archive", get(evidence::campaign_archive))
+        .route("/evidence/vehicles/{id}", get(evidence::vehicle))
+        .route("/evidence/vehicles/{id}/archive", get(evidence::vehicle_archive))
+        .route("/audit", get(audit::page))
+        .route("/audit/check", post(audit::check))
+        .route("/audit/export", get(audit::export))
+        .route("/audit/{seq}", get(audit::entry))
         .route("/security-events", get(lists::security_events))
         .route("/refused-messages", get(lists::refused_messages))
         .route("/settings", get(settings::page))
-        .route("/settings/users", post(settings::invite))
-        .route("/settings/users/{name}/scope", post(settings::set_scope))
-        .route("/settings/users/{name}/{what}", post(settings::change))
+        .route("/settings/users", post(settings::users::invite))
+        .route("/settings/users/{name}/scope", post(settings::users::set_scope))
+        .route("/settings/users/{name}/{what}", post(settings::users::change))
+        .route("/settings/tokens", post(settings::tokens::create))
+        .route(
+            "/settings/tokens/{name}/revoke",
+            get(settings::tokens::confirm_revoke).post(settings::tokens::revoke),
+        )
+        .route("/settings/webhooks", get(settings::webhooks::list).post(settings::webhooks::create))
+        .route("/settings/webhooks/{name}", get(settings::webhooks::page).post(settings::webhooks::change))
+        .route(
+            "/settings/webhooks/{name}/{what}",
+            get(settings::webhooks::confirm).post(settings::webhooks::act),
+        )
+        .route("/settings/webhooks/{name}/deliveries/{id}", post(settings::webhooks::redeliver))
+        .route("/settings/certificates", get(settings::certificates::page))
+        .route("/settings/health", get(settings::health::page))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/sign-out-everywhere", post(sign_in::sign_out_everywhere))

@@ -15,11 +15,38 @@ use schemars::JsonSchema;
 use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
+use records::Instant;
+
+use crate::store::campaigns::Campaign;
+use crate::store::updates::VehicleUpdate;
+use crate::store::{StoreError, Tx, audit};
+
 pub(crate) use capture::{note_end, note_go};
 pub(crate) use export::{Export, Subject};
+pub(crate) use html::Fragment;
 pub(crate) use key::EvidenceKey;
 pub use key::{EvidenceKeyError, EvidencePublicKey};
 pub use verify::{BrokenArchive, VerifiedArchive, verify};
+
+/// The record of an update as it stands now, as an archive shows it to people.
+pub(crate) fn update_for_people(
+    tx: &Tx<'_>,
+    update: &VehicleUpdate,
+    now: UnixMillis,
+) -> Result<Fragment, StoreError> {
+    let instant = Instant { at: now, audit_seq: audit::head(tx)?.seq };
+    Ok(Fragment::of_update(&records::update(tx, update, instant)?))
+}
+
+/// The same of a campaign.
+pub(crate) fn campaign_for_people(
+    tx: &Tx<'_>,
+    campaign: &Campaign,
+    now: UnixMillis,
+) -> Result<Fragment, StoreError> {
+    let instant = Instant { at: now, audit_seq: audit::head(tx)?.seq };
+    Ok(Fragment::of_campaign(&records::campaign(tx, campaign, instant)?))
+}
 
 /// What operators state of a campaign for its record. Each is for the paragraph of UN R156 that it names; what is absent is
 /// exported as not stated.

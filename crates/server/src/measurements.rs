@@ -104,6 +104,37 @@ pub(crate) struct Measurements {
     read: Arc<Mutex<Read>>,
 }
 
+/// How long the commits of this process have taken, as far as the buckets tell.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(crate) struct CommitTimes {
+    pub(crate) commits: u64,
+    /// Half of them took no longer, in milliseconds; none where they took longer than the last bucket.
+    pub(crate) p50_ms: Option<f64>,
+    /// And 99 of 100.
+    pub(crate) p99_ms: Option<f64>,
+}
+
+impl CommitTimes {
+    /// From the histogram as it is told to Prometheus.
+    fn read(text: &str) -> Option<Self> {
+        let lines = text.lines().filter_map(|line| line.strip_prefix("farrier_commit_seconds_bucket{le=\""));
+        let buckets: Vec<(Option<f64>, u64)> = lines
+            .filter_map(|line| {
+                let (bound, number) = line.split_once("\"} ")?;
+                // The last one has no bound.
+                Some((bound.parse().ok().filter(|seconds: &f64| seconds.is_finite()), number.parse().ok()?))
+            })
+            .collect();
+        let commits = buckets.last().map(|(_, number)| *number).filter(|number| *number > 0)?;
+        let within = |percent: u64| {
+            let rank = commits.saturating_mul(percent).div_ceil(100);
+            let bucket = buckets.iter().find(|(_, number)| *number >= rank)?;
+            bucket.0.map(|seconds| (seconds * 1e6).round() / 1e3)
+        };
+        Some(Self { commits, p50_ms: within(50), p99_ms: within(99) })
+    }
+}
+
 /// What was read from the store.
 #[derive(Default)]
 struct Read {
@@ -145,6 +176,12 @@ impl Measurements {
         }
         self.recorder.run_upkeep();
         Ok(self.recorder.render())
+    }
+
+    /// None where nothing was committed yet.
+    pub(crate) fn commit_times(&self) -> Option<CommitTimes> {
+        self.recorder.run_upkeep();
+        CommitTimes::read(&self.recorder.render())
     }
 
     fn is_time_to_read(&self) -> bool {
@@ -220,4 +257,24 @@ fn describe() {
         "For how long the oldest of them is due."
     );
     describe_gauge!("farrier_deadlines_due", "Deadlines that have passed and are not yet acted upon.");
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn how_long_commits_take_is_read_from_the_buckets() {
+        let text = "farrier_commit_jobs_bucket{le=\"1\"} 5\n\
+                    farrier_commit_seconds_bucket{le=\"0.001\"} 60\n\
+                    farrier_commit_seconds_bucket{le=\"0.0025\"} 99\n\
+                    farrier_commit_seconds_bucket{le=\"+Inf\"} 100\n\
+                    farrier_commit_seconds_sum 0.5\n";
+        let times = CommitTimes { commits: 100, p50_ms: Some(1.0), p99_ms: Some(2.5) };
+        assert_eq!(CommitTimes::read(text), Some(times));
+        let slow =
+            "farrier_commit_seconds_bucket{le=\"10\"} 0\nfarrier_commit_seconds_bucket{le=\"+Inf\"} 1\n";
+        assert_eq!(CommitTimes::read(slow).unwrap().p50_ms, None);
+        assert_eq!(CommitTimes::read(""), None);
+    }
 }

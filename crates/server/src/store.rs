@@ -3,6 +3,7 @@
 
 pub(crate) mod approvals;
 pub(crate) mod audit;
+pub(crate) mod audit_search;
 pub(crate) mod campaigns;
 pub(crate) mod candidates;
 pub(crate) mod changes;

@@ -46,23 +46,23 @@ impl EvidenceDesk {
 
 /// The key that evidence is signed with.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct KeyAnswer {
+pub(crate) struct KeyAnswer {
     /// `Ed25519`.
     algorithm: &'static str,
     /// SubjectPublicKeyInfo.
-    public_key_pem: String,
+    pub(crate) public_key_pem: String,
     /// Of the SubjectPublicKeyInfo in DER: archives name the key by it.
-    sha256: Sha256,
+    pub(crate) sha256: Sha256,
 }
 
 /// `GET /evidence/key`
-pub(super) async fn key(State(api): State<Api>) -> Json<KeyAnswer> {
+pub(crate) async fn key(State(api): State<Api>) -> Json<KeyAnswer> {
     let public = api.evidence.key.public();
     Json(KeyAnswer { algorithm: "Ed25519", public_key_pem: public.pem(), sha256: public.sha256() })
 }
 
 /// `GET /evidence/campaigns/{name}`
-pub(super) async fn campaign(
+pub(crate) async fn campaign(
     State(api): State<Api>,
     InPath(text): InPath<String>,
 ) -> Result<Response, Problem> {
@@ -75,7 +75,7 @@ pub(super) async fn campaign(
 }
 
 /// `GET /evidence/vehicles/{vehicle_id}`
-pub(super) async fn vehicle(
+pub(crate) async fn vehicle(
     State(api): State<Api>,
     InPath(text): InPath<String>,
 ) -> Result<Response, Problem> {

@@ -71,6 +71,8 @@ pub(crate) struct Vitals {
     /// Cancelled when the server stops.
     pub(crate) stopping: CancellationToken,
     pub(crate) metrics_without_token: bool,
+    /// When this server started.
+    pub(crate) since: Instant,
     last: Arc<Mutex<Option<(Instant, Readiness)>>>,
 }
 
@@ -78,6 +80,12 @@ impl Vitals {
     /// Certificates and lists that end soon or have ended, and when.
     pub(crate) fn ending(&self, now: UnixMillis) -> Vec<(&'static str, UnixMillis)> {
         self.trust.ending(now)
+    }
+
+    /// When each kind of certificate or list ends, and whether that is soon or over.
+    pub(crate) fn ends(&self, now: UnixMillis) -> Vec<(Perishable, UnixMillis, bool)> {
+        let alarms = self.trust.alarms(now);
+        self.trust.ends().into_iter().map(|(of, at)| (of, at, alarms.contains(of.name()))).collect()
     }
 
     pub(crate) fn new(
@@ -95,6 +103,7 @@ impl Vitals {
             broker,
             stopping,
             metrics_without_token,
+            since: Instant::now(),
             last: Arc::default(),
         }
     }
@@ -102,11 +111,17 @@ impl Vitals {
 
 /// Whether the server can serve, and what of it can.
 #[derive(Debug, Clone, Serialize)]
-pub(super) struct Readiness {
+pub(crate) struct Readiness {
     status: &'static str,
-    checks: BTreeMap<&'static str, &'static str>,
+    pub(crate) checks: BTreeMap<&'static str, &'static str>,
     /// Certificates and lists that end soon or have ended.
     alarms: BTreeSet<&'static str>,
+}
+
+impl Readiness {
+    pub(crate) fn is_ready(&self) -> bool {
+        self.status == "ready"
+    }
 }
 
 /// `GET /healthz`: the process answers and its store can be read.
@@ -117,19 +132,24 @@ pub(super) async fn healthz(State(api): State<Api>) -> Result<Response, Problem>
 
 /// `GET /readyz`: vehicles and operators can be sent here.
 pub(super) async fn readyz(State(api): State<Api>) -> Response {
+    let readiness = readiness(&api).await;
+    let status = if readiness.is_ready() { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
+    (status, Json(readiness)).into_response()
+}
+
+/// How the server is, looked at no more often than every two seconds.
+pub(crate) async fn readiness(api: &Api) -> Readiness {
     let mut last = api.vitals.last.lock().await;
-    let readiness = match last.as_ref() {
+    match last.as_ref() {
         Some((at, readiness)) if at.elapsed() < KEPT && !api.vitals.stopping.is_cancelled() => {
             readiness.clone()
         }
         Some(_) | None => {
-            let readiness = look(&api).await;
+            let readiness = look(api).await;
             *last = Some((Instant::now(), readiness.clone()));
             readiness
         }
-    };
-    let status = if readiness.status == "ready" { StatusCode::OK } else { StatusCode::SERVICE_UNAVAILABLE };
-    (status, Json(readiness)).into_response()
+    }
 }
 
 async fn look(api: &Api) -> Readiness {

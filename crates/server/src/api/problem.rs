@@ -103,6 +103,11 @@ impl Problem {
         &self.detail
     }
 
+    /// Where in the document that was sent something is wrong.
+    pub(crate) fn pointer(&self) -> Option<&str> {
+        self.more.as_ref().and_then(|more| more.pointer.as_deref())
+    }
+
     /// To the console: a change that does not come from one of its pages.
     pub(crate) fn from_elsewhere() -> Self {
         let detail = "Expected a request from a page of this console, found one from elsewhere; open the console and try again.";

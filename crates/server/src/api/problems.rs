@@ -126,8 +126,8 @@ pub(super) const ALL: &[Meaning] = &[
     meaning(
         "LAST_ADMIN",
         StatusCode::CONFLICT,
-        "It is the only token with the scope admin that can be used; without it nobody could make another.",
-        "Make another admin's token first.",
+        "It is the only token, or the only user of the console, with the scope admin; without it nobody could make another.",
+        "Make another admin first.",
     ),
     meaning(
         "LINK_SPENT",

@@ -22,52 +22,52 @@ use crate::store::{StoreError, Tx};
 /// The body of a new release.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewRelease {
+pub(crate) struct NewRelease {
     /// 1 to 64 characters [A-Za-z0-9._-].
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
-    name: String,
+    pub(crate) name: String,
     /// One for each hardware, or several for different suppliers and regions.
     #[schemars(length(min = 1))]
-    images: Vec<NewImage>,
+    pub(crate) images: Vec<NewImage>,
     /// How the versions are written; without it they are only the same or not.
     #[serde(default)]
-    version_scheme: Option<VersionScheme>,
+    pub(crate) version_scheme: Option<VersionScheme>,
     /// Whether an ECU that runs a later version gets the earlier one of the release; asked with a version scheme only.
     #[serde(default)]
-    allow_downgrade: bool,
+    pub(crate) allow_downgrade: bool,
     /// The release's place in the maker's own count.
     #[serde(default)]
-    release_counter: Option<u64>,
+    pub(crate) release_counter: Option<u64>,
     /// For people.
     #[serde(default)]
-    notes: Option<LongText>,
+    pub(crate) notes: Option<LongText>,
     /// What it demands across the ECUs of a vehicle; all of them must be met.
     #[serde(default)]
     #[schemars(length(max = RULES_AT_MOST))]
-    rules: Vec<Rule>,
+    pub(crate) rules: Vec<Rule>,
 }
 
 /// An image that was uploaded, and what it is for.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-struct NewImage {
-    hw_part_no: Text,
+pub(crate) struct NewImage {
+    pub(crate) hw_part_no: Text,
     /// The supplier whose ECUs it is for (`supplier_code` of the VCI); any without it.
     #[serde(default)]
-    supplier: Option<Text>,
+    pub(crate) supplier: Option<Text>,
     /// The calibration region whose vehicles it is for (`region` of the VCI); any without it.
     #[serde(default)]
-    region: Option<Text>,
-    version: Text,
-    sha256: Sha256,
+    pub(crate) region: Option<Text>,
+    pub(crate) version: Text,
+    pub(crate) sha256: Sha256,
     /// The RXSWINs (UN R156) that installing it changes.
     #[serde(default)]
-    rxswins: Vec<Text>,
+    pub(crate) rxswins: Vec<Text>,
 }
 
 /// A release as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct ReleaseAnswer {
+pub(crate) struct ReleaseAnswer {
     name: Text,
     created_at_ms: UnixMillis,
     images: Vec<ImageAnswer>,
@@ -130,7 +130,7 @@ struct DeltaEnd {
 }
 
 /// `POST /releases`
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
     Document(new): Document<NewRelease>,
@@ -335,7 +335,7 @@ pub(super) async fn show(
 }
 
 /// `DELETE /releases/{name}`
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

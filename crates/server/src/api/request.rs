@@ -44,6 +44,11 @@ impl Caller {
         Self { token: name.to_owned(), scope, is_user: true, client, request_id }
     }
 
+    /// As uploads name it: a token by its bare name, as they have always done; no token's name has a colon.
+    pub(super) fn uploader(&self) -> String {
+        if self.is_user { self.actor().name().to_owned() } else { self.token.clone() }
+    }
+
     /// As the audit log names it.
     pub(crate) fn actor(&self) -> Actor {
         if self.is_user {

@@ -21,6 +21,7 @@ use super::set_aside::{self, SetAsideAnswer, SetAsideQuery};
 use super::timeline::{self, TimelinePage, TimelineQuery};
 use super::tokens::{self, MadeToken, NewToken, TokenAnswer};
 use super::uploads::{self, At, NewUpload, UploadAnswer};
+use super::users::{self, Invitation, MadeLink, NewScope, UserAnswer};
 use super::vehicle_bindings::{self, BindingAnswer};
 use super::vehicle_changes::{self, NewVehicle, Rebinding, VehicleChange};
 use super::vehicles::{self, ConfigurationAnswer, VehicleDetails, VehicleQuery, VehicleSummary, Why};
@@ -367,6 +368,33 @@ fn of_the_server() -> Vec<Operation> {
             .of(tokens::TOKEN)
             .answers::<TokenAnswer>(200, "It opens nothing any more.")
             .can_conflict(),
+        Operation::get("/users", users::list)
+            .needs(Administer, "List those who may sign in to the console, by name.")
+            .lists::<UserAnswer>(),
+        Operation::post("/users", users::invite)
+            .needs(Administer, "Invite somebody to the console, or give them a new link; this answer is the only one that shows it.")
+            .takes::<Invitation>()
+            .answers::<MadeLink>(201, "Whoever opens the link chooses a password; it is good for one use within two days.")
+            .shows_a_secret(),
+        Operation::post("/users/{name}/scope", users::set_scope)
+            .needs(Administer, "Give a user of the console another scope.")
+            .of(users::USER)
+            .takes::<NewScope>()
+            .answers::<UserAnswer>(200, "The user as it is now.")
+            .can_conflict(),
+        Operation::post("/users/{name}/sign-out", users::sign_out)
+            .needs(Administer, "Sign a user out everywhere.")
+            .of(users::USER)
+            .answers::<UserAnswer>(200, "No browser is signed in as this user any more."),
+        Operation::post("/users/{name}/disable", users::disable)
+            .needs(Administer, "Let a user sign in no more; the name stays taken.")
+            .of(users::USER)
+            .answers::<UserAnswer>(200, "The user is out.")
+            .can_conflict(),
+        Operation::post("/users/{name}/enable", users::enable)
+            .needs(Administer, "Let a user sign in again.")
+            .of(users::USER)
+            .answers::<UserAnswer>(200, "The user may sign in."),
         Operation::get("/audit", audit_log::list)
             .needs(View, "List who changed what.")
             .takes_query::<AuditQuery>()

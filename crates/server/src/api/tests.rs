@@ -34,6 +34,7 @@ mod schedule;
 mod timeline;
 mod tokens_and_scopes;
 mod uploads;
+mod users;
 mod webhooks;
 
 fn add(tx: &Tx<'_>, scope: Scope, now: UnixMillis) -> Result<(), StoreError> {

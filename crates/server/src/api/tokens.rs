@@ -20,14 +20,14 @@ use crate::store::tokens::{self, Token};
 /// The body of a new token.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewToken {
+pub(crate) struct NewToken {
     /// Names it for ever, in the list and in the audit log: 1 to 64 characters [A-Za-z0-9._-].
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
-    name: String,
-    scope: Scope,
+    pub(crate) name: String,
+    pub(crate) scope: Scope,
     /// After so many seconds it opens nothing any more; without it, it opens until it is revoked.
     #[schemars(range(min = 1, max = 3_153_600_000_u64))]
-    expires_in_s: Option<u64>,
+    pub(crate) expires_in_s: Option<u64>,
 }
 
 /// The longest life of a token that expires: a hundred years, in seconds.
@@ -35,7 +35,7 @@ const LONGEST_LIFE_S: u64 = 3_153_600_000;
 
 /// A token as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct TokenAnswer {
+pub(crate) struct TokenAnswer {
     name: String,
     scope: Scope,
     created_at_ms: UnixMillis,
@@ -49,11 +49,11 @@ pub(super) struct TokenAnswer {
 
 /// A token that was just made.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct MadeToken {
+pub(crate) struct MadeToken {
     #[serde(flatten)]
     shown: TokenAnswer,
     /// The secret itself; the server does not keep it and cannot show it again.
-    token: String,
+    pub(crate) token: String,
 }
 
 fn shown(token: &Token, now: UnixMillis) -> TokenAnswer {
@@ -69,7 +69,7 @@ fn shown(token: &Token, now: UnixMillis) -> TokenAnswer {
 }
 
 /// `POST /tokens`
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
     Document(new): Document<NewToken>,
@@ -131,7 +131,7 @@ pub(super) async fn show(
 }
 
 /// `POST /tokens/{name}/revoke`: revoking a revoked one changes nothing.
-pub(super) async fn revoke(
+pub(crate) async fn revoke(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

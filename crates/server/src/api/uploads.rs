@@ -23,7 +23,7 @@ use crate::store::audit::{self, Change};
 use crate::store::uploads::{self, Upload};
 use crate::store::{Tx, releases};
 
-/// Uploads of one token that are not over.
+/// Uploads of one token or user that are not over.
 const MOST_OF_A_TOKEN: u64 = 16;
 /// The largest image, in octets: 64 GiB.
 const MOST_BYTES: u64 = 64 << 30;
@@ -37,7 +37,7 @@ const DURABLE_EVERY: u64 = 8 << 20;
 /// The body of a new upload.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewUpload {
+pub(crate) struct NewUpload {
     sha256: Sha256,
     /// The image's length.
     #[schemars(range(min = 1, max = 68_719_476_736_u64))]
@@ -53,7 +53,7 @@ const MOST_SIGNATURE: usize = 1024;
 /// Where a part belongs.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct At {
+pub(crate) struct At {
     /// How many octets the server has; they must be as many as it says.
     #[schemars(range(min = 0, max = 68_719_476_736_u64))]
     offset_bytes: u64,
@@ -61,7 +61,7 @@ pub(super) struct At {
 
 /// How far an upload is.
 #[derive(Debug, Serialize, JsonSchema)]
-pub(super) struct UploadAnswer {
+pub(crate) struct UploadAnswer {
     sha256: Sha256,
     size_bytes: u64,
     /// So many octets are durable; the next part begins there.
@@ -81,7 +81,7 @@ impl From<&Upload> for UploadAnswer {
             size_bytes: upload.size_bytes,
             offset_bytes: upload.offset_bytes,
             is_stored: false,
-            begun_by: Some(format!("token:{}", upload.begun_by)),
+            begun_by: Some(upload.begun_by_actor()),
             expires_at_ms: Some(upload.expires_at),
         }
     }
@@ -127,7 +127,7 @@ pub(super) async fn list(
 }
 
 /// `POST /uploads`
-pub(super) async fn begin(
+pub(crate) async fn begin(
     State(api): State<Api>,
     caller: Caller,
     Document(new): Document<NewUpload>,
@@ -168,10 +168,11 @@ pub(super) async fn begin(
             }
             return Ok((StatusCode::OK, UploadAnswer::from(&upload)));
         }
-        if uploads::count_of(tx, &caller.token)? >= MOST_OF_A_TOKEN {
+        let begun_by = caller.uploader();
+        if uploads::count_of(tx, &begun_by)? >= MOST_OF_A_TOKEN {
             let detail = format!(
-                "The token {} has begun {MOST_OF_A_TOKEN} uploads that are not over; finish some or give them up.",
-                caller.token
+                "{} has begun {MOST_OF_A_TOKEN} uploads that are not over; finish some or give them up.",
+                actor.name()
             );
             return Err(Problem::conflict("UPLOAD_TOO_MANY", detail));
         }
@@ -187,7 +188,7 @@ pub(super) async fn begin(
             size_bytes,
             offset_bytes: 0,
             signature,
-            begun_by: caller.token,
+            begun_by,
             begun_at: now,
             expires_at: now.plus_seconds(LIFE_S),
         };
@@ -209,7 +210,7 @@ pub(super) async fn show(
 }
 
 /// `PATCH /uploads/{sha256}?offset_bytes=N`
-pub(super) async fn append(
+pub(crate) async fn append(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -300,7 +301,7 @@ async fn take(api: &Api, parts: &mut Parts, upload: &Upload, from: u64, body: Bo
 }
 
 /// `DELETE /uploads/{sha256}`
-pub(super) async fn end(
+pub(crate) async fn end(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,

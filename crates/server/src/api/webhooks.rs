@@ -37,34 +37,34 @@ pub(super) const WEBHOOK: Resource = Resource {
 /// The body of a new webhook.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct NewWebhook {
+pub(crate) struct NewWebhook {
     /// 1 to 64 characters [A-Za-z0-9._-].
     #[schemars(regex(pattern = r"^[A-Za-z0-9][A-Za-z0-9._-]{0,63}$"))]
-    name: String,
+    pub(crate) name: String,
     /// Where changes are sent, https://.
-    url: String,
+    pub(crate) url: String,
     /// Which: types as `campaign.started`, `campaign.*`, or `*`.
     #[schemars(length(min = 1, max = 32))]
-    types: Vec<String>,
-    note: Option<LongText>,
+    pub(crate) types: Vec<String>,
+    pub(crate) note: Option<LongText>,
     /// Whether something is sent; true where it is absent.
-    enabled: Option<bool>,
+    pub(crate) enabled: Option<bool>,
 }
 
 /// What of a webhook is to be another; what is absent stays.
 #[derive(Deserialize, JsonSchema)]
 #[serde(deny_unknown_fields)]
-pub(super) struct WebhookChange {
-    url: Option<String>,
+pub(crate) struct WebhookChange {
+    pub(crate) url: Option<String>,
     #[schemars(length(min = 1, max = 32))]
-    types: Option<Vec<String>>,
-    note: Option<LongText>,
-    enabled: Option<bool>,
+    pub(crate) types: Option<Vec<String>>,
+    pub(crate) note: Option<LongText>,
+    pub(crate) enabled: Option<bool>,
 }
 
 /// A webhook as operators see it.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct WebhookAnswer {
+pub(crate) struct WebhookAnswer {
     name: Text,
     url: String,
     types: Vec<String>,
@@ -82,16 +82,16 @@ pub(super) struct WebhookAnswer {
 
 /// A webhook with a secret that was just made.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct MadeWebhook {
+pub(crate) struct MadeWebhook {
     #[serde(flatten)]
     shown: WebhookAnswer,
     /// What signatures are checked with; it is not shown again.
-    secret: String,
+    pub(crate) secret: String,
 }
 
 /// One change for one webhook.
 #[derive(Serialize, JsonSchema)]
-pub(super) struct DeliveryAnswer {
+pub(crate) struct DeliveryAnswer {
     id: String,
     /// The `webhook-id` that the receiver sees: the same at each attempt.
     event_id: String,
@@ -190,7 +190,7 @@ fn record(
 }
 
 /// `POST /webhooks`
-pub(super) async fn create(
+pub(crate) async fn create(
     State(api): State<Api>,
     caller: Caller,
     Document(new): Document<NewWebhook>,
@@ -249,7 +249,7 @@ pub(super) async fn show(
 }
 
 /// `PATCH /webhooks/{name}`
-pub(super) async fn change(
+pub(crate) async fn change(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -281,7 +281,7 @@ pub(super) async fn change(
 }
 
 /// `DELETE /webhooks/{name}`; gives what it was.
-pub(super) async fn delete(
+pub(crate) async fn delete(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -298,7 +298,7 @@ pub(super) async fn delete(
 }
 
 /// `POST /webhooks/{name}/rotate-secret`: from now on both secrets sign, after a day only the new one.
-pub(super) async fn rotate(
+pub(crate) async fn rotate(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -317,7 +317,7 @@ pub(super) async fn rotate(
 }
 
 /// `POST /webhooks/{name}/test`
-pub(super) async fn test(
+pub(crate) async fn test(
     State(api): State<Api>,
     caller: Caller,
     InPath(text): InPath<String>,
@@ -350,7 +350,7 @@ pub(super) async fn deliveries(
 }
 
 /// `POST /webhooks/{name}/deliveries/{id}/redeliver`
-pub(super) async fn redeliver(
+pub(crate) async fn redeliver(
     State(api): State<Api>,
     caller: Caller,
     InPath((text, id)): InPath<(String, String)>,

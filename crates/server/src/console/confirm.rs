@@ -6,7 +6,7 @@ use super::form::{Field, Kind};
 use super::page::Frame;
 
 #[derive(Template)]
-#[template(path = "asked.html")]
+#[template(path = "confirm.html")]
 pub(super) struct ConfirmPage {
     pub(super) frame: Frame,
     pub(super) title: String,

@@ -1,17 +1,18 @@
-//! What happened, newest first: the audit log, security events, refused messages.
+//! What happened, newest first: security events and refused messages, by kind and vehicle.
 
 use askama::Template;
 use axum::extract::{Query, State};
 use axum::response::Response;
-use farrier_protocol::UnixMillis;
+use farrier_protocol::{RefusalCode, UnixMillis, VehicleId};
 use serde::Deserialize;
 
 use super::Console;
 use super::format::{Time, number, time};
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
-use crate::api;
-use crate::store::{audit, messages, security_events};
+use crate::api::{self, Problem};
+use crate::store::{Tx, messages, security_events, vehicles};
+use crate::vehicle_fields::Vin;
 
 /// Rows on a page.
 const ON_A_PAGE: u32 = 50;
@@ -26,8 +27,10 @@ struct Row {
     /// Where more of the subject is to be seen.
     link: Option<String>,
     detail: String,
-    times: Option<String>,
-    /// What can be opened: the message itself, the digests.
+    facts: Vec<(&'static str, String)>,
+    times: String,
+    first: Time,
+    /// What can be opened: the message itself.
     more: Option<String>,
 }
 
@@ -39,71 +42,65 @@ struct ListPage {
     note: &'static str,
     /// What is said where there is nothing.
     nothing: &'static str,
+    /// What the rows are sorted by into kinds.
+    kind_label: &'static str,
+    kinds: Vec<String>,
+    kind: String,
+    vehicle: String,
+    /// That the vehicle is not known.
+    fault: Option<String>,
     rows: Vec<Row>,
     next: Option<String>,
     is_first: bool,
 }
 
+impl ListPage {
+    fn is_narrowed(&self) -> bool {
+        !self.kind.is_empty() || !self.vehicle.is_empty()
+    }
+
+    fn with(mut self, mut rows: Vec<(String, Row)>) -> Response {
+        let has_more = rows.len() > ON_A_PAGE as usize;
+        rows.truncate(ON_A_PAGE as usize);
+        self.next = rows.last().filter(|_| has_more).map(|(place, _)| place.clone());
+        self.rows = rows.into_iter().map(|(_, row)| row).collect();
+        shown(&self)
+    }
+}
+
 #[derive(Deserialize)]
 pub(super) struct Asked {
+    #[serde(default)]
+    kind: String,
+    /// A vehicle's id or VIN.
+    #[serde(default)]
+    vehicle: String,
     #[serde(default)]
     before: String,
 }
 
-fn page(
-    visitor: &Visitor,
-    (title, note, nothing): (&'static str, &'static str, &'static str),
-    mut rows: Vec<(String, Row)>,
-    is_first: bool,
-) -> Response {
-    let has_more = rows.len() > ON_A_PAGE as usize;
-    rows.truncate(ON_A_PAGE as usize);
-    let next = rows.last().filter(|_| has_more).map(|(place, _)| place.clone());
-    let rows = rows.into_iter().map(|(_, row)| row).collect();
-    shown(&ListPage { frame: visitor.frame(), title, note, nothing, rows, next, is_first })
-}
-
-/// `GET /audit`
-pub(super) async fn audit_log(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Query(Asked { before }): Query<Asked>,
-) -> Result<Response, Failed> {
-    let (t, now, is_first) = (visitor.guest.language.texts(), console.api.now(), before.is_empty());
-    let seq = before.parse().ok();
-    let entries = console.api.read(move |tx| Ok(audit::page_back(tx, seq, ON_A_PAGE + 1)?)).await;
-    let rows = entries.map_err(|problem| visitor.failed(problem))?.into_iter().map(|entry| {
-        let row = Row {
-            at: time(t, entry.at_ms, now),
-            kind: entry.action.clone(),
-            class: "run",
-            link: page_of(&entry.object),
-            subject: entry.object.clone(),
-            detail: [Some(entry.actor.clone()), entry.detail.clone()]
-                .into_iter()
-                .flatten()
-                .collect::<Vec<_>>()
-                .join(" · "),
-            times: None,
-            more: Some(format!(
-                "{} {}\nSHA-256 {}\n← {}",
-                t.entry_number, entry.seq, entry.sha256, entry.previous_sha256
-            )),
+impl Asked {
+    /// The vehicle that is meant; the error says that there is none.
+    fn vehicle(&self, tx: &Tx<'_>) -> Result<Option<VehicleId>, Problem> {
+        let typed = self.vehicle.trim();
+        if typed.is_empty() {
+            return Ok(None);
+        }
+        let by_vin = match typed.parse::<Vin>() {
+            Ok(vin) => vehicles::by_vin(tx, &vin)?.map(|vehicle| vehicle.binding.vehicle_id),
+            Err(_) => None,
         };
-        (entry.seq.to_string(), row)
-    });
-    let texts = (t.audit_log, t.audit_note, t.nothing_here);
-    Ok(page(&visitor, texts, rows.collect(), is_first))
-}
+        match by_vin {
+            Some(vehicle_id) => Ok(Some(vehicle_id)),
+            None => typed.parse().map(Some).map_err(|error| Problem::invalid(format!("{error}."))),
+        }
+    }
 
-/// Where the object of an audit entry is to be seen.
-fn page_of(object: &str) -> Option<String> {
-    let mut parts = object.split('/');
-    match (parts.next()?, parts.next()?) {
-        ("campaign", name) => Some(format!("/campaigns/{name}")),
-        ("vehicle", id) => Some(format!("/vehicles/{id}")),
-        ("release", name) => Some(format!("/releases/{name}")),
-        (_, _) => None,
+    fn place(&self) -> Result<(UnixMillis, String), Problem> {
+        match self.before.as_str() {
+            "" => Ok((UnixMillis(i64::MAX), String::new())),
+            before => api::cursor(before, "before"),
+        }
     }
 }
 
@@ -111,61 +108,114 @@ fn page_of(object: &str) -> Option<String> {
 pub(super) async fn security_events(
     State(console): State<Console>,
     visitor: Visitor,
-    Query(Asked { before }): Query<Asked>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Failed> {
-    let (t, now, is_first) = (visitor.guest.language.texts(), console.api.now(), before.is_empty());
-    let place = place(&before).map_err(|problem| visitor.failed(problem))?;
-    let events = console.api.read(move |tx| Ok(security_events::page(tx, &place, ON_A_PAGE + 1)?)).await;
-    let rows = events.map_err(|problem| visitor.failed(problem))?.into_iter().map(|event| {
+    let (t, now) = (visitor.guest.language.texts(), console.api.now());
+    let mut page = ListPage {
+        frame: visitor.frame(),
+        title: t.security_events,
+        note: t.security_note,
+        nothing: t.nothing_suspicious,
+        kind_label: t.kind,
+        kinds: Vec::new(),
+        kind: asked.kind.clone(),
+        vehicle: asked.vehicle.clone(),
+        fault: None,
+        rows: Vec::new(),
+        next: None,
+        is_first: asked.before.is_empty(),
+    };
+    let seen = console.api.read(move |tx| {
+        let (place, kinds) = (asked.place()?, security_events::kinds(tx)?);
+        let events = match asked.vehicle(tx) {
+            Ok(vehicle) => {
+                let kind = Some(asked.kind.as_str()).filter(|kind| !kind.is_empty());
+                Ok(security_events::filtered(tx, kind, vehicle.as_ref(), &place, ON_A_PAGE + 1)?)
+            }
+            Err(problem) => Err(problem),
+        };
+        Ok((kinds, events))
+    });
+    let (kinds, events) = seen.await.map_err(|problem| visitor.failed(problem))?;
+    page.kinds = kinds;
+    page.fault = events.as_ref().err().map(|problem| problem.detail().to_owned());
+    let rows = events.unwrap_or_default().into_iter().map(|event| {
         let row = Row {
             at: time(t, event.last_at, now),
-            kind: event.kind.clone(),
             class: "bad",
             link: event.vehicle_id.as_ref().map(|id| format!("/vehicles/{id}")),
-            subject: event.subject.clone(),
-            detail: event.detail.clone(),
-            times: Some(number(event.times)),
+            facts: Vec::new(),
+            times: number(event.times),
+            first: time(t, event.first_at, now),
             more: None,
+            kind: event.kind,
+            subject: event.subject,
+            detail: event.detail,
         };
         (api::place(&(event.last_at, &event.id)), row)
     });
-    let texts = (t.security_events, t.security_note, t.nothing_suspicious);
-    Ok(page(&visitor, texts, rows.collect(), is_first))
+    Ok(page.with(rows.collect()))
 }
 
 /// `GET /refused-messages`
 pub(super) async fn refused_messages(
     State(console): State<Console>,
     visitor: Visitor,
-    Query(Asked { before }): Query<Asked>,
+    Query(asked): Query<Asked>,
 ) -> Result<Response, Failed> {
-    let (t, now, is_first) = (visitor.guest.language.texts(), console.api.now(), before.is_empty());
-    let place = place(&before).map_err(|problem| visitor.failed(problem))?;
-    let refused = console.api.read(move |tx| Ok(messages::refused(tx, &place, ON_A_PAGE + 1)?)).await;
-    let rows = refused.map_err(|problem| visitor.failed(problem))?.into_iter().map(|message| {
-        let refusal = &message.refusal;
+    let (t, now) = (visitor.guest.language.texts(), console.api.now());
+    let mut page = ListPage {
+        frame: visitor.frame(),
+        title: t.refused_messages,
+        note: t.refused_note,
+        nothing: t.nothing_refused,
+        kind_label: t.code,
+        kinds: RefusalCode::ALL.iter().map(ToString::to_string).collect(),
+        kind: asked.kind.clone(),
+        vehicle: asked.vehicle.clone(),
+        fault: None,
+        rows: Vec::new(),
+        next: None,
+        is_first: asked.before.is_empty(),
+    };
+    let seen = console.api.read(move |tx| {
+        let place = asked.place()?;
+        let code = match asked.kind.as_str() {
+            "" => None,
+            kind => match kind.parse::<RefusalCode>() {
+                Ok(code) => Some(code),
+                Err(error) => return Ok(Err(Problem::invalid(format!("{error}.")))),
+            },
+        };
+        match asked.vehicle(tx) {
+            Ok(vehicle) => Ok(Ok(messages::refused_with(tx, code, vehicle.as_ref(), &place, ON_A_PAGE + 1)?)),
+            Err(problem) => Ok(Err(problem)),
+        }
+    });
+    let refused = seen.await.map_err(|problem| visitor.failed(problem))?;
+    page.fault = refused.as_ref().err().map(|problem| problem.detail().to_owned());
+    let rows = refused.unwrap_or_default().into_iter().map(|message| {
+        let refusal = message.refusal;
+        let mut facts = vec![
+            (t.pointer, refusal.pointer),
+            (t.expected, refusal.expected),
+            (t.found, refusal.found),
+            (t.topic, message.topic),
+        ];
+        facts.extend(message.msg_id.map(|id| (t.message, id)));
         let row = Row {
             at: time(t, message.last_at, now),
             kind: refusal.code.name().to_owned(),
             class: "bad",
             link: Some(format!("/vehicles/{}", message.binding.vehicle_id)),
             subject: message.binding.to_string(),
-            detail: format!(
-                "{}: {} {}, {} {}",
-                refusal.pointer, t.expected, refusal.expected, t.found, refusal.found
-            ),
-            times: Some(number(message.times)),
-            more: Some(message.payload.clone()),
+            detail: String::new(),
+            facts,
+            times: number(message.times),
+            first: time(t, message.first_at, now),
+            more: Some(message.payload),
         };
         (api::place(&(message.last_at, &message.id)), row)
     });
-    let texts = (t.refused_messages, t.refused_note, t.nothing_refused);
-    Ok(page(&visitor, texts, rows.collect(), is_first))
-}
-
-fn place(before: &str) -> Result<(UnixMillis, String), api::Problem> {
-    match before {
-        "" => Ok((UnixMillis(i64::MAX), String::new())),
-        before => api::cursor(before, "before"),
-    }
+    Ok(page.with(rows.collect()))
 }

@@ -59,6 +59,7 @@ pub(super) enum Section {
     Campaigns,
     Vehicles,
     Releases,
+    Evidence,
     Audit,
     Security,
     Refused,
@@ -66,11 +67,12 @@ pub(super) enum Section {
 }
 
 impl Section {
-    pub(super) const ALL: [Self; 8] = [
+    pub(super) const ALL: [Self; 9] = [
         Self::Fleet,
         Self::Campaigns,
         Self::Vehicles,
         Self::Releases,
+        Self::Evidence,
         Self::Audit,
         Self::Security,
         Self::Refused,
@@ -83,6 +85,7 @@ impl Section {
             Self::Campaigns => "/campaigns",
             Self::Vehicles => "/vehicles",
             Self::Releases => "/releases",
+            Self::Evidence => "/evidence",
             Self::Audit => "/audit",
             Self::Security => "/security-events",
             Self::Refused => "/refused-messages",
@@ -96,6 +99,7 @@ impl Section {
             Self::Campaigns => t.campaigns,
             Self::Vehicles => t.vehicles,
             Self::Releases => t.releases,
+            Self::Evidence => t.evidence,
             Self::Audit => t.audit_log,
             Self::Security => t.security_events,
             Self::Refused => t.refused_messages,
@@ -105,7 +109,11 @@ impl Section {
 
     /// The one that an address belongs to.
     fn of(uri: &Uri) -> Option<Self> {
-        let first = uri.path().trim_start_matches('/').split('/').next().unwrap_or_default();
+        let first = match uri.path().trim_start_matches('/').split('/').next().unwrap_or_default() {
+            // Below the releases, "new" is what one may be called.
+            "new-release" => "releases",
+            first => first,
+        };
         Self::ALL.into_iter().find(|section| section.path().trim_start_matches('/') == first)
     }
 }
@@ -143,11 +151,15 @@ impl Frame {
         self.may(Permission::Operate)
     }
 
+    pub(super) fn may_release(&self) -> bool {
+        self.may(Permission::Release)
+    }
+
     pub(super) fn may_administer(&self) -> bool {
         self.may(Permission::Administer)
     }
 
-    pub(super) fn sections(&self) -> [Section; 8] {
+    pub(super) fn sections(&self) -> [Section; 9] {
         Section::ALL
     }
 

@@ -76,10 +76,15 @@ impl Visitor {
 
     /// Refuses somebody whose scope does not reach.
     pub(super) fn must(&self, needs: Permission) -> Result<(), Failed> {
+        self.may(needs).map_err(|problem| self.failed(problem))
+    }
+
+    /// The same for what is no page.
+    pub(super) fn may(&self, needs: Permission) -> Result<(), Problem> {
         if self.user.scope.may(needs) {
             Ok(())
         } else {
-            Err(self.failed(Problem::forbidden(&self.user.name, self.user.scope, needs)))
+            Err(Problem::forbidden(&self.user.name, self.user.scope, needs))
         }
     }
 }

@@ -1,7 +1,6 @@
 //! Signing in and out, and the links that are good for one use.
 
 use askama::Template;
-use aws_lc_rs::error::Unspecified;
 use axum::Form;
 use axum::extract::{Path, Query, State};
 use axum::http::{HeaderValue, StatusCode, header};
@@ -15,6 +14,7 @@ use super::passwords::{self, SHORTEST, Wait};
 use super::session::{Guest, IDLE_MS, LONGEST_MS, Visitor, wanted};
 use super::texts::filled;
 use super::{Console, cookies};
+use crate::api::users::{new_link, secret};
 use crate::api::{self, Problem};
 use crate::store::audit::{self, Actor, Change};
 use crate::store::console_users::{self, ConsoleUser, Link};
@@ -22,10 +22,6 @@ use crate::store::{Tx, new_id};
 
 /// A name that is guessed at is no longer than this, in octets.
 const LONGEST_NAME: usize = 64;
-/// How long the link of the first admin is good, in ms: an hour.
-const FIRST_LINK_MS: i64 = 3_600_000;
-/// And one that an admin makes: two days, for it is sent to somebody.
-const LINK_MS: i64 = 2 * 24 * 3_600_000;
 
 #[derive(Template)]
 #[template(path = "sign_in.html")]
@@ -107,12 +103,6 @@ async fn let_in(console: &Console, guest: &Guest, name: &str, to: &str) -> Resul
     signed_in.await?;
     let cookie = cookies::session(&secret, console.is_tls).ok_or_else(Problem::unavailable)?;
     Ok(with_cookie(Redirect::to(to).into_response(), cookie))
-}
-
-fn secret() -> Result<String, Unspecified> {
-    let mut octets = [0_u8; 32];
-    aws_lc_rs::rand::fill(&mut octets)?;
-    Ok(HEXLOWER.encode(&octets))
 }
 
 fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
@@ -282,32 +272,13 @@ fn set_password(
     Ok(true)
 }
 
-/// Makes a link; gives its path, which nobody can find out again.
-pub(super) fn new_link(
-    tx: &Tx<'_>,
-    actor: &Actor,
-    user: Option<String>,
-    scope: crate::access::Scope,
-    now: UnixMillis,
-) -> Result<String, Problem> {
-    let secret = secret().map_err(|_| Problem::unavailable())?;
-    let good_for = if user.is_some() { LINK_MS } else { FIRST_LINK_MS };
-    let link = Link {
-        user,
-        scope,
-        created_by: actor.name().to_owned(),
-        expires_at: UnixMillis(now.0.saturating_add(good_for)),
-    };
-    console_users::add_link(tx, &Sha256::of(secret.as_bytes()), &link)?;
-    Ok(format!("/welcome/{secret}"))
-}
-
 /// A link for the first admin of a console that has none; `None` where somebody can administer already.
 pub(super) fn first_link(tx: &Tx<'_>, now: UnixMillis) -> Result<Option<String>, Problem> {
     if console_users::another_admin(tx, "")? {
         return Ok(None);
     }
-    new_link(tx, &Actor::server(), None, crate::access::Scope::Admin, now).map(Some)
+    let (path, _) = new_link(tx, &Actor::server(), None, crate::access::Scope::Admin, now)?;
+    Ok(Some(path))
 }
 
 #[derive(Deserialize)]

@@ -1,4 +1,8 @@
 mod charts;
+mod evidence;
+mod records;
+mod releases;
+mod settings;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -51,7 +55,7 @@ impl Browser {
         let clock = Arc::new(AtomicI64::new(world.now.0));
         let read = Arc::clone(&clock);
         let api =
-            api_over(world, dir.path(), false, Arc::new(move || UnixMillis(read.load(Ordering::Relaxed))));
+            api_over(world, dir.path(), true, Arc::new(move || UnixMillis(read.load(Ordering::Relaxed))));
         let console = Console::new(api, true);
         let router = router(console.clone());
         Self { console, router, cookie: String::new(), language: "en", clock, _dir: Arc::new(dir) }

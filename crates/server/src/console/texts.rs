@@ -58,10 +58,10 @@ texts! {
     target no_inventory facts gateway time_zone inventory_received boot_counter clock_behind certificate
     updates no_campaign_selected no_update bytes_of cancel_update roll_back will_roll_back conversation when
     kind message correlation raw entry_received entry_refused entry_command entry_acknowledged entry_step
-    entry_security entry_number nothing_here images size only_for version deltas no_deltas saves rules
+    entry_security entry_number nothing_here images size only_for version deltas no_deltas saves
     no_releases audit_note security_note nothing_suspicious refused_note nothing_refused expected found
     subject detail times users role you active disabled disable enable change new_link invite actions
-    link_made link_note tokens tokens_note name expires spent certificates nothing_expires waits_for_wave
+    link_made link_note tokens name expires spent waits_for_wave
     waits_for_other_update waits_for_answer waits_for_step
     eta eta_about eta_basis eta_done eta_done_why eta_halted eta_halted_why eta_unknown eta_unknown_why
     eta_not_open over_time no_history_yet figures chart_description progress_over_time progress_note waiting
@@ -106,6 +106,43 @@ texts! {
     vehicle_type readiness no_readiness ready not_ready condition measured usual_threshold
     verdict_of_vehicle met not_met note_readiness cert_subject thumbprint of_next_wake_up
     earlier_bindings is_set_aside
+    users_and_tokens webhooks certificates_and_lists system_health token_made token_made_note
+    only_admins_see_users signed_in_with tokens_for_programs revoked revoke revoke_token will_revoke_token
+    good_for_days good_for_days_hint make_token
+    webhooks_note no_webhooks receiver types_of_changes deliveries_waiting last_delivery new_webhook address
+    types_hint make_webhook send_test rotate_secret secret_made secret_made_note deliveries no_deliveries
+    attempts outcome took tried_next answer deliver_again save rotate_webhook will_rotate delete_webhook
+    will_delete_webhook last_changed deliveries_dropped disabled_because earlier_secret_until
+    delivery_waiting delivery_delivered delivery_failed
+    certificates_note no_certificates used_for ends what_to_do server_certificate server_certificate_for
+    renew_server_certificate client_root client_root_for renew_client_root revocation_list
+    revocation_list_for renew_revocation_list operator_certificate operator_certificate_for
+    renew_operator_certificate has_ended ends_soon is_good
+    server_is_ready server_is_not_ready what health_note health_good health_look health_bad health_told
+    outbox outbox_words deadlines deadlines_words connections commits commits_words no_commits disk
+    disk_words disk_unreadable up_for check_store check_store_good check_store_bad check_certificates
+    check_certificates_good check_certificates_bad check_listeners check_listeners_good check_listeners_bad
+    check_broker check_broker_good check_broker_bad
+    evidence evidence_note rxswin_register find_records no_records_under no_records_yet records_by_campaign
+    records record archive download download_archive how_to_verify how_to_verify_note evidence_key
+    no_records_here read_record record_of_update record_note rxswin_note changed_by_releases no_rxswins
+    vehicle_type revision software approval recorded
+    who action at_word from_address request digest_before digest_after digest_of_entry digest_of_previous
+    chain chain_holds chain_under_way chain_hint check_again export bad_moment only_admins_see
+    nothing_before_or_after not_kept before_and_after before_and_after_hint before after changed same
+    from_utc until_utc begins_with_hint nothing_found looked_back_to look_further
+    all_of_them vehicle_or_vin first_time pointer topic
+    new_release upload_images upload_needs_script choose_files upload_hint upload_wants_signatures upload_queued
+    upload_checking upload_sending upload_left upload_paused upload_lost upload_signed_out upload_stored
+    upload_failed upload_changed upload_empty upload_given_up upload_go_on upload_give_up upload_dismiss
+    uploads_unfinished uploads_unfinished_hint begun_by image take_over_from take_over images_of_release
+    no_images_yet empty_rows_left_out again again_hint remove rules_across_ecus no_rules add_rule rule
+    rule_b_hint add rules_as_json name_and_notes version_scheme no_scheme allow_downgrade downgrade
+    release_counter notes release_never_changes make_release not_uploaded field_missing expected_number
+    supplier rxswins rule_needs rule_needs_when rule_conflicts rule_together rule_order rule_bootloader
+    rule_earlier any_version version_or_later version_or_earlier version_range or_between and_between
+    release_used release_unused release_like_this vehicles_run_it delta whole_image deltas_save
+    delta_needs_key no_campaign_of_release delete_release will_delete_release delete
 }
 
 impl Texts {

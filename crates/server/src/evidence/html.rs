@@ -48,6 +48,27 @@ impl Display for Escaped<'_> {
     }
 }
 
+/// A part of a page, made of nothing but the elements here and of text that is escaped; so it goes out as it is.
+pub(crate) struct Fragment(String);
+
+impl Display for Fragment {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.0)
+    }
+}
+
+impl askama::filters::HtmlSafe for Fragment {}
+
+impl Fragment {
+    pub(super) fn of_update(record: &UpdateRecord) -> Self {
+        Self(update(record))
+    }
+
+    pub(super) fn of_campaign(record: &CampaignRecord) -> Self {
+        Self(campaign(record))
+    }
+}
+
 fn text(content: &impl Display) -> String {
     Escaped(&content.to_string()).to_string()
 }

@@ -6,6 +6,9 @@ use serde_json::Value;
 use super::{Row, StoreError, Tx, changes};
 use crate::audit::{AuditEntry, AuditHead};
 
+/// The longest text of what there was before or after that is kept for people, in octets.
+const MOST_KEPT: usize = 64 * 1024;
+
 /// Who makes a change.
 #[derive(Debug, Clone)]
 pub(crate) struct Actor {
@@ -56,7 +59,9 @@ pub(crate) fn record(tx: &Tx<'_>, actor: &Actor, change: Change, now: UnixMillis
     tx.exec("UPDATE audit_head SET seq = seq + 1 WHERE only_row = 1", &[])?;
     // The row's hash is still that of the entry before.
     let head = head(tx)?;
-    let digest = |value: Option<Value>| value.map(|value| Sha256::of(value.to_string().as_bytes()));
+    let (before, after) =
+        (change.before.map(|value| value.to_string()), change.after.map(|value| value.to_string()));
+    let digest = |text: &Option<String>| text.as_ref().map(|text| Sha256::of(text.as_bytes()));
     let mut entry = AuditEntry {
         seq: head.seq,
         at_ms: now,
@@ -66,23 +71,34 @@ pub(crate) fn record(tx: &Tx<'_>, actor: &Actor, change: Change, now: UnixMillis
         detail: change.detail,
         client: actor.client.clone(),
         request_id: actor.request_id.clone(),
-        before_sha256: digest(change.before),
-        after_sha256: digest(change.after),
+        before_sha256: digest(&before),
+        after_sha256: digest(&after),
         previous_sha256: head.sha256,
         sha256: Sha256::ZERO,
     };
     entry.sha256 = entry.content_sha256();
-    insert(tx, &entry)?;
+    insert(tx, &entry, kept(before.as_ref()), kept(after.as_ref()))?;
     tx.exec("UPDATE audit_head SET sha256 = $1 WHERE only_row = 1", &[(&entry.sha256.to_string()).into()])?;
     changes::audited(tx, &entry, now)
 }
 
-fn insert(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
+/// A text that is short enough to be kept for people; its digest is in the chain whatever its length.
+fn kept(text: Option<&String>) -> Option<&String> {
+    text.filter(|text| text.len() <= MOST_KEPT)
+}
+
+fn insert(
+    tx: &Tx<'_>,
+    entry: &AuditEntry,
+    before_content: Option<&String>,
+    after_content: Option<&String>,
+) -> Result<(), StoreError> {
     let digest = |digest: &Option<Sha256>| digest.map(|digest| digest.to_string());
     let (before, after) = (digest(&entry.before_sha256), digest(&entry.after_sha256));
     tx.exec(
         "INSERT INTO audit_entry (seq, at, actor, action, object, detail, client, request_id, before_sha256, \
-         after_sha256, previous_sha256, sha256) VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)",
+         after_sha256, previous_sha256, sha256, before_content, after_content) \
+         VALUES ($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12, $13, $14)",
         &[
             i64::try_from(entry.seq).unwrap_or(i64::MAX).into(),
             entry.at_ms.into(),
@@ -96,9 +112,28 @@ fn insert(tx: &Tx<'_>, entry: &AuditEntry) -> Result<(), StoreError> {
             after.as_ref().into(),
             (&entry.previous_sha256.to_string()).into(),
             (&entry.sha256.to_string()).into(),
+            before_content.into(),
+            after_content.into(),
         ],
     )?;
     Ok(())
+}
+
+/// What the server held of an entry's object before and after, where it was kept and is what the entry's digests are of.
+pub(crate) fn contents(
+    tx: &Tx<'_>,
+    entry: &AuditEntry,
+) -> Result<(Option<String>, Option<String>), StoreError> {
+    let found = tx.row(
+        "SELECT before_content, after_content FROM audit_entry WHERE seq = $1",
+        &[i64::try_from(entry.seq).unwrap_or(i64::MAX).into()],
+        |row| Ok((row.optional_text(0)?, row.optional_text(1)?)),
+    )?;
+    let (before, after) = found.unwrap_or_default();
+    let proven = |text: Option<String>, digest: Option<Sha256>| {
+        text.filter(|text| digest == Some(Sha256::of(text.as_bytes())))
+    };
+    Ok((proven(before, entry.before_sha256), proven(after, entry.after_sha256)))
 }
 
 /// Where the log ends.
@@ -125,7 +160,9 @@ macro_rules! select_entry {
     };
 }
 
-fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
+pub(super) use select_entry;
+
+pub(super) fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
     Ok(AuditEntry {
         seq: row.count(0)?,
         at_ms: row.time(1)?,
@@ -140,6 +177,12 @@ fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
         previous_sha256: row.parsed(10, "a digest")?,
         sha256: row.parsed(11, "a digest")?,
     })
+}
+
+/// One entry.
+pub(crate) fn by_number(tx: &Tx<'_>, seq: u64) -> Result<Option<AuditEntry>, StoreError> {
+    let seq = i64::try_from(seq).unwrap_or(i64::MAX);
+    tx.row(select_entry!("WHERE seq = $1"), &[seq.into()], read)
 }
 
 /// The entries after a number, oldest first.

@@ -374,6 +374,15 @@ pub(crate) struct StateCounts {
     pub(crate) ended: u64,
 }
 
+/// The campaigns that bring a release, newest first.
+pub(crate) fn of_release(tx: &Tx<'_>, release: &Text, limit: u32) -> Result<Vec<Campaign>, StoreError> {
+    tx.rows(
+        select_campaign!("WHERE release_name = $1 ORDER BY created_at DESC, name DESC LIMIT $2"),
+        &[release.as_str().into(), i64::from(limit).into()],
+        read,
+    )
+}
+
 /// From the counters that are kept.
 pub(crate) fn counts(tx: &Tx<'_>, name: &Text) -> Result<StateCounts, StoreError> {
     let mut counts = StateCounts::default();

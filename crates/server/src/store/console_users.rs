@@ -92,9 +92,19 @@ pub(crate) fn set_scope(tx: &Tx<'_>, name: &str, scope: Scope) -> Result<(), Sto
     Ok(())
 }
 
-/// All of them, by name.
-pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<ConsoleUser>, StoreError> {
-    tx.rows(select_user!("ORDER BY name LIMIT 1000"), &[], read)
+/// The users after a name, by name.
+pub(crate) fn page(tx: &Tx<'_>, after: &str, limit: u32) -> Result<Vec<ConsoleUser>, StoreError> {
+    tx.rows(
+        select_user!("WHERE name > $1 ORDER BY name LIMIT $2"),
+        &[after.into(), i64::from(limit).into()],
+        read,
+    )
+}
+
+/// How many browsers a user is signed in with.
+pub(crate) fn sessions(tx: &Tx<'_>, user: &str) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM console_session WHERE user_name = $1";
+    Ok(tx.row(sql, &[user.into()], |row| row.count(0))?.unwrap_or(0))
 }
 
 /// Whether somebody other than this user can administer.
@@ -180,6 +190,12 @@ pub(crate) fn add_link(tx: &Tx<'_>, digest: &Sha256, link: &Link) -> Result<(), 
             link.expires_at.into(),
         ],
     )?;
+    Ok(())
+}
+
+/// The links of a user are good for nothing from now on.
+pub(crate) fn forget_links(tx: &Tx<'_>, user: &str) -> Result<(), StoreError> {
+    tx.exec("DELETE FROM console_link WHERE user_name = $1", &[user.into()])?;
     Ok(())
 }
 

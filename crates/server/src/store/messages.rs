@@ -201,6 +201,44 @@ pub(crate) fn refused(
     )
 }
 
+/// The newest refused messages with a code, of a vehicle, or both, before a place in the list.
+pub(crate) fn refused_with(
+    tx: &Tx<'_>,
+    code: Option<RefusalCode>,
+    vehicle_id: Option<&VehicleId>,
+    before: &(UnixMillis, String),
+    limit: u32,
+) -> Result<Vec<RefusedMessage>, StoreError> {
+    let place = [before.0.into(), (&before.1).into(), i64::from(limit).into()];
+    match (code.map(RefusalCode::name), vehicle_id.map(VehicleId::as_str)) {
+        (None, None) => refused(tx, before, limit),
+        (Some(code), None) => tx.rows(
+            select_refused!(
+                "WHERE code = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[code.into()]].concat(),
+            read_refused,
+        ),
+        (None, Some(vehicle_id)) => tx.rows(
+            select_refused!(
+                "WHERE vehicle_id = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[vehicle_id.into()]].concat(),
+            read_refused,
+        ),
+        (Some(code), Some(vehicle_id)) => tx.rows(
+            select_refused!(
+                "WHERE vehicle_id = $4 AND code = $5 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[vehicle_id.into(), code.into()]].concat(),
+            read_refused,
+        ),
+    }
+}
+
 /// The newest refused messages of one vehicle.
 pub(crate) fn refused_of(
     tx: &Tx<'_>,

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::sync::{Arc, Mutex};
 
 use data_encoding::HEXLOWER;
-use farrier_campaign::{Image, Release};
+use farrier_campaign::{Image, Release, version_key};
 use farrier_protocol::{Sha256, Text, UnixMillis};
 
 use super::tx::stored_json;
@@ -33,6 +33,20 @@ pub(crate) fn image(tx: &Tx<'_>, sha256: &Sha256) -> Result<Option<StoredImage>,
                     .map_err(|_| StoreError::Damaged { expected: "a signature in hex", found: signature })?,
             })
         },
+    )
+}
+
+/// Images that no release has, newest first, each with its size and when it was stored.
+pub(crate) fn images_without_release(
+    tx: &Tx<'_>,
+    limit: u32,
+) -> Result<Vec<(Sha256, u64, UnixMillis)>, StoreError> {
+    tx.rows(
+        "SELECT i.sha256, i.size_bytes, i.stored_at FROM image i \
+         WHERE NOT EXISTS (SELECT 1 FROM release_image r WHERE r.sha256 = i.sha256) \
+         ORDER BY i.stored_at DESC, i.sha256 LIMIT $1",
+        &[i64::from(limit).into()],
+        |row| Ok((row.parsed(0, "a digest")?, row.count(1)?, row.time(2)?)),
     )
 }
 
@@ -168,6 +182,63 @@ fn read_image(row: &Row<'_>) -> Result<Image, StoreError> {
             row.count(5)?,
         )
     })
+}
+
+/// Releases that change an RXSWIN, by name.
+pub(crate) fn with_rxswin(tx: &Tx<'_>, rxswin: &Text, limit: u32) -> Result<Vec<Text>, StoreError> {
+    let sql = tx.one_of(
+        "SELECT DISTINCT release_name FROM release_image WHERE instr(rxswins, $1) > 0 ORDER BY release_name LIMIT $2",
+        "SELECT DISTINCT release_name FROM release_image WHERE strpos(rxswins, $1) > 0 ORDER BY release_name LIMIT $2",
+    );
+    // As it stands in the JSON of the list, with its quotes.
+    let quoted = stored_json(rxswin)?;
+    tx.rows(sql, &[(&quoted).into(), i64::from(limit).into()], |row| row.parsed(0, "a release name"))
+}
+
+/// The newest releases, by name.
+pub(crate) fn newest_names(tx: &Tx<'_>, limit: u32) -> Result<Vec<Text>, StoreError> {
+    Ok(before(tx, &(UnixMillis(i64::MAX), String::new()), limit)?.into_iter().map(|(_, name)| name).collect())
+}
+
+/// The releases before a place in the list, newest first.
+pub(crate) fn before(
+    tx: &Tx<'_>,
+    place: &(UnixMillis, String),
+    limit: u32,
+) -> Result<Vec<(UnixMillis, Text)>, StoreError> {
+    tx.rows(
+        "SELECT created_at, name FROM release WHERE created_at < $1 OR (created_at = $1 AND name < $2) \
+         ORDER BY created_at DESC, name DESC LIMIT $3",
+        &[place.0.into(), (&place.1).into(), i64::from(limit).into()],
+        |row| Ok((row.time(0)?, row.parsed(1, "a release name")?)),
+    )
+}
+
+/// How many vehicles have an ECU of this hardware that runs this version, counted up to a limit. Versions of the same rank are
+/// the same, however they are written.
+pub(crate) fn vehicles_that_run(
+    tx: &Tx<'_>,
+    hw_part_no: &Text,
+    version: &Text,
+    limit: u32,
+) -> Result<u64, StoreError> {
+    let (hw_part_no, limit) = (hw_part_no.as_str().into(), i64::from(limit).into());
+    let count = |row: &Row<'_>| row.count(0);
+    let counted = match version_key(version.as_str()) {
+        Some(key) => tx.row(
+            "SELECT COUNT(*) FROM (SELECT DISTINCT vehicle_id FROM vehicle_ecu \
+             WHERE hw_part_no = $1 AND sw_version_key = $2 LIMIT $3) AS found",
+            &[hw_part_no, (&key).into(), limit],
+            count,
+        )?,
+        None => tx.row(
+            "SELECT COUNT(*) FROM (SELECT DISTINCT vehicle_id FROM vehicle_ecu \
+             WHERE hw_part_no = $1 AND sw_version_key IS NULL AND sw_version = $2 LIMIT $3) AS found",
+            &[hw_part_no, version.as_str().into(), limit],
+            count,
+        )?,
+    };
+    Ok(counted.unwrap_or(0))
 }
 
 /// The names of releases after a name.

@@ -109,6 +109,55 @@ pub(crate) fn page(
     )
 }
 
+/// The newest events of a kind, of a vehicle, or of both, before a place in the list.
+pub(crate) fn filtered(
+    tx: &Tx<'_>,
+    kind: Option<&str>,
+    vehicle_id: Option<&VehicleId>,
+    before: &(UnixMillis, String),
+    limit: u32,
+) -> Result<Vec<SecurityEvent>, StoreError> {
+    let place = [before.0.into(), (&before.1).into(), i64::from(limit).into()];
+    match (kind, vehicle_id.map(VehicleId::as_str)) {
+        (None, None) => page(tx, before, limit),
+        (Some(kind), None) => tx.rows(
+            select_event!(
+                "WHERE kind = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[kind.into()]].concat(),
+            read,
+        ),
+        (None, Some(vehicle_id)) => tx.rows(
+            select_event!(
+                "WHERE vehicle_id = $4 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[vehicle_id.into()]].concat(),
+            read,
+        ),
+        (Some(kind), Some(vehicle_id)) => tx.rows(
+            select_event!(
+                "WHERE vehicle_id = $4 AND kind = $5 AND last_at <= $1 AND (last_at < $1 OR id < $2) \
+                 ORDER BY last_at DESC, id DESC LIMIT $3"
+            ),
+            &[place.as_slice(), &[vehicle_id.into(), kind.into()]].concat(),
+            read,
+        ),
+    }
+}
+
+/// The kinds that there are, by name: each is found by one look into the index.
+pub(crate) fn kinds(tx: &Tx<'_>) -> Result<Vec<String>, StoreError> {
+    let mut kinds: Vec<String> = Vec::new();
+    loop {
+        let after = kinds.last().map_or("", String::as_str);
+        let sql = "SELECT kind FROM security_event WHERE kind > $1 ORDER BY kind LIMIT 1";
+        let Some(next) = tx.row(sql, &[after.into()], |row| row.text(0))? else { return Ok(kinds) };
+        kinds.push(next);
+    }
+}
+
 /// The newest events of one vehicle.
 pub(crate) fn of_vehicle(
     tx: &Tx<'_>,

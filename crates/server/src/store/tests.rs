@@ -5,6 +5,7 @@ use super::*;
 
 mod again;
 mod operators;
+mod verified;
 
 fn open(database: &TestDatabase) -> (Store, Arc<Mutex<Vec<Committed>>>) {
     let commits = Arc::new(Mutex::new(Vec::new()));

@@ -13,11 +13,18 @@ pub(crate) struct Upload {
     pub(crate) offset_bytes: u64,
     /// Detached, base64 of ASN.1 DER, as it was given.
     pub(crate) signature: Option<String>,
-    /// The name of the token that began it.
+    /// The name of the token that began it, or `user:` and that of the user.
     pub(crate) begun_by: String,
     pub(crate) begun_at: UnixMillis,
     /// After this it is removed, unless more comes.
     pub(crate) expires_at: UnixMillis,
+}
+
+impl Upload {
+    /// Who began it, as the audit log names them.
+    pub(crate) fn begun_by_actor(&self) -> String {
+        if self.begun_by.contains(':') { self.begun_by.clone() } else { format!("token:{}", self.begun_by) }
+    }
 }
 
 macro_rules! select_upload {

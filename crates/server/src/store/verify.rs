@@ -1,16 +1,20 @@
 //! Looks whether a store is whole: the file, its references, its schema, and whether all that is written in it can be
 //! read. What belongs to it outside, the images, is the backup's to look at.
 
-use farrier_protocol::{ServerMessage, Text, VehicleId};
+use farrier_protocol::{ServerMessage, Sha256, Text, UnixMillis, VehicleId};
 
 use super::migrations::STEPS;
 use super::{
-    StoreError, Tx, approvals, campaigns, deltas, evidence, groups, releases, traffic, updates, vehicles,
-    webhooks,
+    StoreError, Tx, approvals, audit, campaigns, console_users, deltas, evidence, groups, releases,
+    security_events, tokens, traffic, updates, vehicles, webhooks,
 };
+use crate::audit::ChainCheck;
 
 /// Problems of one kind that are told one by one; of more, only the number is.
 const TOLD: usize = 20;
+
+/// Entries of the audit log, and security events, that are read at a time.
+const AUDIT_AT_A_TIME: u32 = 1_000;
 
 /// What one look has found.
 #[derive(Debug, Clone, PartialEq, Eq, serde::Serialize)]
@@ -76,6 +80,10 @@ pub(crate) fn all(tx: &Tx<'_>) -> Result<Vec<Check>, StoreError> {
             every_set_aside(tx)?,
             every_record(tx)?,
             every_webhook(tx)?,
+            every_user(tx)?,
+            every_token(tx)?,
+            audit_chain(tx)?,
+            every_security_event(tx)?,
         ]);
     }
     Ok(checks)
@@ -213,6 +221,94 @@ fn every_set_aside(tx: &Tx<'_>) -> Result<Check, StoreError> {
         }));
     }
     Ok(check)
+}
+
+fn every_user(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("console users");
+    let sql = "SELECT name, password FROM console_user ORDER BY name";
+    for (name, password) in tx.rows(sql, &[], |row| Ok((row.text(0)?, row.text(1)?)))? {
+        check.read(&format!("user {name}"), console_users::by_name(tx, &name))?;
+        check.count((!is_hash(&password)).then(|| format!("user {name}: the password is no argon2id hash")));
+    }
+    let sql = "SELECT COUNT(*) FROM console_session s \
+               WHERE NOT EXISTS (SELECT 1 FROM console_user u WHERE u.name = s.user_name)";
+    let strays = tx.row(sql, &[], |row| row.count(0))?.unwrap_or(0);
+    check.count((strays > 0).then(|| format!("{strays} session(s) are of nobody")));
+    Ok(check)
+}
+
+fn is_hash(password: &str) -> bool {
+    password.starts_with("$argon2id$") && argon2::password_hash::phc::PasswordHash::new(password).is_ok()
+}
+
+fn every_token(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("tokens");
+    let sql = "SELECT name, sha256 FROM operator_token ORDER BY name";
+    for (name, digest) in tx.rows(sql, &[], |row| Ok((row.text(0)?, row.text(1)?)))? {
+        let read = digest
+            .parse::<Sha256>()
+            .map_err(|_| StoreError::Damaged { expected: "a digest", found: "something else".to_owned() })
+            .and_then(|digest| tokens::by_digest(tx, &digest));
+        check.read(&format!("token {name}"), read)?;
+    }
+    Ok(check)
+}
+
+/// Whether the chain of the audit log holds from its first entry to its end.
+fn audit_chain(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("audit log");
+    let (mut chain, mut after) = (ChainCheck::new(Vec::new()), 0);
+    loop {
+        let entries = match audit::page(tx, after, AUDIT_AT_A_TIME) {
+            Ok(entries) => entries,
+            Err(error @ StoreError::Damaged { .. }) => {
+                check.count(Some(format!("an entry after {after}: {error}")));
+                return Ok(check);
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(last) = entries.last().map(|entry| entry.seq) else { break };
+        for entry in &entries {
+            if let Err(broken) = chain.take(entry) {
+                // What comes behind it proves nothing.
+                check.count(Some(broken.to_string()));
+                return Ok(check);
+            }
+            check.count(None);
+        }
+        after = last;
+    }
+    let head = audit::head(tx)?;
+    match chain.end() {
+        Ok(end) => {
+            check.count((end != head).then(|| format!("the log ends with {end}, its end is noted as {head}")))
+        }
+        Err(broken) => check.count(Some(broken.to_string())),
+    }
+    Ok(check)
+}
+
+fn every_security_event(tx: &Tx<'_>) -> Result<Check, StoreError> {
+    let mut check = Check::new("security events");
+    let mut place = (UnixMillis(i64::MAX), String::new());
+    loop {
+        let events = match security_events::page(tx, &place, AUDIT_AT_A_TIME) {
+            Ok(events) => events,
+            Err(error @ StoreError::Damaged { .. }) => {
+                check.count(Some(format!("a security event before {}: {error}", place.0.0)));
+                return Ok(check);
+            }
+            Err(error) => return Err(error),
+        };
+        let Some(last) = events.last() else { return Ok(check) };
+        place = (last.last_at, last.id.clone());
+        for event in &events {
+            let is_ordered = event.first_at <= event.last_at && event.times > 0;
+            check.count((!is_ordered).then(|| {
+                format!("security event {}: it ends before it begins, or never happened", event.id)
+            }));
+        }
+    }
 }
 
 fn every_record(tx: &Tx<'_>) -> Result<Check, StoreError> {

@@ -397,6 +397,12 @@ pub(crate) fn forget(tx: &Tx<'_>, name: &Text) -> Result<usize, StoreError> {
     )
 }
 
+/// Deliveries that wait, of one webhook.
+pub(crate) fn waiting_of(tx: &Tx<'_>, name: &Text) -> Result<u64, StoreError> {
+    let sql = "SELECT COUNT(*) FROM webhook_delivery WHERE webhook_name = $1 AND state = 'waiting'";
+    Ok(tx.row(sql, &[name.as_str().into()], |row| row.count(0))?.unwrap_or(0))
+}
+
 /// Deliveries that wait, of all webhooks.
 pub(crate) fn waiting(tx: &Tx<'_>) -> Result<u64, StoreError> {
     let sql = "SELECT CAST(COUNT(*) AS BIGINT) FROM webhook_delivery WHERE state = 'waiting'";

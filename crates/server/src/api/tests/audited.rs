@@ -1,5 +1,6 @@
 use super::*;
 use crate::audit::{AuditEntry, AuditHead, ChainCheck};
+use crate::store::console_users::{self, ConsoleUser};
 use crate::store::set_aside::{self, FailedAttempt};
 use crate::testbed::text;
 
@@ -112,6 +113,25 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
     log("POST /tokens");
     operator.post("/tokens/ci/revoke", json!({})).await;
     log("POST /tokens/{name}/revoke");
+    let (status, invited) = operator.post("/users", json!({"name": "bob", "scope": "viewer"})).await;
+    assert_eq!(status, StatusCode::CREATED, "{invited}");
+    log("POST /users");
+    let bob = ConsoleUser {
+        name: "bob".to_owned(),
+        scope: Scope::Viewer,
+        created_at: world.now,
+        created_by: "token:admin".to_owned(),
+        disabled_at: None,
+    };
+    world.write(move |tx, _, _| console_users::add(tx, &bob, "a hash")).await;
+    let (status, body) = operator.post("/users/bob/scope", json!({"scope": "operator"})).await;
+    assert_eq!((status, &body["scope"]), (StatusCode::OK, &json!("operator")));
+    log("POST /users/{name}/scope");
+    for action in ["sign-out", "disable", "enable"] {
+        let (status, body) = operator.post(&format!("/users/bob/{action}"), json!({})).await;
+        assert_eq!(status, StatusCode::OK, "{body}");
+        log(&format!("POST /users/{{name}}/{action}"));
+    }
 
     let changed = operator.call("PATCH", "/api/v1/vehicles/V1", json!({"region": "EU"}).to_string()).await;
     assert_eq!((changed.0, &changed.1["region"]), (StatusCode::OK, &json!("EU")));
@@ -207,6 +227,11 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         ("vehicle.released", "vehicle/V1"),
         ("token.created", "token/ci"),
         ("token.revoked", "token/ci"),
+        ("user.invited", "user/bob"),
+        ("user.scope_changed", "user/bob"),
+        ("user.signed_out_everywhere", "user/bob"),
+        ("user.disabled", "user/bob"),
+        ("user.enabled", "user/bob"),
         ("vehicle.changed", "vehicle/V1"),
         ("vehicle.rebound", "vehicle/V1"),
         ("vehicle.enrolled", "vehicle/V3"),
