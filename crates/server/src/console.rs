@@ -17,6 +17,7 @@ mod releases;
 mod session;
 mod settings;
 mod sign_in;
+mod single_sign_on;
 mod texts;
 mod vehicle;
 mod vehicles;
@@ -30,6 +31,8 @@ use axum::routing::{get, post};
 use crate::api::{Api, Problem};
 use live::Live;
 use passwords::Passwords;
+pub(crate) use single_sign_on::Provider;
+pub use single_sign_on::{OidcError, OidcSettings};
 
 /// What the console works with.
 #[derive(Clone)]
@@ -37,14 +40,15 @@ pub(crate) struct Console {
     api: Api,
     live: Arc<Live>,
     passwords: Arc<Passwords>,
+    oidc: Option<Arc<Provider>>,
     /// Whether operators' connections are encrypted.
     is_tls: bool,
 }
 
 impl Console {
-    pub(crate) fn new(api: Api, is_tls: bool) -> Self {
+    pub(crate) fn new(api: Api, is_tls: bool, oidc: Option<Provider>) -> Self {
         let live = Arc::new(Live::new(api.vitals.stopping.clone()));
-        Self { api, live, passwords: Arc::new(Passwords::new()), is_tls }
+        Self { api, live, passwords: Arc::new(Passwords::new()), oidc: oidc.map(Arc::new), is_tls }
     }
 
     /// The path by which the first admin chooses name and password; `None` where there is one who can sign in.
@@ -77,6 +81,8 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/settings/users/{name}/scope", post(settings::set_scope))
         .route("/settings/users/{name}/{what}", post(settings::change))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/sign-in/oidc", get(single_sign_on::begin))
+        .route(single_sign_on::CALLBACK, get(single_sign_on::callback))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/sign-out-everywhere", post(sign_in::sign_out_everywhere))
         .route("/welcome/{secret}", get(sign_in::welcome).post(sign_in::use_link))

@@ -35,12 +35,32 @@ struct SignInPage {
     to: String,
     name: String,
     error: Option<String>,
+    /// What the provider is called that one can sign in with.
+    provider: Option<String>,
+}
+
+impl SignInPage {
+    fn new(console: &Console, guest: &Guest, to: &str) -> Self {
+        let provider = console.oidc.as_ref().map(|oidc| oidc.settings().title.clone());
+        Self { frame: guest.frame(), to: to.to_owned(), name: String::new(), error: None, provider }
+    }
+}
+
+/// The page once more, with what is in the way.
+pub(super) fn refused(
+    console: &Console,
+    guest: &Guest,
+    to: &str,
+    status: StatusCode,
+    error: String,
+) -> Response {
+    with_status(status, &SignInPage { error: Some(error), ..SignInPage::new(console, guest, to) })
 }
 
 #[derive(Deserialize)]
 pub(super) struct To {
     #[serde(default)]
-    to: String,
+    pub(super) to: String,
 }
 
 #[derive(Deserialize)]
@@ -52,8 +72,12 @@ pub(super) struct SignInForm {
 }
 
 /// `GET /sign-in`
-pub(super) async fn page(guest: Guest, Query(To { to }): Query<To>) -> Response {
-    shown(&SignInPage { frame: guest.frame(), to, name: String::new(), error: None })
+pub(super) async fn page(
+    State(console): State<Console>,
+    guest: Guest,
+    Query(To { to }): Query<To>,
+) -> Response {
+    shown(&SignInPage::new(&console, &guest, &to))
 }
 
 /// `POST /sign-in`
@@ -64,10 +88,8 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Response> {
     let t = guest.language.texts();
     let refused = |status, error: String| {
-        let SignInForm { name, to, .. } = &form;
-        let page =
-            SignInPage { frame: guest.frame(), to: to.clone(), name: name.clone(), error: Some(error) };
-        with_status(status, &page)
+        let page = SignInPage::new(&console, &guest, &form.to);
+        with_status(status, &SignInPage { name: form.name.clone(), error: Some(error), ..page })
     };
     let short_name: String = form.name.chars().take(LONGEST_NAME).collect();
     let keys =
@@ -93,8 +115,13 @@ pub(super) async fn sign_in(
     response.map_err(|problem| guest.failed(problem).into_response())
 }
 
-/// A new session for somebody whose password was right.
-async fn let_in(console: &Console, guest: &Guest, name: &str, to: &str) -> Result<Response, Problem> {
+/// A new session for somebody who has shown who they are.
+pub(super) async fn let_in(
+    console: &Console,
+    guest: &Guest,
+    name: &str,
+    to: &str,
+) -> Result<Response, Problem> {
     let secret = secret().map_err(|_| Problem::unavailable())?;
     let (session, client, user) = (Sha256::of(secret.as_bytes()), guest.client.clone(), name.to_owned());
     let signed_in = console.api.write(move |tx, _, now| {
@@ -115,7 +142,7 @@ fn secret() -> Result<String, Unspecified> {
     Ok(HEXLOWER.encode(&octets))
 }
 
-fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
+pub(super) fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
@@ -267,6 +294,7 @@ fn set_password(
                 created_at: now,
                 created_by: link.created_by.clone(),
                 disabled_at: None,
+                issuer: None,
             };
             console_users::add(tx, &user, hash)?;
             "user.created"
@@ -290,6 +318,11 @@ pub(super) fn new_link(
     scope: crate::access::Scope,
     now: UnixMillis,
 ) -> Result<String, Problem> {
+    let known = user.as_deref().map(|user| console_users::by_name(tx, user)).transpose()?.flatten();
+    if let Some(ConsoleUser { name, issuer: Some(issuer), .. }) = known {
+        let detail = format!("{name} signs in with {issuer}, and has no password here; change it there.");
+        return Err(Problem::conflict("SINGLE_SIGN_ON", detail));
+    }
     let secret = secret().map_err(|_| Problem::unavailable())?;
     let good_for = if user.is_some() { LINK_MS } else { FIRST_LINK_MS };
     let link = Link {

@@ -9,7 +9,7 @@ use super::postgres::{Session, integer};
 
 /// The steps, each with its number and named after what it brings; the SQL is the same for both databases. They are
 /// run in this order; a number that is missing is another step's, not yet here.
-pub(super) const STEPS: [(i64, &str, &str); 19] = [
+pub(super) const STEPS: [(i64, &str, &str); 20] = [
     (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "nodes", include_str!("../../migrations/0003_nodes.sql")),
@@ -29,6 +29,7 @@ pub(super) const STEPS: [(i64, &str, &str); 19] = [
     (19, "requests", include_str!("../../migrations/0019_requests.sql")),
     (20, "starting", include_str!("../../migrations/0020_starting.sql")),
     (21, "console", include_str!("../../migrations/0021_console.sql")),
+    (25, "single_sign_on", include_str!("../../migrations/0025_single_sign_on.sql")),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL)";
