@@ -71,6 +71,7 @@ pub enum OidcError {
 /// Why the provider did not say who somebody is; what it said is for the log only.
 #[derive(Debug, thiserror::Error)]
 enum ProviderError {
+    #[cfg_attr(not(feature = "oidc"), expect(dead_code, reason = "only a provider cannot be reached"))]
     #[error("{0}")]
     Unreachable(String),
     #[error("{0}")]

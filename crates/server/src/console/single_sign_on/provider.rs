@@ -25,7 +25,7 @@ use tokio::sync::Mutex;
 use tokio::time::Instant;
 
 use super::settings::OidcSettings;
-use super::{Begun, OidcError, ProviderError};
+use super::{Begun, CALLBACK, OidcError, ProviderError};
 use crate::tls::outgoing;
 
 /// For one request to the provider.
@@ -94,7 +94,7 @@ impl Provider {
         let address = |error: openidconnect::url::ParseError| OidcError::Address(error.to_string());
         Ok(Self {
             issuer: IssuerUrl::new(settings.issuer.clone()).map_err(address)?,
-            callback: RedirectUrl::new(settings.callback()).map_err(address)?,
+            callback: RedirectUrl::new(format!("{}{CALLBACK}", settings.console)).map_err(address)?,
             secret: secret.transpose()?,
             http: Asker(client(settings)?),
             found: Mutex::new(None),

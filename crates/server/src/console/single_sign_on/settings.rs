@@ -77,11 +77,6 @@ impl OidcSettings {
         Ok(())
     }
 
-    /// Where the provider sends people back to.
-    pub(crate) fn callback(&self) -> String {
-        format!("{}{}", self.console, super::CALLBACK)
-    }
-
     /// What the claims let a person do; `None`: nothing.
     pub(super) fn scope_of(&self, claims: &Value) -> Option<Scope> {
         let held = self.held(claims);
