@@ -9,6 +9,7 @@ use figment::Figment;
 use figment::providers::{Format, Toml};
 use serde::Deserialize;
 
+use crate::console::OidcSettings;
 use crate::mqtt::{MqttMode, MqttSettings};
 use crate::store::PostgresAddress;
 use crate::tls::ExpiryAlarms;
@@ -74,6 +75,8 @@ pub struct ServerConfig {
     pub campaigns: CampaignSettings,
     /// What webhooks may do.
     pub webhooks: WebhookSettings,
+    /// An OpenID Connect provider that people may sign in to the console with; needs the feature `oidc`.
+    pub oidc: Option<OidcSettings>,
 }
 
 /// How packages leave.
@@ -199,6 +202,7 @@ impl Default for ServerConfig {
             deltas: DeltaSettings::default(),
             campaigns: CampaignSettings::default(),
             webhooks: WebhookSettings::default(),
+            oidc: None,
         }
     }
 }
@@ -281,6 +285,13 @@ impl ServerConfig {
             return refused("campaigns.set_aside_after", "0 to 100 failed attempts", found);
         }
         self.check_deadlines()?;
+        if let Some(oidc) = &self.oidc {
+            oidc.check().map_err(|(key, expected, found)| ConfigError::Refused {
+                key,
+                expected: expected.to_owned(),
+                found,
+            })?;
+        }
         self.mqtt.limits.check().map_err(|(key, expected, found)| ConfigError::Refused {
             key,
             expected: expected.to_owned(),
@@ -364,6 +375,27 @@ mod tests {
         assert!(!format!("{config:?}").contains("geheim"));
         let error = loaded("store = 'postgres://u:geheim@localhost'\n").unwrap_err().to_string();
         assert!(error.contains("a database") && !error.contains("geheim"), "{error}");
+    }
+
+    #[test]
+    fn a_provider_to_sign_in_with_is_checked_and_needs_a_build_that_can() {
+        let checked = |issuer: &str, scopes: &str| {
+            let text = format!(
+                "pki = 'p'\n[oidc]\nissuer = '{issuer}'\nclient_id = 'farrier'\nconsole = 'https://ota.example'\n\
+                 [oidc.scopes]\n{scopes}"
+            );
+            loaded(&text).unwrap().check().map(|_| ()).map_err(|error| error.to_string())
+        };
+        let scopes = "viewer = ['staff']";
+        if cfg!(feature = "oidc") {
+            checked("https://sso.example", scopes).unwrap();
+            assert!(checked("http://sso.example", scopes).unwrap_err().contains("oidc.issuer"));
+            assert!(checked("https://sso.example", "viewer = []").unwrap_err().contains("oidc.scopes"));
+        } else {
+            assert!(checked("https://sso.example", scopes).unwrap_err().contains("--features oidc"));
+        }
+        assert!(loaded("[oidc]\nissuer = 'https://sso.example'\n").is_err());
+        assert!(loaded("[oidc.scopes]\nroot = ['staff']\n").is_err());
     }
 
     #[test]

@@ -32,6 +32,7 @@ mod releases;
 mod session;
 mod settings;
 mod sign_in;
+mod single_sign_on;
 mod texts;
 mod uploads;
 mod vehicle;
@@ -48,6 +49,8 @@ use crate::api::{Api, Problem};
 use chain::Chain;
 use live::Live;
 use passwords::Passwords;
+pub(crate) use single_sign_on::Provider;
+pub use single_sign_on::{OidcError, OidcSettings};
 
 /// What may be imported at a time, as a form sends it, in octets.
 const MOST_IMPORT_OCTETS: usize = 8 * 1024 * 1024;
@@ -59,14 +62,22 @@ pub(crate) struct Console {
     live: Arc<Live>,
     passwords: Arc<Passwords>,
     chain: Arc<Chain>,
+    oidc: Option<Arc<Provider>>,
     /// Whether operators' connections are encrypted.
     is_tls: bool,
 }
 
 impl Console {
-    pub(crate) fn new(api: Api, is_tls: bool) -> Self {
+    pub(crate) fn new(api: Api, is_tls: bool, oidc: Option<Provider>) -> Self {
         let live = Arc::new(Live::new(api.vitals.stopping.clone()));
-        Self { api, live, passwords: Arc::new(Passwords::new()), chain: Arc::new(Chain::new()), is_tls }
+        Self {
+            api,
+            live,
+            passwords: Arc::new(Passwords::new()),
+            oidc: oidc.map(Arc::new),
+            chain: Arc::new(Chain::new()),
+            is_tls,
+        }
     }
 
     /// The path by which the first admin chooses name and password; `None` where there is one who can sign in.
@@ -153,6 +164,8 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/settings/certificates", get(settings::certificates::page))
         .route("/settings/health", get(settings::health::page))
         .route("/sign-in", get(sign_in::page).post(sign_in::sign_in))
+        .route("/sign-in/oidc", get(single_sign_on::begin))
+        .route(single_sign_on::CALLBACK, get(single_sign_on::callback))
         .route("/sign-out", post(sign_in::sign_out))
         .route("/sign-out-everywhere", post(sign_in::sign_out_everywhere))
         .route("/welcome/{secret}", get(sign_in::welcome).post(sign_in::use_link))

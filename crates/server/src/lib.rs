@@ -53,6 +53,7 @@ pub mod webhooks;
 pub const SPANS: &str = "farrier_server::spans";
 
 pub use config::{ConfigError, Enroll, OperatorTlsPaths, ServerConfig, TlsPaths};
+pub use console::{OidcError, OidcSettings};
 pub use release_signature::ReleaseKeyError;
 pub use start::{RunningServer, Server, StartError};
 pub use store::{AddressError, PostgresAddress, StoreError};

@@ -23,7 +23,7 @@ use crate::audit_heads::HeadNotes;
 use crate::broker::{BrokerError, BrokerLink, Wakes};
 use crate::change_feed::{Feed, Herald};
 use crate::config::{ConfigError, ServerConfig};
-use crate::console::{self, Console};
+use crate::console::{self, Console, OidcError, Provider};
 use crate::conversation::{Grants, Presence, Rules, ServerDesk};
 use crate::delta_maker::DeltaMaker;
 use crate::desk::WallClock;
@@ -44,8 +44,8 @@ use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Notice, Store, StoreAddress, StoreError};
 use crate::tls::operator::OperatorTls;
-use crate::tls::{TlsError, VehicleTls};
-use crate::webhooks::{Deliverer, Sender, WebhookError};
+use crate::tls::{OutgoingTlsError, TlsError, VehicleTls};
+use crate::webhooks::{Deliverer, Sender};
 
 /// Files that the server opens for other things than vehicles' MQTT connections: downloads, operators, the store.
 const FILES_BESIDE_CONNECTIONS: u64 = 1_024;
@@ -90,9 +90,12 @@ pub enum StartError {
         #[source]
         source: io::Error,
     },
-    /// How webhooks are sent.
+    /// How others are spoken to.
     #[error(transparent)]
-    Webhook(#[from] WebhookError),
+    OutgoingTls(#[from] OutgoingTlsError),
+    /// How people sign in.
+    #[error(transparent)]
+    Oidc(#[from] OidcError),
     /// How the broker is reached.
     #[error(transparent)]
     Broker(#[from] BrokerError),
@@ -301,7 +304,8 @@ impl Server {
         };
         let runner = Runner { store: store.clone(), rules, clock: Arc::clone(&clock), due_changed };
 
-        let console = Console::new(api.clone(), operator_tls.is_some());
+        let oidc = config.oidc.as_ref().map(Provider::new).transpose()?;
+        let console = Console::new(api.clone(), operator_tls.is_some(), oidc);
         let console_link = console.first_link().await.map_err(|_| StartError::Console)?;
 
         let Listeners { mqtt, https, operator } = listeners;

@@ -5,6 +5,7 @@
 mod expiry;
 pub(crate) mod listener;
 pub(crate) mod operator;
+pub(crate) mod outgoing;
 mod revocation;
 
 use std::collections::{BTreeMap, HashSet};
@@ -21,6 +22,7 @@ use rustls::{RootCertStore, ServerConfig};
 
 use expiry::Validity;
 pub use expiry::{Alarm, ExpiryAlarms, Perishable};
+pub use outgoing::OutgoingTlsError;
 use revocation::{CertificateKey, LivePeers};
 
 use crate::desk::PeerIdentity;

@@ -21,7 +21,6 @@ use tokio_util::sync::CancellationToken;
 pub(crate) use address::Target;
 pub(crate) use secret::Secret;
 pub(crate) use sender::Sender;
-pub use sender::WebhookError;
 
 use crate::desk::WallClock;
 use crate::measurements;

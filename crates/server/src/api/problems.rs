@@ -130,6 +130,12 @@ pub(super) const ALL: &[Meaning] = &[
         "Make another admin first.",
     ),
     meaning(
+        "SINGLE_SIGN_ON",
+        StatusCode::CONFLICT,
+        "The user signs in with an OpenID Connect provider and has no password here.",
+        "Change password and groups with the provider.",
+    ),
+    meaning(
         "LINK_SPENT",
         StatusCode::NOT_FOUND,
         "A link of the console was used already, or is too old.",

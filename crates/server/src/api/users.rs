@@ -105,6 +105,11 @@ pub(crate) fn new_link(
     scope: Scope,
     now: UnixMillis,
 ) -> Result<(String, UnixMillis), Problem> {
+    let known = user.as_deref().map(|user| console_users::by_name(tx, user)).transpose()?.flatten();
+    if let Some(ConsoleUser { name, issuer: Some(issuer), .. }) = known {
+        let detail = format!("{name} signs in with {issuer}, and has no password here; change it there.");
+        return Err(Problem::conflict("SINGLE_SIGN_ON", detail));
+    }
     let secret = secret().map_err(|_| Problem::unavailable())?;
     let good_for = if user.is_some() { LINK_MS } else { FIRST_LINK_MS };
     let expires_at = UnixMillis(now.0.saturating_add(good_for));

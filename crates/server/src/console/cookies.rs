@@ -8,6 +8,8 @@ pub(super) const LANGUAGE: &str = "farrier-language";
 pub(super) const THEME: &str = "farrier-theme";
 /// A choice is remembered for a year, in seconds.
 const REMEMBERED_S: u64 = 31_536_000;
+/// For signing in with a provider, in seconds: ten minutes.
+const ON_THE_WAY_S: u64 = 600;
 
 /// The value of a cookie of the request.
 pub(super) fn value<'h>(headers: &'h HeaderMap, name: &str) -> Option<&'h str> {
@@ -28,6 +30,21 @@ pub(super) fn session(secret: &str, is_tls: bool) -> Option<HeaderValue> {
     let (name, secure) = (session_name(is_tls), if is_tls { "; Secure" } else { "" });
     let end = if secret.is_empty() { "; Max-Age=0" } else { "" };
     HeaderValue::try_from(format!("{name}={secret}; Path=/; HttpOnly; SameSite=Lax{secure}{end}")).ok()
+}
+
+/// Ties the way to a provider and back to the browser that went it.
+pub(super) fn on_the_way_name(is_tls: bool) -> &'static str {
+    if is_tls { "__Host-farrier-oidc" } else { "farrier-oidc" }
+}
+
+/// Sets it for as long as signing in may take; an empty one ends it.
+pub(super) fn on_the_way(value: &str, is_tls: bool) -> Option<HeaderValue> {
+    let (name, secure) = (on_the_way_name(is_tls), if is_tls { "; Secure" } else { "" });
+    let seconds = if value.is_empty() { 0 } else { ON_THE_WAY_S };
+    HeaderValue::try_from(format!(
+        "{name}={value}; Path=/; HttpOnly; SameSite=Lax; Max-Age={seconds}{secure}"
+    ))
+    .ok()
 }
 
 /// Remembers a choice; `value` is one of a few words.

@@ -31,12 +31,32 @@ struct SignInPage {
     to: String,
     name: String,
     error: Option<String>,
+    /// What the provider is called that one can sign in with.
+    provider: Option<String>,
+}
+
+impl SignInPage {
+    fn new(console: &Console, guest: &Guest, to: &str) -> Self {
+        let provider = console.oidc.as_ref().map(|oidc| oidc.settings().title.clone());
+        Self { frame: guest.frame(), to: to.to_owned(), name: String::new(), error: None, provider }
+    }
+}
+
+/// The page once more, with what is in the way.
+pub(super) fn refused(
+    console: &Console,
+    guest: &Guest,
+    to: &str,
+    status: StatusCode,
+    error: String,
+) -> Response {
+    with_status(status, &SignInPage { error: Some(error), ..SignInPage::new(console, guest, to) })
 }
 
 #[derive(Deserialize)]
 pub(super) struct To {
     #[serde(default)]
-    to: String,
+    pub(super) to: String,
 }
 
 #[derive(Deserialize)]
@@ -48,8 +68,12 @@ pub(super) struct SignInForm {
 }
 
 /// `GET /sign-in`
-pub(super) async fn page(guest: Guest, Query(To { to }): Query<To>) -> Response {
-    shown(&SignInPage { frame: guest.frame(), to, name: String::new(), error: None })
+pub(super) async fn page(
+    State(console): State<Console>,
+    guest: Guest,
+    Query(To { to }): Query<To>,
+) -> Response {
+    shown(&SignInPage::new(&console, &guest, &to))
 }
 
 /// `POST /sign-in`
@@ -60,10 +84,8 @@ pub(super) async fn sign_in(
 ) -> Result<Response, Response> {
     let t = guest.language.texts();
     let refused = |status, error: String| {
-        let SignInForm { name, to, .. } = &form;
-        let page =
-            SignInPage { frame: guest.frame(), to: to.clone(), name: name.clone(), error: Some(error) };
-        with_status(status, &page)
+        let page = SignInPage::new(&console, &guest, &form.to);
+        with_status(status, &SignInPage { name: form.name.clone(), error: Some(error), ..page })
     };
     let short_name: String = form.name.chars().take(LONGEST_NAME).collect();
     let keys =
@@ -89,8 +111,13 @@ pub(super) async fn sign_in(
     response.map_err(|problem| guest.failed(problem).into_response())
 }
 
-/// A new session for somebody whose password was right.
-async fn let_in(console: &Console, guest: &Guest, name: &str, to: &str) -> Result<Response, Problem> {
+/// A new session for somebody who has shown who they are.
+pub(super) async fn let_in(
+    console: &Console,
+    guest: &Guest,
+    name: &str,
+    to: &str,
+) -> Result<Response, Problem> {
     let secret = secret().map_err(|_| Problem::unavailable())?;
     let (session, client, user) = (Sha256::of(secret.as_bytes()), guest.client.clone(), name.to_owned());
     let signed_in = console.api.write(move |tx, _, now| {
@@ -105,7 +132,7 @@ async fn let_in(console: &Console, guest: &Guest, name: &str, to: &str) -> Resul
     Ok(with_cookie(Redirect::to(to).into_response(), cookie))
 }
 
-fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
+pub(super) fn with_cookie(mut response: Response, cookie: HeaderValue) -> Response {
     response.headers_mut().append(header::SET_COOKIE, cookie);
     response
 }
@@ -257,6 +284,7 @@ fn set_password(
                 created_at: now,
                 created_by: link.created_by.clone(),
                 disabled_at: None,
+                issuer: None,
             };
             console_users::add(tx, &user, hash)?;
             "user.created"

@@ -3,6 +3,8 @@ mod evidence;
 mod records;
 mod releases;
 mod settings;
+#[cfg(feature = "oidc")]
+mod single_sign_on;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 
@@ -31,6 +33,8 @@ struct Browser {
     console: Console,
     router: Router,
     cookie: String,
+    /// While it is with a provider.
+    on_the_way: String,
     language: &'static str,
     clock: Arc<AtomicI64>,
     _dir: Arc<tempfile::TempDir>,
@@ -51,14 +55,27 @@ impl Answer {
 
 impl Browser {
     fn at(world: &World) -> Self {
+        Self::with(world, None)
+    }
+
+    /// At a console that people can also sign in to with a provider.
+    fn with(world: &World, oidc: Option<Provider>) -> Self {
         let dir = tempfile::tempdir().unwrap();
         let clock = Arc::new(AtomicI64::new(world.now.0));
         let read = Arc::clone(&clock);
         let api =
             api_over(world, dir.path(), true, Arc::new(move || UnixMillis(read.load(Ordering::Relaxed))));
-        let console = Console::new(api, true);
+        let console = Console::new(api, true, oidc);
         let router = router(console.clone());
-        Self { console, router, cookie: String::new(), language: "en", clock, _dir: Arc::new(dir) }
+        Self {
+            console,
+            router,
+            cookie: String::new(),
+            on_the_way: String::new(),
+            language: "en",
+            clock,
+            _dir: Arc::new(dir),
+        }
     }
 
     /// Another browser at the same console.
@@ -67,6 +84,7 @@ impl Browser {
             console: self.console.clone(),
             router: self.router.clone(),
             cookie: String::new(),
+            on_the_way: String::new(),
             language: "en",
             clock: Arc::clone(&self.clock),
             _dir: Arc::clone(&self._dir),
@@ -82,6 +100,11 @@ impl Browser {
         let (status, headers) = (response.status(), response.headers().clone());
         for set in headers.get_all("set-cookie") {
             let set = set.to_str().unwrap();
+            if let Some(way) = set.strip_prefix("__Host-farrier-oidc=") {
+                assert!(way.contains("; Path=/; HttpOnly; SameSite=Lax; Max-Age="), "{set}");
+                assert!(way.ends_with("; Secure"), "{set}");
+                self.on_the_way = format!("; {}", set.split(';').next().unwrap());
+            }
             if set.starts_with("__Host-farrier=") {
                 assert!(set.contains("; Path=/; HttpOnly; SameSite=Lax; Secure"), "{set}");
                 self.cookie = set.split(';').next().unwrap().to_owned();
@@ -93,7 +116,8 @@ impl Browser {
 
     fn request(&self, method: &str, path: &str) -> axum::http::request::Builder {
         let request = Request::builder().method(method).uri(path).header("accept-language", self.language);
-        if self.cookie.is_empty() { request } else { request.header("cookie", &self.cookie) }
+        let cookies = format!("{}{}", self.cookie, self.on_the_way);
+        if cookies.is_empty() { request } else { request.header("cookie", cookies.trim_start_matches("; ")) }
     }
 
     async fn get(&mut self, path: &str) -> Answer {

@@ -41,6 +41,8 @@ texts! {
     skip_to_content sections language theme theme_system theme_light theme_dark fleet campaigns vehicles
     releases audit_log security_events refused_messages settings sign_in sign_out sign_out_everywhere
     user_name password new_password password_again password_rule password_too_short passwords_differ
+    sign_in_with provider_unreachable provider_refused provider_way_lost provider_gives_no_scope provider_gives_no_name
+    provider_name_taken user_disabled
     bad_user_name user_name_taken wrong_password too_many_tries no_account welcome welcome_note set_password
     connection_lost not_possible code to_fleet back pages first_page next_page just_now ago from_now never
     seconds minutes hours days enrolled connected_now being_updated download_to_verify

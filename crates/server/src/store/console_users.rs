@@ -15,12 +15,14 @@ pub(crate) struct ConsoleUser {
     pub(crate) created_by: String,
     /// Since when they may not sign in any more.
     pub(crate) disabled_at: Option<UnixMillis>,
+    /// The OpenID Connect provider that they sign in with, in place of a password.
+    pub(crate) issuer: Option<String>,
 }
 
 impl ConsoleUser {
     /// What the audit log takes the digest of.
     pub(crate) fn audited(&self) -> serde_json::Value {
-        serde_json::json!({"name": self.name, "scope": self.scope, "disabled_at": self.disabled_at})
+        serde_json::json!({"name": self.name, "scope": self.scope, "disabled_at": self.disabled_at, "issuer": self.issuer})
     }
 }
 
@@ -37,7 +39,7 @@ pub(crate) struct Link {
 
 macro_rules! select_user {
     ($rest:literal) => {
-        concat!("SELECT name, scope, created_at, created_by, disabled_at FROM console_user ", $rest)
+        concat!("SELECT name, scope, created_at, created_by, disabled_at, issuer FROM console_user ", $rest)
     };
 }
 
@@ -48,6 +50,7 @@ fn read(row: &Row<'_>) -> Result<ConsoleUser, StoreError> {
         created_at: row.time(2)?,
         created_by: row.text(3)?,
         disabled_at: row.optional_time(4)?,
+        issuer: row.optional_text(5)?,
     })
 }
 
@@ -66,13 +69,32 @@ pub(crate) fn add(tx: &Tx<'_>, user: &ConsoleUser, password: &str) -> Result<(),
     Ok(())
 }
 
+/// Stores somebody whom an OpenID Connect provider knows as `subject`, under a name that is free.
+pub(crate) fn add_of_provider(tx: &Tx<'_>, user: &ConsoleUser, subject: &str) -> Result<(), StoreError> {
+    add(tx, user, "")?;
+    tx.exec(
+        "UPDATE console_user SET issuer = $2, subject = $3 WHERE name = $1",
+        &[(&user.name).into(), user.issuer.as_ref().into(), subject.into()],
+    )?;
+    Ok(())
+}
+
+/// Whom a provider knows as `subject`.
+pub(crate) fn by_identity(
+    tx: &Tx<'_>,
+    issuer: &str,
+    subject: &str,
+) -> Result<Option<ConsoleUser>, StoreError> {
+    tx.row(select_user!("WHERE issuer = $1 AND subject = $2"), &[issuer.into(), subject.into()], read)
+}
+
 pub(crate) fn by_name(tx: &Tx<'_>, name: &str) -> Result<Option<ConsoleUser>, StoreError> {
     tx.row(select_user!("WHERE name = $1"), &[name.into()], read)
 }
 
 /// The hash of the password of somebody who may sign in.
 pub(crate) fn password_of(tx: &Tx<'_>, name: &str) -> Result<Option<String>, StoreError> {
-    let sql = "SELECT password FROM console_user WHERE name = $1 AND disabled_at IS NULL";
+    let sql = "SELECT password FROM console_user WHERE name = $1 AND disabled_at IS NULL AND issuer IS NULL";
     tx.row(sql, &[name.into()], |row| row.text(0))
 }
 
@@ -135,11 +157,11 @@ pub(crate) fn by_session(
     session: &Sha256,
 ) -> Result<Option<(ConsoleUser, UnixMillis, UnixMillis)>, StoreError> {
     tx.row(
-        "SELECT u.name, u.scope, u.created_at, u.created_by, u.disabled_at, s.created_at, s.seen_at \
+        "SELECT u.name, u.scope, u.created_at, u.created_by, u.disabled_at, u.issuer, s.created_at, s.seen_at \
          FROM console_session s JOIN console_user u ON u.name = s.user_name \
          WHERE s.sha256 = $1 AND u.disabled_at IS NULL",
         &[(&session.to_string()).into()],
-        |row| Ok((read(row)?, row.time(5)?, row.time(6)?)),
+        |row| Ok((read(row)?, row.time(6)?, row.time(7)?)),
     )
 }
 

@@ -2,7 +2,6 @@
 //! redirect is followed, no connection kept, and everything together has ten seconds.
 
 use std::net::SocketAddr;
-use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -12,10 +11,7 @@ use farrier_protocol::UnixMillis;
 use futures_util::StreamExt;
 use hyper::client::conn::http1;
 use hyper_util::rt::TokioIo;
-use rustls::pki_types::pem::PemObject;
-use rustls::pki_types::{CertificateDer, ServerName};
-use rustls::{ClientConfig, RootCertStore};
-use rustls_platform_verifier::BuilderVerifierExt;
+use rustls::pki_types::ServerName;
 use tokio::io::{AsyncRead, AsyncWrite};
 use tokio::net::{TcpStream, lookup_host};
 use tokio::time::timeout;
@@ -24,6 +20,7 @@ use tokio_rustls::TlsConnector;
 use super::WebhookSettings;
 use super::address::{Target, may_connect};
 use crate::store::webhooks::{Delivery, Webhook};
+use crate::tls::outgoing::{self, OutgoingTlsError};
 
 /// For one attempt, from the name's look-up to the answer.
 const TIME: Duration = Duration::from_secs(10);
@@ -33,23 +30,6 @@ const EXCERPT: usize = 1024;
 const MOST_HEADER_OCTETS: usize = 16 * 1024;
 /// Addresses of one name that are tried.
 const MOST_ADDRESSES: usize = 4;
-
-/// Why webhooks cannot be sent from this server.
-#[derive(Debug, thiserror::Error)]
-pub enum WebhookError {
-    /// The file of roots.
-    #[error("webhooks.roots: expected root certificates (PEM) in {path}; check the path and what is in it")]
-    Roots {
-        /// The file.
-        path: PathBuf,
-        /// What is wrong with it.
-        #[source]
-        source: Box<dyn std::error::Error + Send + Sync>,
-    },
-    /// The TLS library.
-    #[error("TLS for webhooks could not be set up")]
-    Setup(#[source] rustls::Error),
-}
 
 /// Why there was no answer.
 #[derive(Debug, thiserror::Error)]
@@ -96,21 +76,9 @@ pub(crate) struct Sender {
 }
 
 impl Sender {
-    pub(crate) fn new(settings: &WebhookSettings) -> Result<Self, WebhookError> {
-        let provider = Arc::new(rustls::crypto::aws_lc_rs::default_provider());
-        let builder = ClientConfig::builder_with_provider(provider)
-            .with_protocol_versions(&[&rustls::version::TLS13])
-            .map_err(WebhookError::Setup)?;
-        let builder = match &settings.roots {
-            Some(path) => builder.with_root_certificates(roots(path)?),
-            None => match builder.clone().with_platform_verifier() {
-                Ok(platform) => platform,
-                // A machine that trusts nobody has a server all the same; deliveries then say what is wrong.
-                Err(_) => builder.with_root_certificates(RootCertStore::empty()),
-            },
-        };
-        let tls = TlsConnector::from(Arc::new(builder.with_no_client_auth()));
-        Ok(Self { tls, settings: settings.clone(), time: TIME })
+    pub(crate) fn new(settings: &WebhookSettings) -> Result<Self, OutgoingTlsError> {
+        let tls = outgoing::trusting(settings.roots.as_deref(), "webhooks.roots")?;
+        Ok(Self { tls: TlsConnector::from(Arc::new(tls)), settings: settings.clone(), time: TIME })
     }
 
     /// The same with less patience.
@@ -222,20 +190,4 @@ fn request(webhook: &Webhook, delivery: &Delivery, now: UnixMillis) -> Option<Re
         .header("webhook-timestamp", now.0.div_euclid(1000))
         .header("webhook-signature", signatures);
     request.body(Body::from(delivery.body.clone())).ok()
-}
-
-fn roots(path: &Path) -> Result<RootCertStore, WebhookError> {
-    let refused = |source: Box<dyn std::error::Error + Send + Sync>| WebhookError::Roots {
-        path: path.to_owned(),
-        source,
-    };
-    let mut roots = RootCertStore::empty();
-    for certificate in CertificateDer::pem_file_iter(path).map_err(|error| refused(Box::new(error)))? {
-        let certificate = certificate.map_err(|error| refused(Box::new(error)))?;
-        roots.add(certificate).map_err(|error| refused(Box::new(error)))?;
-    }
-    if roots.is_empty() {
-        return Err(refused("no certificate found".into()));
-    }
-    Ok(roots)
 }

@@ -122,6 +122,7 @@ async fn every_operation_that_changes_something_is_in_the_audit_log() {
         created_at: world.now,
         created_by: "token:admin".to_owned(),
         disabled_at: None,
+        issuer: None,
     };
     world.write(move |tx, _, _| console_users::add(tx, &bob, "a hash")).await;
     let (status, body) = operator.post("/users/bob/scope", json!({"scope": "operator"})).await;

@@ -12,6 +12,7 @@ async fn with_users(world: &World, users: &'static [(&'static str, Scope)]) {
                     created_at: now,
                     created_by: "token:admin".to_owned(),
                     disabled_at: None,
+                    issuer: None,
                 };
                 console_users::add(tx, &user, "a hash")?;
                 let session = Sha256::of(name.as_bytes());

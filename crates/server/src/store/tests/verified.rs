@@ -20,6 +20,7 @@ async fn a_look_at_the_store_finds_what_is_wrong_with_users_tokens_and_the_log()
                 created_at: UnixMillis(1),
                 created_by: "server".to_owned(),
                 disabled_at: None,
+                issuer: None,
             };
             console_users::add(tx, &user, HASH)?;
             add_token(tx, "ci")?;
