@@ -126,11 +126,6 @@ impl Problem {
         Self { more: Some(Box::new(More { pointer: Some(pointer.into()), ..more })), ..self }
     }
 
-    /// Where in the document, if that can be said.
-    pub(crate) fn pointer(&self) -> Option<&str> {
-        self.more.as_ref()?.pointer.as_deref()
-    }
-
     /// What is wrong with which lines of an import.
     pub(crate) fn faults(&self) -> &[LineFault] {
         self.more.as_ref().map_or(&[], |more| &more.lines)

@@ -157,7 +157,7 @@ pub(super) async fn page(
         let rules = named.release.rules();
         let mut using = Vec::new();
         for campaign in campaigns::of_release(tx, &named.name, CAMPAIGNS)? {
-            using.push(progress::row(t, &campaign, &campaigns::counts(tx, &campaign.name)?));
+            using.push(progress::row(tx, t, &campaign, now)?);
         }
         let images: Result<_, Problem> =
             named.release.images().iter().map(|image| image_row(tx, image)).collect();
@@ -288,10 +288,10 @@ pub(super) async fn confirm_delete(
     Ok(shown(&ConfirmPage {
         frame: visitor.frame(),
         title: filled(t.delete_release, &[named.name.as_str()]),
-        consequence: t.will_delete_release.to_owned(),
+        consequences: vec![t.will_delete_release.to_owned()],
         verb: t.delete,
         is_grave: true,
-        asks_why: false,
+        fields: Vec::new(),
         back: format!("/releases/{}", named.name),
     }))
 }

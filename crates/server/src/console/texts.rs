@@ -113,7 +113,7 @@ texts! {
     good_for_days good_for_days_hint make_token
     webhooks_note no_webhooks receiver types_of_changes deliveries_waiting last_delivery new_webhook address
     types_hint make_webhook send_test rotate_secret secret_made secret_made_note deliveries no_deliveries
-    attempts outcome took tried_next answer deliver_again save rotate_webhook will_rotate delete_webhook
+    attempts_in_all outcome took tried_next answer deliver_again rotate_webhook will_rotate delete_webhook
     will_delete_webhook last_changed deliveries_dropped disabled_because earlier_secret_until
     delivery_waiting delivery_delivered delivery_failed
     certificates_note no_certificates used_for ends what_to_do server_certificate server_certificate_for
@@ -128,23 +128,23 @@ texts! {
     evidence evidence_note rxswin_register find_records no_records_under no_records_yet records_by_campaign
     records record archive download download_archive how_to_verify how_to_verify_note evidence_key
     no_records_here read_record record_of_update record_note rxswin_note changed_by_releases no_rxswins
-    vehicle_type revision software approval recorded
+    revision software type_approval recorded
     who action at_word from_address request digest_before digest_after digest_of_entry digest_of_previous
     chain chain_holds chain_under_way chain_hint check_again export bad_moment only_admins_see
-    nothing_before_or_after not_kept before_and_after before_and_after_hint before after changed same
-    from_utc until_utc begins_with_hint nothing_found looked_back_to look_further
+    nothing_before_or_after not_kept before_and_after before_and_after_hint before after same
+    from_utc until_utc begins_with_hint nothing_found looked_back_to
     all_of_them vehicle_or_vin first_time pointer topic
     new_release upload_images upload_needs_script choose_files upload_hint upload_wants_signatures upload_queued
     upload_checking upload_sending upload_left upload_paused upload_lost upload_signed_out upload_stored
     upload_failed upload_changed upload_empty upload_given_up upload_go_on upload_give_up upload_dismiss
     uploads_unfinished uploads_unfinished_hint begun_by image take_over_from take_over images_of_release
-    no_images_yet empty_rows_left_out again again_hint remove rules_across_ecus no_rules add_rule rule
+    no_images_yet empty_rows_left_out again again_hint rules_across_ecus no_rules add_rule rule
     rule_b_hint add rules_as_json name_and_notes version_scheme no_scheme allow_downgrade downgrade
     release_counter notes release_never_changes make_release not_uploaded field_missing expected_number
     supplier rxswins rule_needs rule_needs_when rule_conflicts rule_together rule_order rule_bootloader
     rule_earlier any_version version_or_later version_or_earlier version_range or_between and_between
     release_used release_unused release_like_this vehicles_run_it delta whole_image deltas_save
-    delta_needs_key no_campaign_of_release delete_release will_delete_release delete
+    delta_needs_key no_campaign_of_release delete_release will_delete_release
 }
 
 impl Texts {

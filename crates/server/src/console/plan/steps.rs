@@ -350,7 +350,7 @@ fn one_retry(t: &'static Texts, index: usize, retry: &Retry) -> Part {
     });
     let fields = vec![
         Field::new(input("code"), t.failure, Kind::Choice(codes.into()), &retry.code),
-        Field::number(input("attempts"), t.attempts, &retry.attempts).with_hint(t.hint_attempts),
+        Field::number(input("attempts"), t.attempts_in_all, &retry.attempts).with_hint(t.hint_attempts),
         Field::text(input("pause_s"), t.pause_first, &retry.pause_s).with_hint(t.hint_span),
         Field::number(input("factor"), t.pause_factor, &retry.factor).with_hint(t.hint_factor),
         Field::text(input("longest_pause_s"), t.pause_longest, &retry.longest_pause_s).with_hint(t.hint_span),

@@ -98,10 +98,10 @@ pub(in crate::console) async fn confirm_revoke(
     Ok(shown(&ConfirmPage {
         frame: visitor.frame(),
         title: filled(t.revoke_token, &[&name]),
-        consequence: t.will_revoke_token.to_owned(),
+        consequences: vec![t.will_revoke_token.to_owned()],
         verb: t.revoke,
         is_grave: true,
-        asks_why: false,
+        fields: Vec::new(),
         back: "/settings".to_owned(),
     }))
 }

@@ -390,10 +390,10 @@ pub(in crate::console) async fn confirm(
     Ok(shown(&ConfirmPage {
         frame: visitor.frame(),
         title: filled(title, &[name.as_str()]),
-        consequence,
+        consequences: vec![consequence],
         verb,
         is_grave,
-        asks_why: false,
+        fields: Vec::new(),
         back: format!("/settings/webhooks/{name}"),
     }))
 }
