@@ -5,7 +5,10 @@ use crate::store::updates;
 
 /// A campaign of which one vehicle has got the release.
 async fn world_with_a_record() -> (World, String) {
-    let (world, mut car) = world_with_a_campaign().await;
+    let world = World::new();
+    world.campaign_for_all().await;
+    let mut car = Car::new("V1");
+    car.wake_up(&world).await;
     let (command, _) = car.to_start_download(&world).await;
     car.report(&world, &command, "commit").await;
     car.versions = vec!["2", "2"];
