@@ -103,6 +103,16 @@ fn a_server_that_runs_already_is_joined_and_goes_on() {
         let summary: Value = serde_json::from_slice(&output.stdout).unwrap();
         assert_eq!(summary["vehicles"], 6, "{summary}");
     }
+    // Vehicles that no campaign of theirs moves: they stay till they are told to go.
+    let mut staying = fleet(dir.path(), &["--vehicles", "3", "--no-campaign", "--tag", "ION"]);
+    staying.args(["--mqtt", mqtt, "--server", operator]).arg("--pki").arg(&pki);
+    staying.arg("--token-file").arg(data.join("operator.token"));
+    let mut staying = staying.stdout(Stdio::piped()).spawn().unwrap();
+    let mut said = BufReader::new(staying.stdout.take().unwrap()).lines();
+    assert!(said.any(|line| line.unwrap().starts_with("They stay until Ctrl-C")), "they did not come");
+    let interrupt = Command::new("kill").args(["-INT", &staying.id().to_string()]).status().unwrap();
+    assert!(interrupt.success());
+    assert!(staying.wait().unwrap().success());
     assert!(server.try_wait().unwrap().is_none(), "the server is gone");
     server.kill().unwrap();
     server.wait().unwrap();

@@ -4,6 +4,7 @@
 mod axe;
 mod chromedriver;
 mod commands;
+mod crawl;
 mod faults;
 mod keyboard;
 
@@ -30,6 +31,9 @@ const TELL_VIOLATIONS: &str = "document.addEventListener('securitypolicyviolatio
 /// Asks for an address as a page does.
 const IS_PAGE: &str = "const done = arguments[arguments.length - 1]; fetch(arguments[0]).then((answer) => { \
     answer.body.cancel(); done(answer.ok && (answer.headers.get('content-type') || '').startsWith('text/html')) })";
+
+/// Of a window, in CSS pixels.
+const HEIGHT: u64 = 980;
 
 /// How a page is looked at.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -185,7 +189,9 @@ impl Browser {
     /// The first element by this XPath that is shown.
     async fn shown(&self, xpath: &str) -> Option<Element> {
         for element in self.page.find_all(Locator::XPath(xpath)).await.ok()? {
-            if element.is_displayed().await.unwrap_or(false) {
+            // What is there for screen readers and for the Enter key alone is a point.
+            let is_point = element.rectangle().await.is_ok_and(|(_, _, width, _)| width <= 1.0);
+            if !is_point && element.is_displayed().await.unwrap_or(false) {
                 return Some(element);
             }
         }
@@ -219,8 +225,7 @@ impl Browser {
 
     /// Sets how wide the window is and which colours the system prefers.
     pub async fn look(&self, look: Look) {
-        let metrics = json!({ "width": look.width, "height": 980, "deviceScaleFactor": 1, "mobile": false });
-        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
+        self.sized(look.width, HEIGHT).await;
         let scheme = if look.is_dark { "dark" } else { "light" };
         let media = json!({ "features": [
             { "name": "prefers-color-scheme", "value": scheme },
@@ -228,11 +233,25 @@ impl Browser {
             { "name": "prefers-reduced-motion", "value": "reduce" },
         ]});
         self.cdp("Emulation.setEmulatedMedia", media).await;
+        // The page is told of it with its next frame.
+        let frames = "const done = arguments[0]; requestAnimationFrame(() => requestAnimationFrame(done))";
+        self.page.execute_async(frames, vec![]).await.unwrap();
     }
 
-    /// A picture of the whole page, as PNG.
-    pub async fn picture(&self) -> Vec<u8> {
-        self.page.screenshot().await.unwrap()
+    /// A picture of the page from its top on, of so many pixels at most, as PNG.
+    pub async fn picture(&self, look: Look, most: u64) -> Vec<u8> {
+        self.look(look).await;
+        let height = self.run("return document.documentElement.scrollHeight", vec![]).await;
+        let height = height.as_u64().unwrap_or_default().clamp(HEIGHT, most);
+        self.sized(look.width, height).await;
+        let picture = self.page.screenshot().await.unwrap();
+        self.sized(look.width, HEIGHT).await;
+        picture
+    }
+
+    async fn sized(&self, width: u32, height: u64) {
+        let metrics = json!({ "width": width, "height": height, "deviceScaleFactor": 1, "mobile": false });
+        self.cdp("Emulation.setDeviceMetricsOverride", metrics).await;
     }
 
     /// Uses a one-time link, and so signs in.
@@ -276,6 +295,20 @@ impl Browser {
         let mut faults = faults::of_console(&self.log("browser").await);
         faults.extend(faults::of_network(&self.log("performance").await, &self.origin));
         faults
+    }
+
+    /// Gives a file to the field with this id.
+    pub async fn chooses_file(&self, id: &str, file: &Path) {
+        let field = self.page.find(Locator::Id(id)).await.unwrap();
+        field.send_keys(file.to_str().expect("a path in UTF-8")).await.unwrap();
+    }
+
+    /// Lets no more octets a second leave the browser; -1 for as many as can.
+    pub async fn sends_at_most(&self, octets: i64) {
+        self.cdp("Network.enable", json!({})).await;
+        let line =
+            json!({ "offline": false, "latency": 0, "downloadThroughput": -1, "uploadThroughput": octets });
+        self.cdp("Network.emulateNetworkConditions", line).await;
     }
 
     /// Asserts that since the last look this went wrong, as the test wants it, and nothing else.

@@ -18,6 +18,7 @@ use std::time::{Duration, Instant};
 
 use anyhow::{Context, bail, ensure};
 use clap::Args;
+use farrier_protocol::Text;
 use rustix::process::{Resource, getrlimit, setrlimit};
 use tokio::task::JoinSet;
 use tokio::time::{MissedTickBehavior, interval};
@@ -113,6 +114,15 @@ pub(crate) struct Fleet {
     #[arg(long, env = "FARRIER_CA", value_name = "FILE")]
     ca: Option<PathBuf>,
 
+    /// Start no campaign: the vehicles stay until Ctrl-C, for campaigns that are planned on that server.
+    #[arg(long, requires = "server", conflicts_with = "json")]
+    no_campaign: bool,
+
+    /// What the names of vehicles, hardware, release and campaign begin with; without it, of a server that runs already, a name
+    /// that no earlier run had.
+    #[arg(long, value_name = "NAME", requires = "server")]
+    tag: Option<Text>,
+
     /// Print one JSON object at the end, and nothing else.
     #[arg(long)]
     json: bool,
@@ -137,6 +147,12 @@ impl Fleet {
             stage = Stage::set(self) => stage?,
             () = stop.received() => bail!("stopped before it began"),
         };
+        if self.no_campaign {
+            return tokio::select! {
+                ended = self.stay(&stage) => ended,
+                () = stop.received() => Ok(ExitCode::SUCCESS),
+            };
+        }
         let summary = tokio::select! {
             summary = self.play(&stage) => summary,
             () = stop.received() => Err(anyhow::anyhow!("stopped before the end; everything is cleaned up")),
@@ -155,10 +171,25 @@ impl Fleet {
         Shares { failing: self.failing, silent: self.silent, not_ready: self.not_ready, away: self.away }
     }
 
-    async fn play(&self, stage: &Stage) -> anyhow::Result<Summary> {
+    /// Lets the vehicles live, whatever campaigns others plan for them.
+    async fn stay(&self, stage: &Stage) -> anyhow::Result<ExitCode> {
+        let (_around, mut living) = self.gather(stage, &CancellationToken::new()).await?.1;
+        self.say("They stay until Ctrl-C, for campaigns that are planned on this server.")?;
+        while let Some(ended) = living.join_next().await {
+            ended.context("a vehicle ended by a panic")?;
+        }
+        bail!("all vehicles ended by themselves")
+    }
+
+    /// Makes the vehicles and lets them begin to live; gives their ids too.
+    async fn gather(
+        &self,
+        stage: &Stage,
+        end: &CancellationToken,
+    ) -> anyhow::Result<(Vec<String>, (Arc<Surroundings>, Living))> {
         let began = Instant::now();
         let members = stage.members(self.vehicles).await?;
-        let vehicles: Vec<_> = members.iter().map(|member| member.binding.vehicle_id.to_string()).collect();
+        let vehicles = members.iter().map(|member| member.binding.vehicle_id.to_string()).collect();
         self.say(&format!(
             "{} certificates are made, in {}",
             thousands(u64::from(self.vehicles)),
@@ -166,14 +197,20 @@ impl Fleet {
         ))?;
         let model = Model::new(self.ecus, FACTORY_VERSION, &stage.tag)?;
         let around = Arc::new(Surroundings::new(model, stage.server.clone()));
-        let (mut living, end) = (Living::new(), CancellationToken::new());
+        let mut living = Living::new();
         let connecting = Instant::now();
-        self.connect(members, &around, &end, &mut living).await?;
+        self.connect(members, &around, end, &mut living).await?;
         self.say(&format!(
             "{} vehicles are connected and known to the server, in {}",
             thousands(around.board.known.get()),
             seconds(connecting.elapsed())
         ))?;
+        Ok((vehicles, (around, living)))
+    }
+
+    async fn play(&self, stage: &Stage) -> anyhow::Result<Summary> {
+        let end = CancellationToken::new();
+        let (vehicles, (around, mut living)) = self.gather(stage, &end).await?;
         let started = Instant::now();
         let before = around.board.messages();
         stage.start_campaign(&around.model, &vehicles, self.deadline).await?;

@@ -94,7 +94,7 @@ impl Stage {
         Ok(Self {
             operator,
             server: Endpoint::look_up(host, port).await?,
-            tag: format!("FLEET-{:x}", now().0),
+            tag: fleet.tag.as_ref().map_or_else(|| format!("FLEET-{:x}", now().0), ToString::to_string),
             pki: Pki::open(pki)?,
             folder,
             own: None,
