@@ -31,6 +31,9 @@ window.addEventListener("resize", reachScrollers);
 document.addEventListener("htmx:after:swap", reachScrollers);
 document.addEventListener("htmx:sse:after:message", reachScrollers);
 
+// Where the sections scroll, the one that the page is in is in view.
+document.querySelector("header nav [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A page that was restored from the browser's memory may be of another session.
 window.addEventListener("pageshow", (event) => {
     if (event.persisted) location.reload();

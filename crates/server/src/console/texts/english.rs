@@ -7,7 +7,7 @@ pub(in crate::console) const ENGLISH: Texts = Texts {
     sections: "Sections",
     language: "Language",
     theme: "Colours",
-    theme_system: "As the system",
+    theme_system: "System",
     theme_light: "Light",
     theme_dark: "Dark",
     fleet: "Fleet",
