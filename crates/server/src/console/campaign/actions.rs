@@ -232,7 +232,7 @@ async fn confirmation(
             | Action::OpenWave
             | Action::Abort => Retried::default(),
         };
-        let view = View::of(tx, t, &rules, &campaign, now)?;
+        let view = View::without_tallies(tx, t, &rules, &campaign, now)?;
         Ok(Seen { view, counts: campaigns::counts(tx, &campaign.name)?, code, retried })
     });
     let seen = seen.await.map_err(|problem| visitor.failed(problem))?;

@@ -25,7 +25,8 @@ pub(super) struct Reason {
     pub(super) can_retry: bool,
 }
 
-/// All that is counted so.
+/// All that is counted so; nothing where it is not shown.
+#[derive(Default)]
 pub(super) struct Tallies {
     pub(super) waiting: Vec<Reason>,
     pub(super) failures: Vec<Reason>,
