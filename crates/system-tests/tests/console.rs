@@ -12,8 +12,10 @@ mod console {
     mod campaigns;
     mod connection;
     mod look;
+    mod planning;
     mod roles;
     mod signing_in;
+    mod uploading;
     mod vehicles;
     mod watching;
 }

@@ -83,13 +83,15 @@ impl Scene {
     pub(crate) async fn begin_the_second(&mut self, testbed: &Testbed) {
         let api = testbed.api();
         release(&api, "winter-2026", "2.1.0", 2).await;
+        // Vehicles that are left with a mix are part of the play.
+        let stop = json!({ "inconsistent": false });
         let waves = json!([
-            { "size": { "group": "pilots" } },
-            { "size": { "percent": 10 }, "opens": { "after_success_percent": 50 } },
-            { "size": "rest", "opens": "by_hand" },
+            { "size": { "group": "pilots" }, "stop": stop },
+            { "size": { "percent": 10 }, "opens": { "after_success_percent": 50 }, "stop": stop },
+            { "size": "rest", "opens": "by_hand", "stop": stop },
         ]);
         let plan = json!({
-            "name": "winter-2026", "release": "winter-2026", "where": "region = \"KR\"", "update_deadline_s": 40,
+            "name": "winter-2026", "release": "winter-2026", "update_deadline_s": 40,
             "rollout": {
                 "waves": waves, "stop": { "inconsistent": false, "failed_percent": 9 },
                 "vehicles_at_once": 80, "starts_per_minute": 90,
