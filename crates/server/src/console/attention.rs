@@ -145,11 +145,11 @@ pub(super) fn all(
     let failing = webhooks::failing(tx)?;
     if failing > 0 {
         let sentence = filled(t.attention_webhooks, &[&number(failing)]);
-        all.push(Attention { class: "warn", sentence, link: "/settings#webhooks".to_owned() });
+        all.push(Attention { class: "warn", sentence, link: "/settings/webhooks".to_owned() });
     }
     for (what, ends_at) in ending {
         let sentence = filled(t.attention_expiry, &[*what, &absolute(*ends_at)]);
-        all.push(Attention { class: "warn", sentence, link: "/settings#certificates".to_owned() });
+        all.push(Attention { class: "warn", sentence, link: "/settings/certificates".to_owned() });
     }
     all.sort_by_key(|one| one.class != "bad");
     Ok(all)

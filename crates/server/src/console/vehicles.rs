@@ -46,8 +46,7 @@ struct VehiclesPage {
     /// How many the query selects.
     count: Option<String>,
     mark: Option<Mark>,
-    /// The vehicle after which the next page begins, and whether it may have none since not all were looked at.
-    next: Option<(String, bool)>,
+    next: Next,
     groups: Vec<(String, String)>,
     states: Vec<(&'static str, &'static str)>,
     help: Help,
@@ -166,13 +165,16 @@ pub(super) async fn page(
     Ok(shown(&VehiclesPage { frame, asked, rows, count, mark, next, groups, states, help: Help }))
 }
 
-/// A page of vehicles, and where the next one begins: with whether there is more for certain.
+/// After which vehicle the next page begins, and whether it has any for certain.
+type Next = Option<(String, bool)>;
+
+/// A page of vehicles.
 fn found(
     tx: &Tx<'_>,
     api: &Api,
     selection: &Selection,
     asked: &Asked,
-) -> Result<(Vec<Vehicle>, Option<(String, bool)>), Problem> {
+) -> Result<(Vec<Vehicle>, Next), Problem> {
     let wants = match asked.connected.as_str() {
         "yes" => Some(true),
         "no" => Some(false),

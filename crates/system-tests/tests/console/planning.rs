@@ -104,7 +104,10 @@ async fn a_campaign_is_planned_started_and_paused_by_nothing_but_the_keyboard() 
     to(&browser, "Create and start now", Key::Enter).await;
     browser.comes_to("/campaigns/spring").await;
     let planned = api.get("campaigns/spring").await;
-    assert_eq!((&planned["query"], &planned["follows"]), (&json!("ecu.sw_version = \"1.0.0\""), &json!(true)));
+    assert_eq!(
+        (&planned["query"], &planned["follows"]),
+        (&json!("ecu.sw_version = \"1.0.0\""), &json!(true))
+    );
     assert_eq!(planned["rollout"]["waves"].as_array().unwrap().len(), 3, "{planned}");
 
     to(&browser, "Pause", Key::Enter).await;

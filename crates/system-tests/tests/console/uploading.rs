@@ -63,8 +63,13 @@ async fn uploads(api: &farrier_system_tests::api::Api) -> Vec<Value> {
 /// Waits until the bar shows more than so many octets, and not all.
 async fn passes(browser: &Browser, octets: u64) {
     until(&format!("the bar passes {octets}"), async || {
-        let shown = browser.run("const bar = document.querySelector('.upload progress'); return [bar.value, bar.max, \
-            document.querySelector('.upload').dataset.state]", vec![]).await;
+        let shown = browser
+            .run(
+                "const bar = document.querySelector('.upload progress'); return [bar.value, bar.max, \
+            document.querySelector('.upload').dataset.state]",
+                vec![],
+            )
+            .await;
         let (at, all) = (shown[0].as_u64()?, shown[1].as_u64()?);
         assert!(at < all, "it was too quick to be looked at");
         (shown[2] == "sending" && at > octets).then_some(())

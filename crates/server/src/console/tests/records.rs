@@ -91,7 +91,7 @@ async fn a_search_for_what_is_rare_ends_and_can_be_gone_on_with() {
     let rest = world.read(move |tx| audit_search::search(tx, &wanted("", "", "campaign/D"), place, 50)).await;
     assert!(rest.entries.is_empty() && rest.looked_back_to.is_none() && rest.next.is_none());
     let mut browser = Browser::admin(&world).await;
-    assert!(browser.page("/audit?object=campaign%2FD").await.contains("Look further back"));
+    assert!(browser.page("/audit?object=campaign%2FD").await.contains("Look further"));
 }
 
 #[tokio::test]

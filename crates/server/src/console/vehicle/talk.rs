@@ -12,6 +12,7 @@ use crate::store::timeline::{self, Kind};
 const MOST_TOLD: usize = 12;
 
 pub(super) struct Entry {
+    is_question: bool,
     pub(super) at: Time,
     pub(super) kind: &'static str,
     pub(super) class: &'static str,
@@ -43,7 +44,11 @@ pub(super) fn exchanges(
         if !groups.contains_key(&key) {
             order.push(key.clone());
         }
-        groups.entry(key).or_default().insert(0, told(frame, entry, now));
+        let all = groups.entry(key).or_default();
+        // The question stands first, also where its answer came in the same millisecond.
+        let place =
+            usize::from(entry.kind != Kind::Command && all.first().is_some_and(|one| one.is_question));
+        all.insert(place, told(frame, entry, now));
     }
     let exchanges = order.into_iter().filter_map(|key| {
         let entries = groups.remove(&key)?;
@@ -80,6 +85,7 @@ fn told(frame: &Frame, entry: timeline::Entry, now: farrier_protocol::UnixMillis
     let value: Option<Value> =
         entry.payload.as_deref().and_then(|payload| serde_json::from_str(payload).ok());
     Entry {
+        is_question: entry.kind == Kind::Command,
         at: time(t, entry.place.0, now),
         kind,
         class,
