@@ -19,7 +19,7 @@ h1{font-size:1.6rem;margin:0 0 .3rem}h2{font-size:1.2rem;margin:2rem 0 .5rem;bor
 h3{font-size:1rem;margin:1.2rem 0 .3rem}p{margin:.4rem 0}\
 table{border-collapse:collapse;width:100%;margin:.4rem 0 1rem}\
 th,td{text-align:left;vertical-align:top;padding:.25rem .5rem;border:1px solid #ccc;overflow-wrap:break-word}\
-th+td,td:last-child{overflow-wrap:anywhere}\
+.scroll{overflow-x:auto}th+td,td:last-child{overflow-wrap:anywhere}\
 th{background:#f1f1ee;font-weight:600}tbody th{width:32%}\
 code{font:9pt ui-monospace,'DejaVu Sans Mono',monospace;overflow-wrap:anywhere}\
 .not-stated{color:#8a4b00}.good{color:#1d6b35}.bad{color:#a01818}\
@@ -110,7 +110,9 @@ fn table(headings: &[&str], rows: impl Iterator<Item = Vec<String>>) -> String {
             format!("<tr>{cells}</tr>\n")
         })
         .collect();
-    format!("<table>\n<thead><tr>{heading}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table>\n")
+    format!(
+        "<div class=\"scroll\"><table>\n<thead><tr>{heading}</tr></thead>\n<tbody>\n{rows}</tbody>\n</table></div>\n"
+    )
 }
 
 /// A table of names and values; values are HTML already.
@@ -119,7 +121,7 @@ fn facts<'f>(rows: impl IntoIterator<Item = (&'f str, String)>) -> String {
         .into_iter()
         .map(|(name, value)| format!("<tr><th scope=\"row\">{name}</th><td>{value}</td></tr>\n"))
         .collect();
-    format!("<table>\n<tbody>\n{rows}</tbody>\n</table>\n")
+    format!("<div class=\"scroll\"><table>\n<tbody>\n{rows}</tbody>\n</table></div>\n")
 }
 
 fn digest(digest: &Sha256) -> String {

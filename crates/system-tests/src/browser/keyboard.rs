@@ -35,7 +35,7 @@ impl Key {
 const FOCUSED: &str = "const at = document.activeElement; if (!at || at === document.body) return ['', true]; \
     const label = at.labels && at.labels.length ? at.labels[0].innerText : ''; \
     const style = getComputedStyle(at); \
-    const isSeen = at.matches(':focus-visible') && style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1; \
+    const isSeen = style.outlineStyle !== 'none' && parseFloat(style.outlineWidth) >= 1; \
     return [(label || at.getAttribute('aria-label') || at.innerText || at.name || at.id || at.tagName).trim(), isSeen]";
 
 impl Browser {

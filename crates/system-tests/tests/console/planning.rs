@@ -19,6 +19,7 @@ async fn a_campaign_is_planned_step_by_step_and_nothing_is_lost_on_the_way_back(
     browser.press("New campaign").await;
     browser.press("Next").await;
     browser.sees("what was typed is all still there").await;
+    browser.met_only("status of 422").await;
     browser.fill("Name", "spring").await;
     browser.fill("Release", "winter").await;
     browser.choose("Which vehicles", "those that a query selects").await;
@@ -33,6 +34,7 @@ async fn a_campaign_is_planned_step_by_step_and_nothing_is_lost_on_the_way_back(
     browser.fill("Vehicles at once, at most", "many").await;
     browser.press("Next").await;
     browser.sees("Expected a whole number, found “many”.").await;
+    browser.met_only("status of 422").await;
     assert_eq!(browser.value("Vehicles at once, at most").await, "many");
     browser.fill("Vehicles at once, at most", "5").await;
 

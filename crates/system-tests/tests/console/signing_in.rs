@@ -48,7 +48,7 @@ async fn a_session_that_is_over_leads_to_the_door_and_back_also_from_a_page_that
     assert!(browser.path().await.starts_with("/sign-in?to="));
     browser.signs_in(ADMIN, PASSWORD).await;
     browser.comes_to("/vehicles?q=region+%3D+%22KR%22").await;
-    browser.sees("No vehicle is found").await;
+    browser.sees("No vehicle on this page matches").await;
 
     // Nobody touches this page. Its connection ends now and not in a minute, and cannot be made anew.
     browser.goto("/").await;
