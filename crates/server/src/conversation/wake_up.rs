@@ -1,6 +1,6 @@
 //! WakeUp: who woke up, whether it rebooted, whether it is in a boot loop, what it is asked next (protocol.md §4.1).
 
-use farrier_campaign::{Event, Reboot, quarantine_ends_at};
+use farrier_campaign::{Event, Reboot, State, quarantine_ends_at};
 use farrier_protocol::{Binding, MessageType, Refusal, RefusalCode, UnixMillis, VciReason, WakeUp};
 
 use super::advance::{advance, look_at_waiting};
@@ -102,9 +102,13 @@ pub(super) fn woken_up(
         take_into_open_campaigns(tx, vehicle, now)?;
     }
     if sender.is_wanted || sender.has_open_updates {
-        for (index, update) in
-            updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)?.into_iter().enumerate()
-        {
+        let open = updates::open_of_vehicle(tx, &vehicle.binding.vehicle_id)?;
+        let is_being_updated = open.iter().any(|update| update.state.is_active());
+        for (index, update) in open.into_iter().enumerate() {
+            // What one under way asks the vehicle tells of one of unknown outcome too, before anything is changed.
+            if is_being_updated && matches!(update.state, State::Unknown { .. }) {
+                continue;
+            }
             // One that was woken up before it may have changed it.
             let update = if index == 0 { Some(update) } else { updates::by_id(tx, &update.id)? };
             if let Some(update) = update {

@@ -247,6 +247,34 @@ async fn goes_in_order(priorities: [u16; 3], happenings: Vec<Happening>) {
     assert!(before.values().all(State::is_final), "{before:?}");
 }
 
+/// The first update ended in silence, and the vehicle wakes up when the second has just begun: what is asked for the second
+/// tells what became of the first.
+#[tokio::test]
+async fn what_an_update_asks_tells_of_one_of_unknown_outcome_and_only_one_is_under_way() {
+    use Happening::{DoesTheNextThing, Pass, Start, WakesUp};
+    for database in TestDatabase::both() {
+        let mut world = World::on(database);
+        for (release, version) in [("R2", "2"), ("R3", "3"), ("R4", "4")] {
+            world.release(release, version).await;
+        }
+        let mut car = Car::known(&world, "V1").await;
+        let mut ranks = Ranks::new();
+        let mut before = BTreeMap::new();
+        let silence =
+            [Start(2), DoesTheNextThing, DoesTheNextThing, DoesTheNextThing, Pass(1_799), Start(3), WakesUp];
+        for happening in silence {
+            happens(&mut world, &mut car, happening, [100, 100, 100], &mut ranks).await;
+            let after = states(&world, &car, 3).await;
+            check(&before, &after, &ranks);
+            before = after;
+        }
+        assert_eq!((before[&2].name(), before[&3].name()), ("unknown", "collecting_vci"));
+        does_what_it_is_asked(&world, &mut car, 3, true).await;
+        let after = states(&world, &car, 3).await;
+        assert_eq!((after[&2].name(), after[&3].is_active()), ("succeeded", true), "{after:?}");
+    }
+}
+
 proptest! {
     #![proptest_config(ProptestConfig::with_cases(32))]
     #[test]
