@@ -14,7 +14,12 @@ mod processor_time;
 mod sqlite_limit;
 mod vehicle;
 
+use anyhow::bail;
 use clap::Subcommand;
+use serde::Serialize;
+
+use crate::output::print;
+use crate::stop_signal::StopSignal;
 
 #[derive(Subcommand)]
 pub(crate) enum Bench {
@@ -40,4 +45,18 @@ impl Bench {
             Self::Download(download) => download.run().await,
         }
     }
+}
+
+/// Shows what was measured, to programs or to people, unless somebody stops it before.
+async fn shown<R: Serialize>(
+    json: bool,
+    text: fn(&R) -> String,
+    measure: impl Future<Output = anyhow::Result<R>>,
+) -> anyhow::Result<()> {
+    let mut stop = StopSignal::new()?;
+    let report = tokio::select! {
+        measured = measure => measured?,
+        () = stop.received() => bail!("stopped before the figures were there; everything is cleaned up"),
+    };
+    if json { print(&serde_json::to_string(&report)?) } else { print(&text(&report)) }
 }

@@ -12,6 +12,7 @@ mod delta;
 mod demo;
 mod evidence;
 mod exit_code;
+mod folder;
 mod group;
 mod light;
 mod messages;

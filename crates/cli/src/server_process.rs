@@ -10,6 +10,7 @@ use farrier_server::pki::Pki;
 use serde::Deserialize;
 use tempfile::TempDir;
 
+use crate::folder;
 use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
 
@@ -57,13 +58,7 @@ impl ServerProcess {
     /// Starts this program as a server.
     pub(crate) fn start_with(setup: &ServerSetup<'_>) -> anyhow::Result<Self> {
         let ServerSetup { settings_toml, log, dir, store } = *setup;
-        let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix("farrier-");
-        let folder = match dir {
-            Some(dir) => folder.tempdir_in(dir),
-            None => folder.tempdir(),
-        };
-        let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
+        let folder = folder::temporary("farrier-", dir)?;
         let pki = Pki::init(&folder.path().join("pki"), false, now())?;
         let data = folder.path().join("data");
         let program = std::env::current_exe().context("cannot tell where this program is")?;

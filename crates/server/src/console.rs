@@ -97,10 +97,6 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/campaigns/{name}", get(campaign::page))
         .route("/campaigns/{name}/live", get(campaign::live))
         .route("/campaigns/{name}/charts", get(campaign::charts))
-        .route(
-            "/campaigns/{name}/set-aside/{vehicle}",
-            get(campaign::confirm_take_back).post(campaign::take_back),
-        )
         .route("/campaigns/{name}/{action}", get(campaign::confirm).post(campaign::act))
         .route("/plan", get(plan::begin).post(plan::go))
         .route("/plan/selected", post(plan::selected))

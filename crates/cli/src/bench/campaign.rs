@@ -11,9 +11,10 @@ use farrier_server::bench::{Fleet, Work};
 use serde::Serialize;
 
 use super::processor_time::processor_time;
+use super::shown;
 use super::sqlite_limit::{LimitShape, exchanges_per_second};
+use crate::folder;
 use crate::output::{print, table, thousands};
-use crate::stop_signal::StopSignal;
 
 /// Times that the gate is asked.
 const QUESTIONS: u32 = 2_000;
@@ -112,22 +113,11 @@ struct Report {
 
 impl Campaign {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut stop = StopSignal::new()?;
-        let report = tokio::select! {
-            measured = self.measure() => measured?,
-            () = stop.received() => bail!("stopped before the figures were there; everything is cleaned up"),
-        };
-        if self.json { print(&serde_json::to_string(&report)?) } else { print(&report.text()) }
+        shown(self.json, Report::text, self.measure()).await
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {
-        let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix("farrier-");
-        let folder = match &self.dir {
-            Some(dir) => folder.tempdir_in(dir),
-            None => folder.tempdir(),
-        };
-        let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
+        let folder = folder::temporary("farrier-", self.dir.as_deref())?;
         let before = self.limit(folder.path()).await?;
         let wave = self.wave.min(self.vehicles);
         let small_wave = (u64::from(self.small) * u64::from(wave)).div_ceil(self.vehicles.into());

@@ -4,7 +4,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use farrier_server::bench::Fleet;
 use farrier_server::pki::Pki;
@@ -13,9 +13,10 @@ use reqwest::header::{COOKIE, SET_COOKIE};
 use reqwest::{Client, StatusCode};
 use serde::Serialize;
 
+use super::shown;
+use crate::folder;
 use crate::operator::http_client;
 use crate::output::{now, print, table, thousands};
-use crate::stop_signal::StopSignal;
 
 /// What a page may take, 99 times of a hundred.
 const GOAL_MS: f64 = 200.0;
@@ -87,22 +88,11 @@ struct Report {
 
 impl Console {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut stop = StopSignal::new()?;
-        let report = tokio::select! {
-            measured = self.measure() => measured?,
-            () = stop.received() => bail!("stopped before the figures were there; everything is cleaned up"),
-        };
-        if self.json { print(&serde_json::to_string(&report)?) } else { print(&report.text()) }
+        shown(self.json, Report::text, self.measure()).await
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {
-        let mut folder = tempfile::Builder::new();
-        let folder = folder.prefix("farrier-");
-        let folder = match &self.dir {
-            Some(dir) => folder.tempdir_in(dir),
-            None => folder.tempdir(),
-        };
-        let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
+        let folder = folder::temporary("farrier-", self.dir.as_deref())?;
         self.say(&format!(
             "A fleet of {} vehicles is made, with campaigns",
             thousands(self.vehicles.into())

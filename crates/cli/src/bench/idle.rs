@@ -3,15 +3,15 @@
 use std::path::PathBuf;
 use std::time::Duration;
 
-use anyhow::{Context, bail};
+use anyhow::Context;
 use clap::Args;
 use futures_util::future::try_join_all;
 use serde::Serialize;
 
+use super::shown;
 use super::vehicle::Vehicle;
-use crate::output::{now, print, thousands};
+use crate::output::{now, thousands};
 use crate::server_process::ServerProcess;
-use crate::stop_signal::StopSignal;
 
 /// Vehicles before anything is measured: what the server makes once is there then.
 const FIRST: u16 = 100;
@@ -49,12 +49,7 @@ struct Report {
 
 impl Idle {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut stop = StopSignal::new()?;
-        let report = tokio::select! {
-            measured = self.measure() => measured?,
-            () = stop.received() => bail!("stopped before the figures were there; everything is cleaned up"),
-        };
-        if self.json { print(&serde_json::to_string(&report)?) } else { print(&report.text()) }
+        shown(self.json, Report::text, self.measure()).await
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {

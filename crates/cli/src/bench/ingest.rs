@@ -7,7 +7,7 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, bail, ensure};
+use anyhow::{Context, ensure};
 use clap::Args;
 use rusqlite::{Connection, OpenFlags};
 use serde::Serialize;
@@ -15,11 +15,11 @@ use tokio::sync::Barrier;
 use tokio::task::JoinSet;
 
 use super::processor_time::processor_time;
+use super::shown;
 use super::sqlite_limit::{LimitShape, exchanges_per_second};
 use super::vehicle::{Sent, Vehicle};
 use crate::output::{now, print, table, thousands};
 use crate::server_process::ServerProcess;
-use crate::stop_signal::StopSignal;
 
 /// Before anything is counted: caches are warm, batches have found their size.
 const WARM_UP: Duration = Duration::from_secs(1);
@@ -108,12 +108,7 @@ struct Report {
 
 impl Ingest {
     pub(crate) async fn run(self) -> anyhow::Result<()> {
-        let mut stop = StopSignal::new()?;
-        let report = tokio::select! {
-            measured = self.measure() => measured?,
-            () = stop.received() => bail!("stopped before the figures were there; everything is cleaned up"),
-        };
-        if self.json { print(&serde_json::to_string(&report)?) } else { print(&report.text()) }
+        shown(self.json, Report::text, self.measure()).await
     }
 
     async fn measure(&self) -> anyhow::Result<Report> {

@@ -24,7 +24,7 @@ use super::{Console, progress, why};
 use crate::api::{self, Problem};
 use crate::store::campaigns::{self, Campaign};
 use crate::store::{Tx, approvals, set_aside, updates};
-pub(super) use actions::{act, confirm, confirm_take_back, take_back};
+pub(super) use actions::{act, confirm};
 use view::View;
 pub(super) use view::opens;
 

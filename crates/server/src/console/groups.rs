@@ -9,6 +9,7 @@ use farrier_protocol::LongText;
 use serde::Deserialize;
 
 use super::Console;
+use super::confirm::ConfirmPage;
 use super::form::{Field, Kind};
 use super::format::{Time, number, time};
 use super::page::{Failed, Frame, Section, shown, with_status};
@@ -241,15 +242,9 @@ pub(super) async fn ask_to_delete(visitor: Visitor, Path(name): Path<String>) ->
     visitor.must(Permission::Operate)?;
     let t = visitor.guest.language.texts();
     let name = api::name(&name, "group").map_err(|problem| visitor.failed(problem))?;
-    Ok(shown(&super::confirm::ConfirmPage {
-        frame: framed(&visitor),
-        title: filled(t.delete_group, &[name.as_str()]),
-        consequences: vec![t.will_delete_group.to_owned()],
-        fields: Vec::new(),
-        verb: t.delete,
-        is_grave: true,
-        back: format!("/groups/{name}"),
-    }))
+    let (title, back) = (filled(t.delete_group, &[name.as_str()]), format!("/groups/{name}"));
+    let page = ConfirmPage::new(framed(&visitor), title, t.will_delete_group.to_owned(), t.delete, back);
+    Ok(shown(&ConfirmPage { is_grave: true, ..page }))
 }
 
 /// `POST /groups/{name}/delete`

@@ -285,15 +285,10 @@ pub(super) async fn confirm_delete(
     let t = visitor.guest.language.texts();
     let named =
         console.api.read(move |tx| found(tx, &name)).await.map_err(|problem| visitor.failed(problem))?;
-    Ok(shown(&ConfirmPage {
-        frame: visitor.frame(),
-        title: filled(t.delete_release, &[named.name.as_str()]),
-        consequences: vec![t.will_delete_release.to_owned()],
-        verb: t.delete,
-        is_grave: true,
-        fields: Vec::new(),
-        back: format!("/releases/{}", named.name),
-    }))
+    let (title, back) =
+        (filled(t.delete_release, &[named.name.as_str()]), format!("/releases/{}", named.name));
+    let page = ConfirmPage::new(visitor.frame(), title, t.will_delete_release.to_owned(), t.delete, back);
+    Ok(shown(&ConfirmPage { is_grave: true, ..page }))
 }
 
 /// `POST /releases/{name}/delete`

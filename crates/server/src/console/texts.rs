@@ -104,7 +104,7 @@ texts! {
     choose_file csv_or_lines import_try import_now import_would import_done import_refused line column
     newly_enrolled as_they_were
     ask_inventory will_ask_inventory will_end_quarantine rebind will_rebind hint_gateway hint_thumbprint
-    a_gateway_id a_thumbprint will_forget_failures will_cancel ran_before rxswin in_domain in_zone
+    a_gateway_id a_thumbprint will_cancel ran_before rxswin in_domain in_zone
     vehicle_type readiness no_readiness ready not_ready condition measured usual_threshold
     verdict_of_vehicle met not_met note_readiness cert_subject thumbprint of_next_wake_up
     earlier_bindings is_set_aside

@@ -15,6 +15,7 @@ use tempfile::TempDir;
 
 use super::Fleet;
 use super::inventory::Model;
+use crate::folder;
 use crate::light::tls::{ClientTls, Endpoint};
 use crate::operator::{Operator, OperatorArgs};
 use crate::output::now;
@@ -58,12 +59,7 @@ pub(super) struct Member {
 impl Stage {
     /// Starts a server, or meets the one that was named.
     pub(super) async fn set(fleet: &Fleet) -> anyhow::Result<Self> {
-        let mut folder = tempfile::Builder::new();
-        let folder = match &fleet.dir {
-            Some(dir) => folder.prefix("farrier-fleet-").tempdir_in(dir),
-            None => folder.prefix("farrier-fleet-").tempdir(),
-        };
-        let folder = folder.context("cannot make a temporary folder; name another place with --dir")?;
+        let folder = folder::temporary("farrier-fleet-", fleet.dir.as_deref())?;
         let Some(server) = &fleet.server else {
             let own = ServerProcess::start_with(&ServerSetup {
                 settings_toml: SETTINGS,

@@ -1,7 +1,6 @@
 //! What an operator can do with a campaign. Each is said in full before it happens, with how many vehicles it is about, and is done
 //! by the API's own operation.
 
-use askama::Template;
 use axum::extract::{Path, Query, State};
 use axum::http::StatusCode;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -14,8 +13,10 @@ use crate::access::Permission;
 use crate::api::approvals::{Question, Word};
 use crate::api::{self, Problem};
 use crate::console::Console;
+use crate::console::confirm::ConfirmPage;
+use crate::console::form::{Field, Kind};
 use crate::console::format::number;
-use crate::console::page::{Failed, Frame, shown, with_status};
+use crate::console::page::{Failed, shown, with_status};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
 use crate::store::campaigns::{self, Campaign, StateCounts};
@@ -23,6 +24,8 @@ use crate::store::{Tx, set_aside, updates};
 
 /// Updates of one state that are looked at for whether they would be tried again.
 const LOOKED_AT: u32 = 1_000;
+/// Characters of what is said with an action.
+const LONGEST_WORDS: u32 = 128;
 
 /// What an operator can do with a campaign.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -159,32 +162,6 @@ impl Retried {
     }
 }
 
-/// What is typed into, and what is wrong with it.
-struct Field {
-    label: &'static str,
-    value: String,
-    fault: Option<String>,
-}
-
-#[derive(Template)]
-#[template(path = "campaign_confirm.html")]
-struct Confirmation {
-    frame: Frame,
-    title: String,
-    consequence: String,
-    /// A rule that is to be known before.
-    note: Option<&'static str>,
-    /// What the button says.
-    verb: &'static str,
-    is_grave: bool,
-    words: Option<Field>,
-    /// Why it was refused, where no field is at fault.
-    refused: Option<String>,
-    /// What goes with it as it was seen.
-    with: Vec<(&'static str, String)>,
-    back: String,
-}
-
 /// What goes with an action.
 #[derive(Deserialize, Default)]
 pub(in crate::console) struct Asked {
@@ -217,7 +194,7 @@ async fn confirmation(
     action: Action,
     asked: Asked,
     fault: Option<&Problem>,
-) -> Result<Confirmation, Failed> {
+) -> Result<ConfirmPage, Failed> {
     let t = visitor.guest.language.texts();
     let (rules, now, code) = (console.api.rules.clone(), console.api.now(), asked.code.clone());
     let seen = console.api.read(move |tx| {
@@ -269,18 +246,17 @@ async fn confirmation(
     let is_of_words = fault.is_some_and(|problem| problem.status() == StatusCode::UNPROCESSABLE_ENTITY);
     let detail = fault.map(|problem| problem.detail().to_owned());
     let (of_words, refused) = if is_of_words { (detail, None) } else { (None, detail) };
-    Ok(Confirmation {
-        frame: visitor.frame(),
-        title: filled(t.action_of_campaign, &[action.text(t), &view.name]),
-        consequence: action.consequence(t, &seen),
-        note,
-        verb: action.text(t),
-        is_grave: action.is_grave(),
-        words: action.words(t).map(|label| Field { label, value: asked.reason, fault: of_words }),
-        refused,
-        with,
-        back: format!("/campaigns/{}", view.name),
-    })
+    let mut fields = Vec::new();
+    if let Some(label) = action.words(t) {
+        let field = Field::new("reason", label, Kind::Text(LONGEST_WORDS, Vec::new()), &asked.reason);
+        fields.push(Field { fault: of_words, ..field });
+    }
+    let (title, consequence) =
+        (filled(t.action_of_campaign, &[action.text(t), &view.name]), action.consequence(t, &seen));
+    let back = format!("/campaigns/{}", view.name);
+    let mut page = ConfirmPage::new(visitor.frame(), title, consequence, action.text(t), back);
+    page.consequences.extend(note.map(str::to_owned));
+    Ok(ConfirmPage { refused, fields, with, is_grave: action.is_grave(), ..page })
 }
 
 fn by_name(name: &str) -> Result<Action, Problem> {
@@ -338,52 +314,4 @@ async fn done(
             api::campaigns::abort(api, caller, path, body).await.map(drop)
         }
     }
-}
-
-/// `GET /campaigns/{name}/set-aside/{vehicle}`: says what taking the vehicle back for the campaign's release means.
-pub(in crate::console) async fn confirm_take_back(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Path((name, vehicle)): Path<(String, String)>,
-) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
-    let t = visitor.guest.language.texts();
-    let asked = vehicle.clone();
-    let seen = console.api.read(move |tx| {
-        let campaign = found(tx, &name)?;
-        let vehicle_id = api::vehicle_id(&asked)?;
-        let one = set_aside::of(tx, &vehicle_id, &campaign.release)?;
-        let one = one.ok_or_else(|| Problem::not_found("set-aside vehicle", &asked))?;
-        Ok((campaign, one))
-    });
-    let (campaign, one) = seen.await.map_err(|problem| visitor.failed(problem))?;
-    let texts = [number(one.failures), campaign.release.to_string(), one.code];
-    Ok(shown(&Confirmation {
-        frame: visitor.frame(),
-        title: filled(t.take_back_vehicle, &[&vehicle]),
-        consequence: filled(t.will_take_back, &[&texts[0], &texts[1], &texts[2]]),
-        note: None,
-        verb: t.take_back,
-        is_grave: false,
-        words: None,
-        refused: None,
-        with: Vec::new(),
-        back: format!("/campaigns/{}", campaign.name),
-    }))
-}
-
-/// `POST /campaigns/{name}/set-aside/{vehicle}`
-pub(in crate::console) async fn take_back(
-    State(console): State<Console>,
-    visitor: Visitor,
-    Path((name, vehicle)): Path<(String, String)>,
-) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
-    let asked = name.clone();
-    let release = console.api.read(move |tx| Ok(found(tx, &asked)?.release.to_string())).await;
-    let release = release.map_err(|problem| visitor.failed(problem))?;
-    let path = api::InPath((vehicle, release));
-    let taken = api::set_aside::take_back(State(console.api.clone()), visitor.caller(), path).await;
-    taken.map(drop).map_err(|problem| visitor.failed(problem))?;
-    Ok(Redirect::to(&format!("/campaigns/{name}#set-aside")).into_response())
 }

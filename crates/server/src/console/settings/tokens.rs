@@ -95,15 +95,9 @@ pub(in crate::console) async fn confirm_revoke(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Administer)?;
     let t = visitor.guest.language.texts();
-    Ok(shown(&ConfirmPage {
-        frame: visitor.frame(),
-        title: filled(t.revoke_token, &[&name]),
-        consequences: vec![t.will_revoke_token.to_owned()],
-        verb: t.revoke,
-        is_grave: true,
-        fields: Vec::new(),
-        back: "/settings".to_owned(),
-    }))
+    let (title, consequence) = (filled(t.revoke_token, &[&name]), t.will_revoke_token.to_owned());
+    let page = ConfirmPage::new(visitor.frame(), title, consequence, t.revoke, "/settings".to_owned());
+    Ok(shown(&ConfirmPage { is_grave: true, ..page }))
 }
 
 /// `POST /settings/tokens/{name}/revoke`

@@ -63,8 +63,9 @@ pub(in crate::console) async fn invite(
     visitor.must(Permission::Administer)?;
     let news = match invited(&console, &visitor, form.name.trim().to_owned(), &form.scope).await {
         Ok(link) => News { link: Some(link), ..News::default() },
-        Err(fault) => {
-            let typed = Typed { name: form.name, scope: form.scope, fault: Some(fault), ..Typed::default() };
+        Err(problem) => {
+            let fault = Some(problem.detail().to_owned());
+            let typed = Typed { name: form.name, scope: form.scope, fault, ..Typed::default() };
             News { user: typed, ..News::default() }
         }
     };
@@ -76,10 +77,10 @@ async fn invited(
     visitor: &Visitor,
     name: String,
     scope_name: &str,
-) -> Result<(String, String), String> {
-    let invitation = Invitation { name, scope: scope(scope_name)? };
-    let made = operations::invite(State(console.api.clone()), visitor.caller(), Document(invitation)).await;
-    let (_, made) = made.map_err(|problem| problem.detail().to_owned())?;
+) -> Result<(String, String), Problem> {
+    let invitation = Invitation { name, scope: scope(scope_name).map_err(Problem::invalid)? };
+    let made = operations::invite(State(console.api.clone()), visitor.caller(), Document(invitation));
+    let (_, made) = made.await?;
     Ok((made.0.name, made.0.path))
 }
 
@@ -99,7 +100,7 @@ pub(in crate::console) async fn change(
         "link" => {
             // Whoever is there keeps their scope.
             let link = invited(&console, &visitor, name, visitor.user.scope.name()).await;
-            let link = link.map_err(|detail| failed(Problem::invalid(detail)))?;
+            let link = link.map_err(failed)?;
             return with_news(&console, &visitor, News { link: Some(link), ..News::default() }).await;
         }
         other => Err(Problem::not_found("page", other)),

@@ -387,15 +387,8 @@ pub(in crate::console) async fn confirm(
         "delete" => (t.delete_webhook, filled(t.will_delete_webhook, &[&waiting]), t.delete, true),
         other => return Err(failed(Problem::not_found("page", other))),
     };
-    Ok(shown(&ConfirmPage {
-        frame: visitor.frame(),
-        title: filled(title, &[name.as_str()]),
-        consequences: vec![consequence],
-        verb,
-        is_grave,
-        fields: Vec::new(),
-        back: format!("/settings/webhooks/{name}"),
-    }))
+    let (title, back) = (filled(title, &[name.as_str()]), format!("/settings/webhooks/{name}"));
+    Ok(shown(&ConfirmPage { is_grave, ..ConfirmPage::new(visitor.frame(), title, consequence, verb, back) }))
 }
 
 /// `POST /settings/webhooks/{name}/deliveries/{id}`: delivers once more.

@@ -216,7 +216,11 @@ async fn a_second_person_approves_a_campaign_and_the_first_one_is_refused_with_w
         assert!(refused.body.contains("Expected another person"), "{}", refused.body);
         let empty = bob.post("/campaigns/asks/approve", &[("reason", " ")]).await;
         assert_eq!(empty.status, StatusCode::UNPROCESSABLE_ENTITY);
-        assert!(empty.body.contains("aria-invalid") && empty.body.contains("id=\"fault\""), "{}", empty.body);
+        assert!(
+            empty.body.contains("aria-invalid") && empty.body.contains("id=\"reason-fault\""),
+            "{}",
+            empty.body
+        );
         let path = "/campaigns/asks";
         assert_eq!(bob.post("/campaigns/asks/approve", &[("reason", "looked")]).await.leads_to(), path);
         let page = bob.page(path).await;
@@ -265,7 +269,7 @@ async fn failed_vehicles_are_tried_again_by_code_and_those_set_aside_are_taken_b
         assert_eq!(none.status, StatusCode::CONFLICT);
         assert!(none.body.contains("1 are set aside for the release"), "{}", none.body);
         let page = operator.page(&path).await;
-        let take_back = format!("{path}/set-aside/V1");
+        let take_back = "/vehicles/V1/set-aside/R2/take-back".to_owned();
         assert!(page.contains(&format!("href=\"{take_back}\"")), "{page}");
         assert!(!viewer.page(&path).await.contains(&take_back));
         assert_eq!(viewer.get(&take_back).await.status, StatusCode::FORBIDDEN);

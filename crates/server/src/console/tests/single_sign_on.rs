@@ -265,8 +265,12 @@ async fn a_user_of_the_provider_has_no_password_here_and_can_be_shut_out() {
     let mut admin = browser.another();
     admin.sign_in("alice", PASSWORD).await.leads_to();
     let link = admin.post("/settings/users/kim/link", &[]).await;
-    assert_eq!(link.status, StatusCode::UNPROCESSABLE_ENTITY);
-    assert!(link.body.contains("has no password here"), "{}", link.body);
+    assert_eq!(link.status, StatusCode::CONFLICT, "{}", link.body);
+    assert!(
+        link.body.contains("SINGLE_SIGN_ON") && link.body.contains("has no password here"),
+        "{}",
+        link.body
+    );
     assert_eq!(browser.another().sign_in("kim", "").await.status, StatusCode::UNAUTHORIZED);
     admin.post("/settings/users/kim/disable", &[]).await.leads_to();
     assert_eq!(browser.get("/").await.leads_to(), "/sign-in");

@@ -40,7 +40,6 @@ async fn each_action_says_what_will_happen_and_is_done_by_the_api() {
         ("/vehicles/V1/rebind", "is refused, and its connection ends"),
         ("/vehicles/V1/C2/cancel", "no boot flag is swapped yet"),
         ("/vehicles/V1/C2/rollback", "All ECUs go back"),
-        ("/vehicles/V1/set-aside/R2/take-back", "failures with this release are forgotten"),
     ] {
         assert!(admin.page(path).await.contains(says), "{path}");
         assert_eq!(viewer.get(path).await.status, StatusCode::FORBIDDEN, "{path}");

@@ -507,7 +507,6 @@ pub(in crate::console) const ENGLISH: Texts = Texts {
     hint_thumbprint: "SHA-256 of its certificate, 64 hexadecimal digits; empty: that of its next WakeUp counts.",
     a_gateway_id: "a gateway id of 1 to 64 characters [A-Za-z0-9_-]",
     a_thumbprint: "64 hexadecimal digits",
-    will_forget_failures: "Its failures with this release are forgotten, and campaigns may begin the release on it again. Updates that have ended do not begin again by themselves.",
     will_cancel: "The update is cancelled where no boot flag is swapped yet: what is written is given up, and all ECUs keep what they run. A vehicle that is past that ends by itself.",
     ran_before: "Ran before",
     rxswin: "RXSWIN",

@@ -507,7 +507,6 @@ pub(in crate::console) const KOREAN: Texts = Texts {
     hint_thumbprint: "인증서의 SHA-256(16진수 64자리)입니다. 비우면 다음 WakeUp의 인증서를 사용합니다.",
     a_gateway_id: "1~64자의 게이트웨이 ID[A-Za-z0-9_-]",
     a_thumbprint: "16진수 64자리",
-    will_forget_failures: "이 릴리스의 실패 기록을 지우고, 캠페인이 이 차량에서 다시 시작할 수 있게 합니다. 끝난 업데이트가 저절로 다시 시작하지는 않습니다.",
     will_cancel: "부팅 플래그를 바꾸기 전이면 업데이트를 취소합니다. 기록한 내용은 버리고 모든 ECU는 지금 실행 중인 버전을 유지합니다. 그 이후라면 차량이 스스로 끝냅니다.",
     ran_before: "이전 버전",
     rxswin: "RXSWIN",

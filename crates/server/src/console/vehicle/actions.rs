@@ -13,9 +13,11 @@ use crate::api::{self, Problem};
 use crate::console::Console;
 use crate::console::confirm::ConfirmPage;
 use crate::console::form::{Field, Kind};
-use crate::console::page::{Failed, Frame, Section, with_status};
+use crate::console::format::number;
+use crate::console::page::{Failed, Frame, Section, shown, with_status};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
+use crate::store::set_aside;
 
 /// Of the vehicle itself, or of one of its updates.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -23,7 +25,6 @@ enum Act {
     AskInventory,
     EndQuarantine,
     Rebind,
-    TakeBack,
     Cancel,
     RollBack,
 }
@@ -52,7 +53,6 @@ impl Act {
             Self::AskInventory => t.ask_inventory,
             Self::EndQuarantine => t.end_quarantine,
             Self::Rebind => t.rebind,
-            Self::TakeBack => t.take_back,
             Self::Cancel => t.cancel_update,
             Self::RollBack => t.roll_back,
         }
@@ -63,7 +63,6 @@ impl Act {
             Self::AskInventory => t.will_ask_inventory,
             Self::EndQuarantine => t.will_end_quarantine,
             Self::Rebind => t.will_rebind,
-            Self::TakeBack => t.will_forget_failures,
             Self::Cancel => t.will_cancel,
             Self::RollBack => t.will_roll_back,
         }
@@ -82,7 +81,7 @@ impl Act {
                 Field::text("thumbprint", t.certificate, &typed.thumbprint).with_hint(t.hint_thumbprint),
                 reason(),
             ],
-            Self::AskInventory | Self::EndQuarantine | Self::TakeBack | Self::RollBack => Vec::new(),
+            Self::AskInventory | Self::EndQuarantine | Self::RollBack => Vec::new(),
         }
     }
 }
@@ -96,7 +95,7 @@ pub(in crate::console) struct Typed {
     thumbprint: String,
 }
 
-/// What it is about: a vehicle, with a campaign or a release where it is about one.
+/// What it is about: a vehicle, with a campaign where it is about one.
 struct About {
     vehicle: String,
     of: Option<String>,
@@ -107,24 +106,25 @@ fn page(visitor: &Visitor, act: Act, about: &About, typed: &Typed, refused: Opti
     let mut fields = act.fields(t, typed);
     let fault = refused.map(|problem| problem.detail().to_owned());
     let named = refused.and_then(Problem::pointer).map(|pointer| pointer.trim_start_matches('/'));
-    let mut consequences = vec![act.consequence(t).to_owned()];
-    match (fault, fields.iter_mut().find(|field| Some(field.name.as_str()) == named)) {
-        (Some(fault), Some(field)) => field.fault = Some(fault),
-        (Some(fault), None) => consequences.insert(0, fault),
-        (None, _) => {}
-    }
+    let at_fault = fields.iter_mut().find(|field| Some(field.name.as_str()) == named);
+    let refused_for = match at_fault {
+        Some(field) => {
+            field.fault = fault;
+            None
+        }
+        None => fault,
+    };
     let what =
         about.of.as_ref().map_or_else(|| about.vehicle.clone(), |of| format!("{} · {of}", about.vehicle));
-    let page = ConfirmPage {
-        frame: Frame { section: Some(Section::Vehicles), ..visitor.frame() },
-        title: format!("{}: {what}", act.verb(t)),
-        consequences,
-        fields,
-        verb: act.verb(t),
-        is_grave: act.is_grave(),
-        back: format!("/vehicles/{}", about.vehicle),
-    };
+    let (title, back) = (format!("{}: {what}", act.verb(t)), format!("/vehicles/{}", about.vehicle));
+    let frame = framed(visitor);
+    let page = ConfirmPage::new(frame, title, act.consequence(t).to_owned(), act.verb(t), back);
+    let page = ConfirmPage { refused: refused_for, fields, is_grave: act.is_grave(), ..page };
     with_status(refused.map_or(StatusCode::OK, Problem::status), &page)
+}
+
+fn framed(visitor: &Visitor) -> Frame {
+    Frame { section: Some(Section::Vehicles), ..visitor.frame() }
 }
 
 fn no_such_page(visitor: &Visitor, name: &str) -> Failed {
@@ -175,13 +175,25 @@ pub(in crate::console) async fn act_on_update(
     done(console, visitor, act, About { vehicle, of: Some(campaign) }, typed).await
 }
 
-/// `GET /vehicles/{id}/set-aside/{release}/take-back`
+/// `GET /vehicles/{id}/set-aside/{release}/take-back`: says what taking the vehicle back for the release means.
 pub(in crate::console) async fn ask_to_take_back(
+    State(console): State<Console>,
     visitor: Visitor,
     Path((vehicle, release)): Path<(String, String)>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Operate)?;
-    Ok(page(&visitor, Act::TakeBack, &About { vehicle, of: Some(release) }, &Typed::default(), None))
+    let t = visitor.guest.language.texts();
+    let (asked, of) = (vehicle.clone(), release.clone());
+    let one = console.api.read(move |tx| {
+        let (vehicle_id, release) = (api::vehicle_id(&asked)?, api::name(&of, "release")?);
+        let one = set_aside::of(tx, &vehicle_id, &release)?;
+        one.ok_or_else(|| Problem::not_found("set-aside vehicle", &asked))
+    });
+    let one = one.await.map_err(|problem| visitor.failed(problem))?;
+    let title = filled(t.take_back_vehicle, &[&vehicle]);
+    let consequence = filled(t.will_take_back, &[&number(one.failures), &release, &one.code]);
+    let back = format!("/vehicles/{vehicle}");
+    Ok(shown(&ConfirmPage::new(framed(&visitor), title, consequence, t.take_back, back)))
 }
 
 /// `POST /vehicles/{id}/set-aside/{release}/take-back`
@@ -191,7 +203,10 @@ pub(in crate::console) async fn take_back(
     Path((vehicle, release)): Path<(String, String)>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Operate)?;
-    done(console, visitor, Act::TakeBack, About { vehicle, of: Some(release) }, Typed::default()).await
+    let path = api::InPath((vehicle.clone(), release));
+    let taken = api::set_aside::take_back(State(console.api.clone()), visitor.caller(), path).await;
+    taken.map(drop).map_err(|problem| visitor.failed(problem))?;
+    Ok(Redirect::to(&format!("/vehicles/{vehicle}")).into_response())
 }
 
 async fn done(
@@ -207,7 +222,6 @@ async fn done(
     let done = match act {
         Act::AskInventory => api::ask_inventory::ask(api, caller, api::InPath(vehicle)).await.map(|_| ()),
         Act::EndQuarantine => api::vehicles::release(api, caller, api::InPath(vehicle)).await.map(|_| ()),
-        Act::TakeBack => api::set_aside::take_back(api, caller, api::InPath((vehicle, of))).await.map(|_| ()),
         Act::RollBack => api::campaigns::rollback(api, caller, api::InPath((of, vehicle))).await.map(|_| ()),
         Act::Cancel => match reason(t, &typed.reason) {
             Ok(reason) => {
