@@ -13,7 +13,7 @@ use serde_json::{Map, Value, json};
 
 use crate::messages::Timeline;
 use crate::operator::{Operator, OperatorArgs, read};
-use crate::output::{moment, plain, print, print_json, table};
+use crate::output::{moment, now, plain, print, print_json, table};
 
 #[derive(Args)]
 pub(crate) struct Vehicle {
@@ -169,6 +169,10 @@ struct VehicleAnswer {
     quarantined_at_ms: Option<i64>,
     #[serde(default)]
     thumbprint: Option<String>,
+    #[serde(default)]
+    certificate_ends_at_ms: Option<i64>,
+    #[serde(default)]
+    certificate_serial: Option<String>,
     #[serde(default)]
     ecu_count: Option<u64>,
     #[serde(default)]
@@ -375,14 +379,34 @@ fn listed(vehicles: &[VehicleAnswer]) -> String {
     table(["VEHICLE", "GATEWAY", "CONNECTION", "LAST SEEN", "ECUS"], rows.collect())
 }
 
+/// A certificate that ends within so many ms needs somebody.
+const ENDS_SOON_MS: i64 = 30 * 86_400_000;
+
+/// Its thumbprint and end, and what to do where that is near.
+fn certificate(vehicle: &VehicleAnswer, now_ms: i64) -> String {
+    let thumbprint = vehicle.thumbprint.as_deref().map_or("not seen yet".to_owned(), plain);
+    let Some(ends_at) = vehicle.certificate_ends_at_ms else {
+        return format!("Certificate {thumbprint}, its end is not known: the server has not seen it");
+    };
+    let serial = vehicle.certificate_serial.as_deref().map(plain).unwrap_or_default();
+    let told =
+        format!("Certificate {thumbprint}, valid until {} (serial number {serial})", moment(Some(ends_at)));
+    let renew = "issue its gateway a new one, bring it there, then: farrier vehicle rebind --thumbprint";
+    match (ends_at < now_ms, ends_at.saturating_sub(now_ms) < ENDS_SOON_MS) {
+        (true, _) => format!("{told}\nIt has ended, and the vehicle cannot connect any more: {renew}"),
+        (false, true) => format!("{told}\nIt ends soon, and then the vehicle cannot connect: {renew}"),
+        (false, false) => told,
+    }
+}
+
 fn shown(vehicle: &VehicleAnswer) -> String {
     let mut parts = vec![format!(
-        "Vehicle {} with gateway {}: {}, last seen {}\nCertificate {}",
+        "Vehicle {} with gateway {}: {}, last seen {}\n{}",
         plain(&vehicle.vehicle_id),
         plain(&vehicle.gateway_id),
         connection(vehicle),
         moment(vehicle.last_seen_at_ms),
-        vehicle.thumbprint.as_deref().map_or("not seen yet".to_owned(), plain)
+        certificate(vehicle, now().0)
     )];
     match &vehicle.inventory {
         None => parts.push("It has not reported its inventory yet.".to_owned()),
@@ -408,4 +432,25 @@ fn shown(vehicle: &VehicleAnswer) -> String {
         parts.push(table(["REFUSED", "CODE", "WHERE", "WHY"], rows.collect()));
     }
     parts.join("\n\n")
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn the_end_of_a_certificate_is_told_with_what_to_do_where_it_is_near() {
+        let told = |ends_at: Option<i64>| {
+            let answer = json!({
+                "vehicle_id": "V1", "gateway_id": "G1", "connected": true, "thumbprint": "ab",
+                "certificate_ends_at_ms": ends_at, "certificate_serial": "7f",
+            });
+            certificate(&read(&answer).unwrap(), 1_000)
+        };
+        assert_eq!(told(None), "Certificate ab, its end is not known: the server has not seen it");
+        let far = told(Some(1_000 + ENDS_SOON_MS));
+        assert_eq!(far, "Certificate ab, valid until 1970-01-31 00:00:01 UTC (serial number 7f)");
+        assert!(told(Some(999 + ENDS_SOON_MS)).contains("It ends soon"));
+        assert!(told(Some(999)).contains("cannot connect any more: issue its gateway a new one"));
+    }
 }

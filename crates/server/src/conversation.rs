@@ -28,7 +28,9 @@ use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::senders::{self, Sender};
 use crate::store::vehicles::{Heard, Vehicle};
-use crate::store::{StoreError, Tx, commands, messages, nodes, security_events, vehicles};
+use crate::store::{
+    StoreError, Tx, commands, messages, nodes, security_events, vehicle_certificates, vehicles,
+};
 
 pub(crate) use advance::{advance, at_gate, look_at_campaign, look_at_waiting};
 pub(crate) use desk::ServerDesk;
@@ -250,6 +252,7 @@ fn take(
         None => {}
     }
     let now = inbound.received_at;
+    let known_certificate = sender.as_ref().and_then(|sender| sender.vehicle.certificate.clone());
     let note = match &message.body {
         VehicleBody::WakeUp(wake_up) => {
             if let Err(refusal) = wake_up::check_boot(wake_up, sender.as_ref().map(|sender| &sender.vehicle))
@@ -280,6 +283,10 @@ fn take(
             }
         }
     };
+    let presented = inbound.peer.as_ref().and_then(|peer| peer.certificate.as_ref());
+    if let Some(certificate) = presented.filter(|presented| known_certificate.as_ref() != Some(presented)) {
+        vehicle_certificates::note(tx, &message.vehicle_id, certificate)?;
+    }
     let behind_ms = now.0.saturating_sub(message.ts.0);
     vehicles::heard(tx, &message.vehicle_id, Heard { at: now, clock_skew_ms: behind_ms })?;
     let (size_bytes, note) = (inbound.payload.len(), note.as_deref());

@@ -18,6 +18,17 @@ pub struct PeerIdentity {
     pub common_name: String,
     /// SHA-256 of the leaf certificate.
     pub thumbprint: Thumbprint,
+    /// What else the certificate says; absent where whoever plays a vehicle has none.
+    pub certificate: Option<Certificate>,
+}
+
+/// What the server knows of a vehicle's certificate beside whose it is.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Certificate {
+    /// Its serial number in lower-case hex, at most the 20 octets that RFC 5280 allows.
+    pub serial: String,
+    /// Its last moment.
+    pub ends_at: UnixMillis,
 }
 
 /// The store could not answer: nothing was changed, the vehicle shall try again.

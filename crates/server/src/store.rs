@@ -41,6 +41,7 @@ pub(crate) mod traffic;
 mod tx;
 pub(crate) mod updates;
 pub(crate) mod uploads;
+pub(crate) mod vehicle_certificates;
 pub(crate) mod vehicle_list;
 pub(crate) mod vehicles;
 pub(crate) mod verify;

@@ -270,6 +270,7 @@ impl Car {
         let peer = PeerIdentity {
             common_name: binding.client_id(),
             thumbprint: Thumbprint::of_certificate(vehicle.as_bytes()),
+            certificate: None,
         };
         Self {
             binding,

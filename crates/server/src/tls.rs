@@ -25,7 +25,10 @@ pub use expiry::{Alarm, ExpiryAlarms, Perishable};
 pub use outgoing::OutgoingTlsError;
 use revocation::{CertificateKey, LivePeers};
 
-use crate::desk::PeerIdentity;
+use crate::desk::{Certificate, PeerIdentity};
+
+/// Octets of a serial number (RFC 5280 §4.1.2.2).
+const LONGEST_SERIAL: usize = 20;
 
 /// The files that the vehicles' listeners need, all PEM.
 #[derive(Debug, Clone)]
@@ -215,9 +218,15 @@ pub fn peer_identity(certificate_der: &[u8]) -> Result<PeerIdentity, NoIdentity>
         x509_parser::parse_x509_certificate(certificate_der).map_err(|_| NoIdentity::Unparsable)?;
     let names: Vec<_> = certificate.subject().iter_common_name().collect();
     let [name] = names.as_slice() else { return Err(NoIdentity::CommonNames { found: names.len() }) };
+    let number = certificate.raw_serial();
+    // Leading zeros are the encoding's, not the number's.
+    let first = number.iter().position(|octet| *octet != 0).unwrap_or(number.len());
+    let serial = number.iter().skip(first).take(LONGEST_SERIAL).map(|octet| format!("{octet:02x}")).collect();
+    let ends_at = UnixMillis(certificate.validity().not_after.timestamp().saturating_mul(1000));
     Ok(PeerIdentity {
         common_name: name.as_str().map_err(|_| NoIdentity::Unparsable)?.to_owned(),
         thumbprint: Thumbprint::of_certificate(certificate_der),
+        certificate: Some(Certificate { serial, ends_at }),
     })
 }
 

@@ -48,6 +48,11 @@ pub(crate) struct VehicleSummary {
     connected: bool,
     /// Of the certificate that it is bound to.
     thumbprint: Option<Thumbprint>,
+    /// The last moment of the certificate that it last came with. Absent where the server has not seen it: before the first
+    /// message with it, and always where vehicles connect to a broker.
+    certificate_ends_at_ms: Option<UnixMillis>,
+    /// The serial number of that certificate, in lower-case hex.
+    certificate_serial: Option<String>,
     enrolled_at_ms: UnixMillis,
     /// `operator` or `wakeup`.
     enrolled_by: &'static str,
@@ -154,6 +159,8 @@ pub(super) fn summary(
         gateway_id: vehicle.binding.gateway_id.clone(),
         connected: api.is_connected(tx, &vehicle.binding)?,
         thumbprint: vehicle.thumbprint.clone(),
+        certificate_ends_at_ms: vehicle.certificate.as_ref().map(|certificate| certificate.ends_at),
+        certificate_serial: vehicle.certificate.as_ref().map(|certificate| certificate.serial.clone()),
         enrolled_at_ms: vehicle.enrolled_at,
         enrolled_by: vehicle.enrolled_by.name(),
         last_seen_at_ms: vehicle.last_seen_at,

@@ -16,7 +16,9 @@ use super::{Console, why};
 use crate::api::{self, Problem};
 use crate::conversation::Rules;
 use crate::store::campaigns::Campaign;
-use crate::store::{StoreError, Tx, fleet, set_aside, silent, updates, vehicles, webhooks};
+use crate::store::{
+    StoreError, Tx, fleet, set_aside, silent, updates, vehicle_certificates, vehicles, webhooks,
+};
 
 /// Rows on a page.
 const ON_A_PAGE: u32 = 50;
@@ -39,16 +41,18 @@ enum Kind {
     Quarantined,
     SetAside,
     Silent,
+    CertificateEnds,
 }
 
 impl Kind {
-    const ALL: [Self; 6] = [
+    const ALL: [Self; 7] = [
         Self::Inconsistent,
         Self::ServiceRequired,
         Self::Unknown,
         Self::Quarantined,
         Self::SetAside,
         Self::Silent,
+        Self::CertificateEnds,
     ];
 
     /// As the address names it.
@@ -60,13 +64,16 @@ impl Kind {
             Self::Quarantined => "quarantined",
             Self::SetAside => "set-aside",
             Self::Silent => "silent",
+            Self::CertificateEnds => "certificate-ends",
         }
     }
 
     fn class(self) -> &'static str {
         match self {
             Self::Inconsistent | Self::ServiceRequired => "bad",
-            Self::Unknown | Self::Quarantined | Self::SetAside | Self::Silent => "warn",
+            Self::Unknown | Self::Quarantined | Self::SetAside | Self::Silent | Self::CertificateEnds => {
+                "warn"
+            }
         }
     }
 
@@ -79,6 +86,7 @@ impl Kind {
             Self::Quarantined => t.attention_quarantined,
             Self::SetAside => t.attention_set_aside,
             Self::Silent => t.attention_silent,
+            Self::CertificateEnds => t.attention_certificate_ends,
         }
     }
 
@@ -91,16 +99,36 @@ impl Kind {
             Self::Quarantined => t.advice_quarantined,
             Self::SetAside => t.advice_set_aside,
             Self::Silent => t.advice_silent,
+            Self::CertificateEnds => t.advice_certificate_ends,
         }
     }
 
-    fn count(self, tx: &Tx<'_>, by_state: &BTreeMap<String, u64>) -> Result<u64, StoreError> {
+    /// Of what the time in a list of them tells.
+    fn time_heading(self, t: &Texts) -> &'static str {
+        match self {
+            Self::Inconsistent
+            | Self::ServiceRequired
+            | Self::Unknown
+            | Self::Quarantined
+            | Self::SetAside
+            | Self::Silent => t.since,
+            Self::CertificateEnds => t.ends,
+        }
+    }
+
+    fn count(
+        self,
+        tx: &Tx<'_>,
+        by_state: &BTreeMap<String, u64>,
+        now: UnixMillis,
+    ) -> Result<u64, StoreError> {
         match self {
             Self::Inconsistent | Self::Unknown => Ok(by_state.get(self.name()).copied().unwrap_or_default()),
             Self::ServiceRequired => set_aside::count_service_required(tx),
             Self::Quarantined => fleet::quarantined(tx),
             Self::SetAside => set_aside::count(tx),
             Self::Silent => silent::count(tx),
+            Self::CertificateEnds => vehicle_certificates::count_ending(tx, vehicle_certificates::soon(now)),
         }
     }
 }
@@ -113,10 +141,11 @@ pub(super) fn all(
     not_over: &[Campaign],
     by_state: &BTreeMap<String, u64>,
     ending: &[(&'static str, UnixMillis)],
+    now: UnixMillis,
 ) -> Result<Vec<Attention>, StoreError> {
     let mut all = Vec::new();
     for kind in Kind::ALL {
-        let vehicles = kind.count(tx, by_state)?;
+        let vehicles = kind.count(tx, by_state, now)?;
         if vehicles > 0 {
             let sentence = filled(kind.sentence(t), &[&number(vehicles)]);
             all.push(Attention {
@@ -173,6 +202,7 @@ struct AttentionPage {
     next: Option<String>,
     is_first: bool,
     kind: &'static str,
+    time_heading: &'static str,
 }
 
 #[derive(Deserialize)]
@@ -231,6 +261,23 @@ pub(super) async fn page(
                     of_vehicle(id.to_string(), None, t.last_seen.to_owned(), time_or_never(t, at, now))
                 })
                 .collect(),
+            Kind::CertificateEnds => {
+                let (ends_at, vehicle) = after.split_once(' ').unwrap_or_default();
+                let place = (UnixMillis(ends_at.parse().unwrap_or(i64::MIN)), vehicle);
+                let before = vehicle_certificates::soon(now);
+                let found = vehicle_certificates::page_of_ending(tx, before, place, limit)?;
+                let rows = found.into_iter().map(|(id, at)| {
+                    let detail = if at < now { t.certificate_has_ended } else { t.certificate_ends_soon };
+                    let row = Row {
+                        vehicle_id: id.to_string(),
+                        campaign: None,
+                        detail: detail.to_owned(),
+                        since: time(t, at, now),
+                    };
+                    (format!("{} {id}", at.0), row)
+                });
+                rows.collect()
+            }
             Kind::SetAside => {
                 let (vehicle, release) = after.split_once(' ').unwrap_or_default();
                 let found = set_aside::page(tx, (vehicle, release), limit)?;
@@ -247,7 +294,7 @@ pub(super) async fn page(
                 rows.collect()
             }
         };
-        Ok((kind.count(tx, &by_state)?, rows))
+        Ok((kind.count(tx, &by_state, now)?, rows))
     });
     let (count, mut rows) = seen.await.map_err(|problem| visitor.failed(problem))?;
     let has_more = rows.len() > ON_A_PAGE as usize;
@@ -261,5 +308,6 @@ pub(super) async fn page(
         next,
         is_first,
         kind: kind.name(),
+        time_heading: kind.time_heading(t),
     }))
 }

@@ -123,7 +123,7 @@ async fn look(console: &Console, language: Language) -> Result<View, Problem> {
             rows.extend(Some(row).filter(progress::CampaignRow::is_under_way));
         }
         let by_state = campaigns::counts_of_all(tx)?;
-        let attention = attention::all(tx, t, &rules, &not_over, &by_state, &ending)?;
+        let attention = attention::all(tx, t, &rules, &not_over, &by_state, &ending, now)?;
         let connected = conversation::number_there(tx, &rules, connected_here, now)?;
         let of = |states: &[&str]| states.iter().filter_map(|state| by_state.get(*state)).sum::<u64>();
         Ok(View {

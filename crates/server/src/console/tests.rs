@@ -1,3 +1,4 @@
+mod certificates;
 mod charts;
 mod evidence;
 mod records;

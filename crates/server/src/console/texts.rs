@@ -70,6 +70,8 @@ texts! {
     throughput throughput_note ended_per_hour bytes_over_time bytes_note bytes_sent bytes_whole less_than_whole
     no_deltas_saved adoption adoption_note other_releases no_release_yet connected_over_time connected_note
     to_all_servers last_day last_week last_month last_year attention_service_required attention_set_aside
+    attention_certificate_ends advice_certificate_ends certificate_has_ended certificate_ends_soon cert_serial
+    certificate_end_unknown renew_vehicle_certificate renew_vehicle_certificate_late
     attention_silent attention_approval attention_webhooks advice_inconsistent advice_service_required
     advice_unknown advice_quarantined advice_set_aside advice_silent set_aside_detail set_aside failures
     take_back take_back_vehicle will_take_back retry will_retry will_retry_at_least none_to_retry approve reject

@@ -26,7 +26,7 @@ use crate::api::{self, Problem};
 use crate::store::timeline::{self, Place};
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
-use crate::store::{Tx, packages, set_aside, updates, vehicles};
+use crate::store::{Tx, packages, set_aside, updates, vehicle_certificates, vehicles};
 
 /// Entries of the time line on a page.
 const ON_A_PAGE: u32 = 50;
@@ -75,6 +75,8 @@ struct VehiclePage {
     class: &'static str,
     facts: Vec<(&'static str, Fact)>,
     certificate: Vec<(&'static str, Fact)>,
+    /// That it ends soon or has ended, as a class, in words, and what to do.
+    certificate_alarm: Option<(&'static str, &'static str, &'static str)>,
     bindings: Vec<BindingRow>,
     groups: Vec<Group>,
     readiness: Option<Readiness>,
@@ -152,6 +154,7 @@ fn look(
         class: state.map_or("idle", progress::class),
         facts: facts(tx, &frame, &vehicle, now)?,
         certificate: certificate(&frame, &vehicle, now),
+        certificate_alarm: certificate_alarm(&frame, &vehicle, now),
         bindings: bindings(tx, &frame, vehicle_id, now)?,
         groups,
         readiness: readiness::newest(tx, t, vehicle_id, now)?,
@@ -202,8 +205,28 @@ fn certificate(frame: &Frame, vehicle: &Vehicle, now: farrier_protocol::UnixMill
         t.thumbprint,
         vehicle.thumbprint.as_ref().map_or_else(|| Fact::Text(t.of_next_wake_up.to_owned()), |one| text(one)),
     ));
+    match &vehicle.certificate {
+        Some(certificate) => {
+            facts.push((t.cert_serial, text(&certificate.serial)));
+            facts.push((t.ends, Fact::Time(time(t, certificate.ends_at, now))));
+        }
+        None => facts.push((t.ends, Fact::Text(t.certificate_end_unknown.to_owned()))),
+    }
     facts.push((t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))));
     facts
+}
+
+fn certificate_alarm(
+    frame: &Frame,
+    vehicle: &Vehicle,
+    now: farrier_protocol::UnixMillis,
+) -> Option<(&'static str, &'static str, &'static str)> {
+    let (t, ends_at) = (frame.t, vehicle.certificate.as_ref()?.ends_at);
+    match (ends_at < now, ends_at < vehicle_certificates::soon(now)) {
+        (true, _) => Some(("bad", t.has_ended, t.renew_vehicle_certificate_late)),
+        (false, true) => Some(("warn", t.ends_soon, t.renew_vehicle_certificate)),
+        (false, false) => None,
+    }
 }
 
 fn bindings(

@@ -107,6 +107,7 @@ mod tests {
         let peer = PeerIdentity {
             common_name: "VEH_001_CCU_001".to_owned(),
             thumbprint: Thumbprint::of_certificate(b"certificate"),
+            certificate: None,
         };
         Wanted { peer, pkg_id: "fw".parse().unwrap(), hash: Sha256::of(b"fw") }
     }

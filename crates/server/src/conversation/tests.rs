@@ -8,6 +8,7 @@ use crate::store::{messages, vehicles};
 use crate::testbed::{Car, START, World, text};
 
 mod broker;
+mod certificates;
 mod control;
 mod order;
 mod outcomes;

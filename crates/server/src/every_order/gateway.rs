@@ -80,6 +80,7 @@ impl Gateway {
         let peer = PeerIdentity {
             common_name: binding.client_id(),
             thumbprint: Thumbprint::of_certificate(&[u8::try_from(number).unwrap()]),
+            certificate: None,
         };
         let ecus = (0..ecus).map(|ecu| (format!("e{ecu}").parse().unwrap(), Ecu::new()));
         Self {

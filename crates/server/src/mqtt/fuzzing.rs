@@ -131,6 +131,7 @@ impl Conversation {
         let peer = PeerIdentity {
             common_name: CLIENT_ID.to_owned(),
             thumbprint: Thumbprint::of_certificate(b"certificate"),
+            certificate: None,
         };
         // Its clock jumps where everybody waits, so that silence has its end at once.
         let runtime =

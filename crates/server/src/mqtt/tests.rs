@@ -687,6 +687,7 @@ fn without_tls(version: Version, limits: MqttLimits) -> WithoutTls {
     let peer = PeerIdentity {
         common_name: "VEH_001_CCU_001".to_owned(),
         thumbprint: farrier_protocol::Thumbprint::of_certificate(b""),
+        certificate: None,
     };
     let MqttEndpoint { desk, connections, topics, clock, limits } = endpoint;
     let shared = Arc::new(Shared::new(desk, connections, topics, clock, limits));

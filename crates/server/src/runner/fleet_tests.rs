@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::store::test_database::TestDatabase;
-use crate::store::{evidence, updates};
+use crate::store::{evidence, updates, vehicle_certificates};
 use crate::testbed::{Car, START, World};
 
 /// When the updates of the fleet become due.
@@ -117,6 +117,33 @@ async fn what_the_record_of_an_update_names_is_found_without_going_through_the_m
             let told = plan.to_lowercase();
             assert!(!told.contains("seq scan on") && !told.contains("inbound_message_age"), "{plan}");
             assert!(!told.lines().any(|line| line.starts_with("scan ")), "{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn certificates_that_end_are_found_without_going_through_the_fleet() {
+    for database in TestDatabase::both() {
+        let world = world_with_fleet(database, 5_000, 0, 0).await;
+        let (plans, found) = world
+            .write(|tx, _, now| {
+                tx.exec(
+                    "UPDATE vehicle SET certificate_ends_at = $1 + 86400000 * CAST(LENGTH(vehicle_id) AS BIGINT), \
+                     certificate_serial = '01'",
+                    &[now.into()],
+                )?;
+                tx.exec("ANALYZE", &[])?;
+                let soon = now.plus_seconds(2 * 86_400 + 1);
+                tx.explain();
+                let counted = vehicle_certificates::count_ending(tx, soon)?;
+                let page = vehicle_certificates::page_of_ending(tx, soon, (UnixMillis(i64::MIN), ""), 50)?;
+                Ok((tx.take_plans(), (counted, page.len())))
+            })
+            .await;
+        assert_eq!(found, (10, 10));
+        assert_eq!(plans.len(), 2, "{plans:#?}");
+        for plan in &plans {
+            assert!(plan.contains("vehicle_certificate_end") && !plan.contains("Seq Scan"), "{plan}");
         }
     }
 }

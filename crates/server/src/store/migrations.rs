@@ -9,7 +9,7 @@ use super::postgres::{Session, integer};
 
 /// The steps, each with its number and named after what it brings; the SQL is the same for both databases. They are
 /// run in this order; a number that is missing is another step's, not yet here.
-pub(super) const STEPS: [(i64, &str, &str); 22] = [
+pub(super) const STEPS: [(i64, &str, &str); 23] = [
     (1, "first_light", include_str!("../../migrations/0001_first_light.sql")),
     (2, "deltas", include_str!("../../migrations/0002_deltas.sql")),
     (3, "nodes", include_str!("../../migrations/0003_nodes.sql")),
@@ -32,6 +32,7 @@ pub(super) const STEPS: [(i64, &str, &str); 22] = [
     (22, "history", include_str!("../../migrations/0022_history.sql")),
     (24, "records", include_str!("../../migrations/0024_records.sql")),
     (25, "single_sign_on", include_str!("../../migrations/0025_single_sign_on.sql")),
+    (26, "certificates", include_str!("../../migrations/0026_certificates.sql")),
 ];
 
 const RECORD: &str = "CREATE TABLE IF NOT EXISTS schema_step (number BIGINT PRIMARY KEY, name TEXT NOT NULL)";

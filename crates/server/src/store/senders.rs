@@ -46,9 +46,9 @@ pub(crate) fn of_message(
         |row| {
             Ok(Sender {
                 vehicle: vehicles::read(row)?,
-                content_before: row.optional_parsed(20, "a digest")?,
-                has_open_updates: is_there(row, 21)?,
-                is_wanted: is_there(row, 22)?,
+                content_before: row.optional_parsed(22, "a digest")?,
+                has_open_updates: is_there(row, 23)?,
+                is_wanted: is_there(row, 24)?,
             })
         },
     )

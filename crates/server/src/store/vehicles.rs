@@ -6,6 +6,7 @@ use farrier_protocol::{Binding, GatewayId, SendVci, Sha256, Text, Thumbprint, Un
 use super::selection::SelectionSql;
 use super::tx::stored_json;
 use super::{EarlierBinding, Row, StoreError, Tx, inventories, nodes};
+use crate::desk::Certificate;
 use crate::vehicle_fields::{Tag, TimeZone, VehicleType, Vin};
 
 /// An enrolled vehicle.
@@ -36,6 +37,8 @@ pub(crate) struct Vehicle {
     pub(crate) vehicle_type: Option<VehicleType>,
     /// Of the VCI whose ECUs can be searched.
     pub(crate) indexed_digest: Option<Sha256>,
+    /// With which it last came; absent where this server has not seen it, as behind a broker.
+    pub(crate) certificate: Option<Certificate>,
 }
 
 impl Vehicle {
@@ -91,7 +94,8 @@ macro_rules! vehicle_columns {
     () => {
         "vehicle_id, gateway_id, thumbprint, enrolled_at, enrolled_by, last_seen_at, clock_skew_ms, \
          boot_id, boot_seq, recent_reboots, quarantined_at, vci_digest, vci_received_at, there_since, \
-         vin, region, reported_region, time_zone, indexed_digest, vehicle_type"
+         vin, region, reported_region, time_zone, indexed_digest, vehicle_type, certificate_ends_at, \
+         certificate_serial"
     };
 }
 pub(super) use vehicle_columns;
@@ -127,6 +131,10 @@ pub(super) fn read(row: &Row<'_>) -> Result<Vehicle, StoreError> {
         time_zone: row.optional_parsed(17, "a time zone")?,
         indexed_digest: row.optional_parsed(18, "a VCI digest")?,
         vehicle_type: row.optional_parsed(19, "a vehicle type")?,
+        certificate: row
+            .optional_text(21)?
+            .zip(row.optional_time(20)?)
+            .map(|(serial, ends_at)| Certificate { serial, ends_at }),
     })
 }
 
@@ -301,14 +309,16 @@ pub(crate) fn not_at_broker(
     Ok(())
 }
 
-/// Ties the vehicle to a certificate, or lets its next WakeUp do so.
+/// Ties the vehicle to a certificate, or lets its next WakeUp do so; until when that one is valid is known when the vehicle
+/// comes with it.
 pub(crate) fn set_thumbprint(
     tx: &Tx<'_>,
     vehicle_id: &VehicleId,
     thumbprint: Option<&Thumbprint>,
 ) -> Result<(), StoreError> {
     tx.exec(
-        "UPDATE vehicle SET thumbprint = $2 WHERE vehicle_id = $1",
+        "UPDATE vehicle SET thumbprint = $2, certificate_ends_at = NULL, certificate_serial = NULL \
+         WHERE vehicle_id = $1",
         &[vehicle_id.as_str().into(), thumbprint.map(Thumbprint::as_str).into()],
     )?;
     Ok(())
@@ -497,7 +507,8 @@ pub(crate) fn rebind(
     )?;
     tx.exec(
         "UPDATE vehicle SET gateway_id = $2, client_id = $3, thumbprint = $4, boot_id = NULL, boot_seq = NULL, \
-         recent_reboots = '[]', vci_digest = NULL, there_since = NULL WHERE vehicle_id = $1",
+         recent_reboots = '[]', vci_digest = NULL, there_since = NULL, certificate_ends_at = NULL, \
+         certificate_serial = NULL WHERE vehicle_id = $1",
         &[
             vehicle_id.into(),
             binding.gateway_id.as_str().into(),

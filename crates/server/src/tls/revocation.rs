@@ -119,6 +119,7 @@ mod tests {
         let peer = |name: &str| PeerIdentity {
             common_name: name.to_owned(),
             thumbprint: Thumbprint::of_certificate(name.as_bytes()),
+            certificate: None,
         };
         let one = live.enter(key(&[1]), &peer("one")).unwrap();
         let other = live.enter(key(&[2]), &peer("other")).unwrap();

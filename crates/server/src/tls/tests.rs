@@ -272,6 +272,14 @@ fn an_identity_is_exactly_one_common_name() {
     let identity = peer_identity(&der).unwrap();
     assert_eq!(identity.common_name, "VEH_001_CCU_001");
     assert_eq!(identity.thumbprint, Thumbprint::of_certificate(&der));
+    let mut params = rcgen::CertificateParams::default();
+    params.serial_number = Some(rcgen::SerialNumber::from_slice(&[0, 0xab, 1]));
+    params.not_after = rcgen::date_time_ymd(2030, 1, 2);
+    params.distinguished_name = rcgen::DistinguishedName::new();
+    params.distinguished_name.push(rcgen::DnType::CommonName, "VEH_001_CCU_001");
+    let signed_by_itself = params.self_signed(&rcgen::KeyPair::generate().unwrap()).unwrap();
+    let certificate = peer_identity(signed_by_itself.der()).unwrap().certificate.unwrap();
+    assert_eq!((certificate.serial.as_str(), certificate.ends_at), ("ab01", UnixMillis(1_893_542_400_000)));
     assert_eq!(peer_identity(&signed(&[])), Err(NoIdentity::CommonNames { found: 0 }));
     assert_eq!(peer_identity(b"no certificate"), Err(NoIdentity::Unparsable));
 }

@@ -119,8 +119,15 @@ async fn a_vehicle_with_another_gateway_is_refused_by_the_earlier_one_and_its_up
     new.binding.gateway_id = "CCU2".parse().unwrap();
     new.peer.common_name = new.binding.client_id();
     new.peer.thumbprint = farrier_protocol::Thumbprint::of_certificate(b"the new one");
+    let ends_at = farrier_protocol::UnixMillis(4_000_000_000_000);
+    new.peer.certificate = Some(crate::desk::Certificate { serial: "7f01".to_owned(), ends_at });
     new.wake_up(&world).await;
-    assert_eq!(operator.get("/vehicles/V1").await["thumbprint"], json!(new.peer.thumbprint));
+    let shown = operator.get("/vehicles/V1").await;
+    assert_eq!(shown["thumbprint"], json!(new.peer.thumbprint));
+    assert_eq!(
+        (&shown["certificate_ends_at_ms"], &shown["certificate_serial"]),
+        (&json!(4_000_000_000_000_i64), &json!("7f01"))
+    );
     new.answer_vci(&world).await;
     // The readiness question to the earlier gateway is closed; its deadline asks anew.
     let mut asked = Vec::new();

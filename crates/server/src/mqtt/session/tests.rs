@@ -21,6 +21,7 @@ fn peer() -> PeerIdentity {
     PeerIdentity {
         common_name: "VEH_A_B".to_owned(),
         thumbprint: farrier_protocol::Thumbprint::of_certificate(b"certificate"),
+        certificate: None,
     }
 }
 

@@ -302,6 +302,7 @@ async fn acknowledgements_that_are_ready_together_go_out_in_one_write() {
     let peer = PeerIdentity {
         common_name: "VEH_001_CCU_001".to_owned(),
         thumbprint: farrier_protocol::Thumbprint::of_certificate(b""),
+        certificate: None,
     };
     let shared = Arc::new(Shared::new(Arc::clone(&desk), connections, topics, clock, limits));
     tokio::spawn(connection::serve(counted, peer, shared));
