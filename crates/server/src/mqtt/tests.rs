@@ -19,6 +19,7 @@ use frame::{Frame, FrameBuffer};
 use packet::Version;
 
 mod limits;
+mod pieces;
 mod real_server;
 mod vectors;
 
