@@ -284,11 +284,15 @@ fn changes(before: Option<&str>, after: Option<&str>) -> Vec<Changed> {
     };
     let field =
         |document: &Option<Value>, name: &str| written(document.as_ref().and_then(|all| all.get(name)));
-    let changed = names.into_iter().map(|name| {
-        let (before, after) = (field(&before, &name), field(&after, &name));
-        Changed { is_changed: before != after, name, before, after }
-    });
-    changed.collect()
+    let mut changes: Vec<_> = names
+        .into_iter()
+        .map(|name| {
+            let (before, after) = (field(&before, &name), field(&after, &name));
+            Changed { is_changed: before != after, name, before, after }
+        })
+        .collect();
+    changes.sort_by_key(|one| !one.is_changed);
+    changes
 }
 
 /// `POST /audit/check`: follows the chain from its beginning once more.
@@ -346,12 +350,12 @@ mod tests {
     }
 
     #[test]
-    fn fields_stand_beside_each_other_and_say_which_changed() {
+    fn fields_stand_beside_each_other_and_those_that_changed_come_first() {
         let changed =
             changes(Some(r#"{"a": 1, "b": "x", "c": null}"#), Some(r#"{"a": 2, "b": "x", "d": [1]}"#));
         let told: Vec<_> =
             changed.iter().map(|one| (one.name.as_str(), one.before.as_str(), one.is_changed)).collect();
-        assert_eq!(told, [("a", "1", true), ("b", "x", false), ("c", "", false), ("d", "", true)]);
+        assert_eq!(told, [("a", "1", true), ("d", "", true), ("b", "x", false), ("c", "", false)]);
         assert!(changes(None, None).is_empty() && changes(Some("no JSON"), None).is_empty());
     }
 }

@@ -174,15 +174,12 @@ mod tests {
     fn it_says_what_it_goes_by() {
         assert_eq!(
             told(410, 620, &[ago(60, 500)]),
-            "about 3 h 30 min: 410 vehicle(s) remain, 120 ended in the last 1 h"
+            "about 3 h 30 min: 410 vehicles remain, 120 ended in the last 1 h"
         );
-        assert_eq!(
-            told(3, 20, &[ago(4, 10)]),
-            "about 1 min: 3 vehicle(s) remain, 10 ended in the last 4 min"
-        );
+        assert_eq!(told(3, 20, &[ago(4, 10)]), "about 1 min: 3 vehicles remain, 10 ended in the last 4 min");
         assert_eq!(
             told(50_000, 2_000, &[ago(60, 1_999), ago(1_440, 1_000)]),
-            "about 50 d: 50,000 vehicle(s) remain, 1,000 ended in the last 1 d"
+            "about 50 d: 50,000 vehicles remain, 1,000 ended in the last 1 d"
         );
     }
 

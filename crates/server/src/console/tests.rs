@@ -366,7 +366,7 @@ async fn an_operator_acts_on_a_campaign_and_a_viewer_cannot() {
     let mut operator = admin.invite("bob", Scope::Operator).await;
     assert_eq!(viewer.get(&format!("{path}/pause")).await.status, StatusCode::FORBIDDEN);
     assert_eq!(viewer.post(&format!("{path}/pause"), &[]).await.status, StatusCode::FORBIDDEN);
-    assert!(operator.page(&format!("{path}/pause")).await.contains("wait until the campaign is resumed"));
+    assert!(operator.page(&format!("{path}/pause")).await.contains("waits until the campaign is resumed"));
     assert_eq!(operator.post(&format!("{path}/pause"), &[]).await.leads_to(), path);
     assert!(operator.page(&path).await.contains("paused"));
     assert_eq!(operator.get(&format!("{path}/pause")).await.status, StatusCode::CONFLICT);
@@ -422,7 +422,7 @@ async fn vehicles_are_found_by_id_or_query_and_a_wrong_query_is_explained_where_
     let mut browser = Browser::admin(&world).await;
     assert_eq!(browser.get("/vehicles?q=V1").await.leads_to(), "/vehicles/V1");
     let found = browser.page("/vehicles?q=region+%3D+%22KR%22").await;
-    assert!(found.contains("1 vehicle(s) match.") && found.contains("href=\"/vehicles/V1\""), "{found}");
+    assert!(found.contains("1 vehicle matches.") && found.contains("href=\"/vehicles/V1\""), "{found}");
     let wrong = browser.page("/vehicles?q=regoin+%3D+%22KR%22").await;
     assert!(wrong.contains("value=\"regoin = &#34;KR&#34;\"") && wrong.contains("aria-invalid"), "{wrong}");
     assert_eq!(browser.get("/vehicles/V9").await.status, StatusCode::NOT_FOUND);

@@ -181,6 +181,11 @@ impl Texts {
         word(self.weekdays, day)
     }
 
+    /// How many vehicles a query matches.
+    pub(super) fn matching(&self, count: &str) -> String {
+        filled(self.vehicles_match, &[count])
+    }
+
     /// What is stated of a campaign for the record of its updates.
     pub(super) fn stated(&self, name: &str) -> &'static str {
         word(self.statements, name)
@@ -199,15 +204,30 @@ fn word(words: Words, name: &str) -> &'static str {
     words.iter().find(|(of, _)| *of == name).map_or("—", |(_, word)| word)
 }
 
-/// Fills in values, in their order.
+/// Fills in values, in their order: `{}` stands for the next one, `{vehicle|vehicles}` for its first part where the last number was
+/// 1, else for the second.
 pub(super) fn filled(text: &str, values: &[&str]) -> String {
-    let mut parts = text.split("{}");
-    let mut filled = parts.next().unwrap_or_default().to_owned();
+    let mut filled = String::with_capacity(text.len());
     let mut values = values.iter();
-    for part in parts {
-        filled.push_str(values.next().copied().unwrap_or_default());
-        filled.push_str(part);
+    let mut is_one = false;
+    let mut rest = text;
+    while let Some((before, (place, after))) =
+        rest.split_once('{').and_then(|(before, after)| Some((before, after.split_once('}')?)))
+    {
+        filled.push_str(before);
+        match place.split_once('|') {
+            Some((one, many)) => filled.push_str(if is_one { one } else { many }),
+            None => {
+                let value = values.next().copied().unwrap_or_default();
+                if value.starts_with(|first: char| first.is_ascii_digit()) {
+                    is_one = value == "1";
+                }
+                filled.push_str(value);
+            }
+        }
+        rest = after;
     }
+    filled.push_str(rest);
     filled
 }
 
@@ -263,5 +283,17 @@ mod tests {
         assert_eq!(filled("{} of {}", &["1", "2"]), "1 of 2");
         assert_eq!(filled("none", &["1"]), "none");
         assert_eq!(filled("{} and {}", &["1"]), "1 and ");
+    }
+
+    #[test]
+    fn words_agree_with_the_number_before_them() {
+        let text = "{} {vehicle|vehicles} that ended with {} {is|are} tried again";
+        assert_eq!(filled(text, &["1", "A_FAULT"]), "1 vehicle that ended with A_FAULT is tried again");
+        for many in ["0", "2", "1,000"] {
+            assert_eq!(
+                filled(text, &[many, "A_FAULT"]),
+                format!("{many} vehicles that ended with A_FAULT are tried again")
+            );
+        }
     }
 }

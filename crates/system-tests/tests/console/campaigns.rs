@@ -23,7 +23,7 @@ async fn a_campaign_is_started_watched_paused_resumed_and_aborted_on_its_page() 
     browser.sees_in("h1", "draft").await;
     browser.press("Start").await;
     // What will happen, and to how many, is said before it happens.
-    browser.sees("3 vehicle(s) are taken in and get release winter").await;
+    browser.sees("3 vehicles are taken in and get release winter").await;
     browser.press("Start").await;
     browser.comes_to("/campaigns/winter").await;
     browser.mark().await;
@@ -42,13 +42,13 @@ async fn a_campaign_is_started_watched_paused_resumed_and_aborted_on_its_page() 
     browser.press("Resume").await;
     browser.sees_in("h1", "running").await;
     browser.press("Open next wave").await;
-    browser.sees("Wave 2 with 1 vehicle(s) opens").await;
+    browser.sees("Wave 2 with 1 vehicle opens").await;
     browser.press("Open next wave").await;
     browser.comes_to("/campaigns/winter").await;
     shows(&browser, "At the release", "2").await;
 
     browser.press("Abort").await;
-    browser.sees("1 vehicle(s) that have not begun are cancelled for good").await;
+    browser.sees("1 vehicle that has not begun is cancelled for good").await;
     browser.fill("Reason", "the third one stays as it is").await;
     browser.press("Abort").await;
     browser.comes_to("/campaigns/winter").await;

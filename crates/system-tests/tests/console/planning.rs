@@ -26,7 +26,7 @@ async fn a_campaign_is_planned_step_by_step_and_nothing_is_lost_on_the_way_back(
     browser.fill("Query", "ecu.sw_versio = \"1.0.0\"").await;
     browser.sees_in("#selected", "sw_versio").await;
     browser.fill("Query", "ecu.sw_version = \"1.0.0\"").await;
-    browser.sees_in("#selected", "2 vehicle(s) match.").await;
+    browser.sees_in("#selected", "2 vehicles match.").await;
     browser.press("Next").await;
     browser.sees("Step 2").await;
     browser.press("Next").await;
@@ -90,7 +90,7 @@ async fn a_campaign_is_planned_started_and_paused_by_nothing_but_the_keyboard() 
     browser.key(Key::Down).await;
     browser.tabs_to("Query").await;
     browser.types("ecu.sw_version = \"1.0.0\"").await;
-    browser.sees_in("#selected", "1 vehicle(s) match.").await;
+    browser.sees_in("#selected", "1 vehicle matches.").await;
     to(&browser, "Take in vehicles that match later", Key::Space).await;
     to(&browser, "Next", Key::Enter).await;
     for step in ["Step 2", "Step 3"] {

@@ -36,7 +36,7 @@ async fn a_vehicle_that_waits_is_found_and_says_why_it_waits() {
     assert_eq!(browser.value("Vehicle id, VIN, or query").await, wrong);
     browser.fill("Vehicle id, VIN, or query", "ecu.sw_version = \"2.0.0\"").await;
     browser.press("Find").await;
-    browser.sees("1 vehicle(s) match.").await;
+    browser.sees("1 vehicle matches.").await;
     browser.sees("VEH_001").await;
     assert!(!browser.text().await.contains("VEH_002"));
 

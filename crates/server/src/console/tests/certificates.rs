@@ -23,7 +23,7 @@ async fn vehicles_whose_certificates_end_are_counted_and_each_page_says_what_to_
         Car::at_a_broker("V60").wake_up(&world).await;
         let mut admin = Browser::admin(&world).await;
         let page = admin.page("/").await;
-        let sentence = "55 vehicle(s) have a certificate that ends within 30 days, or has ended.";
+        let sentence = "55 vehicles have a certificate that ends within 30 days, or has ended.";
         assert!(page.contains(&format!("href=\"/attention/certificate-ends\">{sentence}")), "{page}");
         let mut listed = Vec::new();
         let mut path = "/attention/certificate-ends".to_owned();

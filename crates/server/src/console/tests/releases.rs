@@ -213,7 +213,7 @@ async fn a_release_says_which_vehicles_run_it_and_goes_only_while_no_campaign_br
     let link = page.split("href=\"/vehicles?q=").nth(1).unwrap();
     let (query, rest) = link.split_once('"').unwrap();
     assert!(rest.starts_with(">1</a>"), "{page}");
-    assert!(viewer.page(&format!("/vehicles?q={query}")).await.contains("1 vehicle(s) match."));
+    assert!(viewer.page(&format!("/vehicles?q={query}")).await.contains("1 vehicle matches."));
 
     let refused = admin.post(&format!("/releases/{name}/delete"), &[]).await;
     assert_eq!(refused.status, StatusCode::CONFLICT);
