@@ -6,6 +6,7 @@ mod actions;
 mod history;
 mod tallies;
 mod view;
+mod waves;
 
 use askama::Template;
 use axum::extract::{Path, Query, State};
@@ -27,6 +28,8 @@ use crate::store::{Tx, approvals, set_aside, updates};
 pub(super) use actions::{act, confirm};
 use view::View;
 pub(super) use view::opens;
+use waves::Stage;
+pub(super) use waves::windows;
 
 /// Vehicles on a page.
 const ON_A_PAGE: u32 = 25;
@@ -241,6 +244,7 @@ fn facts(t: &'static Texts, campaign: &Campaign, now: UnixMillis) -> Vec<(&'stat
     facts.extend(campaign.paused_at.map(|paused| (t.paused, at(paused))));
     facts.extend(campaign.aborted.as_ref().map(|aborted| (t.aborted, at(aborted.at))));
     let rollout = &campaign.rollout;
+    facts.extend(windows(rollout).map(|windows| (t.windows, Fact::Text(windows))));
     facts.extend(rollout.vehicles_at_once.map(|limit| (t.vehicles_at_once, Fact::Text(number(limit)))));
     facts.extend(rollout.starts_per_minute.map(|limit| (t.starts_per_minute, Fact::Text(number(limit)))));
     facts.extend(campaign.update_deadline_s.map(|seconds| {

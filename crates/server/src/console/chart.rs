@@ -243,7 +243,8 @@ impl Scale {
     }
 }
 
-fn tenths(value: i128) -> String {
+/// So many tenths as a decimal.
+pub(super) fn tenths(value: i128) -> String {
     match value % 10 {
         0 => (value / 10).to_string(),
         tenth => format!("{}.{tenth}", value / 10),
@@ -268,20 +269,25 @@ fn value_tick(unit: Unit, value: u64, scale: &Scale) -> Tick {
     Tick { at: scale.y(value), label: unit.short(value), anchor: "end" }
 }
 
-fn time_ticks(scale: &Scale) -> Vec<Tick> {
-    let span_min = scale.until.0.saturating_sub(scale.from.0) / MINUTE_MS;
+/// Round times between two, each with its label: no more than a few.
+pub(super) fn round_times(from: UnixMillis, until: UnixMillis) -> Vec<(UnixMillis, String)> {
+    let span_min = until.0.saturating_sub(from.0) / MINUTE_MS;
     let step = TIME_STEPS.into_iter().find(|step| span_min / step <= TIME_TICKS).unwrap_or(10 * 525_600);
     let step_ms = step.saturating_mul(MINUTE_MS);
-    let first = scale.from.0.div_euclid(step_ms).saturating_add(1).saturating_mul(step_ms);
-    let ticks = (0..=TIME_TICKS).map(|number| first.saturating_add(number.saturating_mul(step_ms)));
-    let there = ticks.take_while(|at| *at <= scale.until.0).map(|at| {
+    let first = from.0.div_euclid(step_ms).saturating_add(1).saturating_mul(step_ms);
+    let times = (0..=TIME_TICKS).map(|number| first.saturating_add(number.saturating_mul(step_ms)));
+    let there = times.take_while(|at| *at <= until.0).map(UnixMillis);
+    there.map(|at| (at, time_label(at, step))).collect()
+}
+
+fn time_ticks(scale: &Scale) -> Vec<Tick> {
+    let ticks = round_times(scale.from, scale.until).into_iter().map(|(at, label)| {
         // So near to the edge its label would be cut off.
-        let is_near_edge =
-            i128::from(scale.until.0 - at) * 20 < i128::from(scale.until.0.saturating_sub(scale.from.0));
-        let anchor = if is_near_edge { "end" } else { "middle" };
-        Tick { at: scale.x(UnixMillis(at)), label: time_label(UnixMillis(at), step), anchor }
+        let is_near_edge = i128::from(scale.until.0.saturating_sub(at.0)) * 20
+            < i128::from(scale.until.0.saturating_sub(scale.from.0));
+        Tick { at: scale.x(at), label, anchor: if is_near_edge { "end" } else { "middle" } }
     });
-    there.collect()
+    ticks.collect()
 }
 
 /// `14:30`, at midnight and between days `11-26`, between long times `2026-11`.

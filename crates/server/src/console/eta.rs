@@ -139,7 +139,7 @@ impl Eta {
 }
 
 /// As exact as an estimate may be: to the minute below an hour, then to ten, from two days on to hours.
-fn rounded(t: &Texts, ms: i64) -> String {
+pub(super) fn rounded(t: &Texts, ms: i64) -> String {
     const MINUTE: i64 = 60_000;
     let to = match ms {
         ..3_600_000 => MINUTE,

@@ -6,6 +6,7 @@ mod releases;
 mod settings;
 #[cfg(feature = "oidc")]
 mod single_sign_on;
+mod waves;
 
 use std::sync::atomic::{AtomicI64, Ordering};
 

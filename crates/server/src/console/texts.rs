@@ -77,7 +77,10 @@ texts! {
     take_back take_back_vehicle will_take_back retry will_retry will_retry_at_least none_to_retry approve reject
     approved rejected approval said by_whom remark awaiting_approval awaits_approval_of_start
     awaits_approval_of_wave will_approve_start will_approve_wave will_reject_start will_reject_wave
-    second_person_of_start second_person_of_wave failures_by_ecu left_out_by_reason opened all_ended filter
+    second_person_of_start second_person_of_wave failures_by_ecu left_out_by_reason opened filter
+    wave_over wave_counted wave_took wave_open_since wave_open_unknown wave_never_opened wave_opens wave_share_now
+    wave_not_before_resumed waves_in_time waves_in_time_note now_word later_word stopped_by_rule_sign halted_for halted_since
+    so_many_vehicles
     all_states order newest_first by_name show no_campaigns_here
     new_campaign plan_like step steps step_what step_vehicles step_waves step_pace step_rules
     step_review next to_dry_run discard look_again remove yes choose_one hint_name hint_release whom

@@ -205,6 +205,23 @@ pub(crate) fn page_back(tx: &Tx<'_>, before: Option<u64>, limit: u32) -> Result<
     )
 }
 
+/// When these things were last done to an object, oldest first: no more than so many.
+pub(crate) fn times_of(
+    tx: &Tx<'_>,
+    object: &str,
+    actions: [&str; 4],
+    limit: u32,
+) -> Result<Vec<(String, UnixMillis)>, StoreError> {
+    let [first, second, third, fourth] = actions;
+    let mut times = tx.rows(
+        "SELECT action, at FROM audit_entry WHERE object = $1 AND action IN ($2, $3, $4, $5) ORDER BY seq DESC LIMIT $6",
+        &[object.into(), first.into(), second.into(), third.into(), fourth.into(), i64::from(limit).into()],
+        |row| Ok((row.text(0)?, row.time(1)?)),
+    )?;
+    times.reverse();
+    Ok(times)
+}
+
 /// The entries about an object up to a number, oldest first.
 pub(crate) fn about(
     tx: &Tx<'_>,

@@ -37,6 +37,8 @@ async fn a_campaign_is_started_watched_paused_resumed_and_aborted_on_its_page() 
     browser.sees_in("h1", "paused").await;
     assert_eq!(api.get("campaigns/winter").await["state"], "paused");
     assert!(!browser.can_press("Pause").await && browser.can_press("Resume").await);
+    browser.sees("opens by an operator; not before the campaign is resumed").await;
+    assert!(browser.has(".times .sign.paused").await, "the pause is marked in the time line of the waves");
 
     browser.press("Resume").await;
     browser.press("Resume").await;
@@ -53,6 +55,7 @@ async fn a_campaign_is_started_watched_paused_resumed_and_aborted_on_its_page() 
     browser.press("Abort").await;
     browser.comes_to("/campaigns/winter").await;
     browser.sees_in("h1", "aborted").await;
+    browser.sees("was never opened").await;
     let ended = api.get("campaigns/winter").await;
     assert_eq!(
         (&ended["state"], &ended["abort_reason"]),

@@ -5,6 +5,7 @@ use farrier_protocol::UnixMillis;
 
 use super::actions::Action;
 use super::tallies::Tallies;
+use super::waves::{TimeLine, Waves};
 use crate::api::Problem;
 use crate::api::approvals::{self, Question};
 use crate::console::eta::{self, is_open};
@@ -13,14 +14,11 @@ use crate::console::progress;
 use crate::console::texts::{Texts, filled};
 use crate::conversation::Rules;
 use crate::store::campaigns::{self, Campaign};
-use crate::store::{StoreError, Tx, intake, samples, traffic};
+use crate::store::{Tx, intake, traffic};
 
 pub(super) struct WaveRow {
     pub(super) number: u32,
-    pub(super) opens: String,
     pub(super) is_open: bool,
-    pub(super) opened: Option<String>,
-    pub(super) over: Option<String>,
     pub(super) vehicles: String,
     pub(super) at_release: String,
     pub(super) failed: String,
@@ -51,6 +49,7 @@ pub(super) struct View {
     /// Vehicles of waves that are not open, which no estimate is about.
     pub(super) not_open: Option<String>,
     pub(super) vehicles: String,
+    pub(super) vehicles_in_words: String,
     pub(super) at_release: String,
     pub(super) at_release_percent: u64,
     pub(super) under_way: String,
@@ -60,6 +59,7 @@ pub(super) struct View {
     pub(super) sent: String,
     /// What deltas have saved, where they have.
     pub(super) saved: Option<String>,
+    pub(super) time_line: TimeLine,
     pub(super) waves: Vec<WaveRow>,
     pub(super) funnel: Vec<progress::Bar>,
     pub(super) rules: Vec<Gauge>,
@@ -111,6 +111,7 @@ impl View {
             eta_sentence: eta.sentence(t),
             not_open: (not_open > 0).then(|| filled(t.eta_not_open, &[&number(not_open)])),
             vehicles: number(vehicles),
+            vehicles_in_words: filled(t.so_many_vehicles, &[&number(vehicles)]),
             at_release: number(all.at_release),
             at_release_percent: percent(all.at_release, vehicles),
             under_way: number(all.under_way),
@@ -120,7 +121,18 @@ impl View {
             sent: bytes(traffic.sent_bytes),
             saved: (traffic.saved_bytes() > 0)
                 .then(|| filled(t.less_than_whole, &[&bytes(traffic.saved_bytes())])),
-            waves: wave_rows(tx, t, campaign, &waves)?,
+            time_line: TimeLine::of(
+                tx,
+                t,
+                campaign,
+                Waves {
+                    counts: &waves,
+                    vehicles,
+                    goes_on: matches!(state, "starting" | "running" | "paused" | "stopped"),
+                },
+                now,
+            )?,
+            waves: wave_rows(t, campaign, &waves),
             funnel: progress::bars(t, &counts.by_state),
             rules: rules(t, &campaign.rollout.stop, &all),
             tallies: Tallies::default(),
@@ -154,27 +166,13 @@ impl View {
     }
 }
 
-fn wave_rows(
-    tx: &Tx<'_>,
-    t: &'static Texts,
-    campaign: &Campaign,
-    counts: &[WaveCounts],
-) -> Result<Vec<WaveRow>, StoreError> {
-    let ends = samples::wave_ends(tx, &campaign.name)?;
+fn wave_rows(t: &'static Texts, campaign: &Campaign, counts: &[WaveCounts]) -> Vec<WaveRow> {
     let rows = (1_u32..).zip(counts).map(|(wave, counts)| {
         let planned =
             usize::try_from(wave).ok().and_then(|wave| campaign.rollout.waves.get(wave.checked_sub(1)?));
-        let opened = match campaign.rollout.has_gate() {
-            true => campaign.gate.opened_at(wave),
-            false => campaign.started_at,
-        };
-        let is_over = counts.vehicles > 0 && counts.ended == counts.vehicles;
         WaveRow {
             number: wave,
-            opens: planned.map_or_else(|| t.opens_at_once.to_owned(), |planned| opens(t, planned.opens)),
             is_open: is_open(campaign, wave),
-            opened: opened.map(absolute),
-            over: ends.get(&wave).filter(|_| is_over).copied().map(absolute),
             vehicles: number(counts.vehicles),
             at_release: number(counts.at_release),
             failed: number(counts.failed),
@@ -183,7 +181,7 @@ fn wave_rows(
             rule: planned.and_then(|planned| rules(t, &planned.stop, counts).into_iter().next_back()),
         }
     });
-    Ok(rows.collect())
+    rows.collect()
 }
 
 pub(in crate::console) fn opens(t: &Texts, opening: Opening) -> String {

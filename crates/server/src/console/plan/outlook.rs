@@ -8,7 +8,7 @@ use super::draft::input_of;
 use crate::api::dry_run::{DryRun, DryRunAnswer, DryRunOutcome, DryRunVehicle, DryRunVerdict};
 use crate::api::new_campaign::Prepared;
 use crate::api::{self, Api, Document, Problem};
-use crate::console::campaign::opens;
+use crate::console::campaign::{opens, windows};
 use crate::console::format::{bytes, number, percent, span};
 use crate::console::query;
 use crate::console::texts::{Texts, filled};
@@ -136,11 +136,7 @@ pub(super) fn outlook(tx: &Tx<'_>, t: &'static Texts, prepared: &Prepared) -> Re
     facts.extend(rollout.bytes_per_second.map(|limit| (t.bytes_per_second, bytes(limit))));
     let seconds = |s: u64| span(t, i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1_000));
     facts.extend(rollout.spread_s.map(|s| (t.spread, seconds(s))));
-    if !rollout.windows.is_empty() {
-        let windows: Vec<_> = rollout.windows.iter().map(ToString::to_string).collect();
-        let zone = rollout.time_zone.as_ref().map_or("UTC", Text::as_str);
-        facts.push((t.windows, format!("{} ({zone})", windows.join("; "))));
-    }
+    facts.extend(windows(rollout).map(|windows| (t.windows, windows)));
     let absolute = crate::console::format::absolute;
     facts.extend(rollout.not_before.map(|at| (t.not_before, absolute(at))));
     facts.extend(rollout.not_after.map(|at| (t.not_after, absolute(at))));

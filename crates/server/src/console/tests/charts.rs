@@ -21,7 +21,7 @@ async fn failed(world: &World, car: &Car) {
     car.answer_vci(world).await;
 }
 
-fn draft(world: &World, name: &str, intake: Intake, rollout: Rollout) -> Campaign {
+pub(super) fn draft(world: &World, name: &str, intake: Intake, rollout: Rollout) -> Campaign {
     Campaign {
         name: text(name),
         release: text("R2"),
@@ -299,7 +299,10 @@ async fn a_campaign_says_when_it_will_be_done_as_soon_as_something_speaks_for_it
     let mut browser = Browser::admin(&world).await;
     let path = format!("/campaigns/{CAMPAIGN}");
     let page = browser.page(&path).await;
-    assert!(page.contains("not known yet: it takes 2 minutes, and 5 vehicles that have ended lately."), "{page}");
+    assert!(
+        page.contains("not known yet: it takes 2 minutes, and 5 vehicles that have ended lately."),
+        "{page}"
+    );
     for car in cars.iter().take(6) {
         failed(&world, car).await;
     }
