@@ -13,6 +13,8 @@ mod nginx;
 mod processor_time;
 mod sqlite_limit;
 mod vehicle;
+mod viewers;
+mod visitor;
 
 use anyhow::bail;
 use clap::Subcommand;
@@ -27,7 +29,8 @@ pub(crate) enum Bench {
     Ingest(ingest::Ingest),
     /// Campaigns over a small fleet and a large one: starting, opening a wave, the gate, and the processor time of messages.
     Campaign(campaign::Campaign),
-    /// The pages of the console over a large fleet with campaigns and a history, each asked for many times.
+    /// The pages of the console over a large fleet with campaigns and a history, each asked for many times; then many viewers of a
+    /// campaign that changes.
     Console(console::Console),
     /// The server's memory for vehicles that are connected and say nothing.
     Idle(idle::Idle),

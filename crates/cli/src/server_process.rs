@@ -59,7 +59,22 @@ impl ServerProcess {
     pub(crate) fn start_with(setup: &ServerSetup<'_>) -> anyhow::Result<Self> {
         let ServerSetup { settings_toml, log, dir, store } = *setup;
         let folder = folder::temporary("farrier-", dir)?;
-        let pki = Pki::init(&folder.path().join("pki"), false, now())?;
+        Pki::init(&folder.path().join("pki"), false, now())?;
+        Self::start_at(folder, settings_toml, log, store)
+    }
+
+    /// The same over what is in this folder: certificates, and data that no server works with.
+    pub(crate) fn start_in(folder: TempDir, settings_toml: &str, log: &str) -> anyhow::Result<Self> {
+        Self::start_at(folder, settings_toml, log, None)
+    }
+
+    fn start_at(
+        folder: TempDir,
+        settings_toml: &str,
+        log: &str,
+        store: Option<&str>,
+    ) -> anyhow::Result<Self> {
+        let pki = Pki::open(&folder.path().join("pki"))?;
         let data = folder.path().join("data");
         let program = std::env::current_exe().context("cannot tell where this program is")?;
         let settings = folder.path().join("server.toml");
@@ -104,10 +119,20 @@ impl ServerProcess {
         Ok(Operator::new(&OperatorArgs {
             server: self.operator.clone(),
             token: None,
-            token_file: Some(self.folder().join("data").join("operator.token")),
+            token_file: Some(self.operator_token()),
             ca: Some(self.pki.root_certificate()),
             json: true,
         })?)
+    }
+
+    /// Where operators find it.
+    pub(crate) fn operator_url(&self) -> &str {
+        &self.operator
+    }
+
+    /// The file with the first operator's token.
+    pub(crate) fn operator_token(&self) -> PathBuf {
+        self.folder().join("data").join("operator.token")
     }
 
     /// The store, where it is a file.

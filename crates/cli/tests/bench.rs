@@ -134,7 +134,8 @@ fn the_consoles_pages_are_measured_and_nothing_is_left() {
     let mut command = Command::new(env!("CARGO_BIN_EXE_farrier"));
     command.env_remove("FARRIER_LOG").stdin(Stdio::null());
     command
-        .args(["bench", "console", "--vehicles", "400", "--times", "3", "--json", "--dir"])
+        .args(["bench", "console", "--vehicles", "400", "--times", "3", "--viewers", "12", "--seconds", "5"])
+        .args(["--json", "--dir"])
         .arg(dir.path());
     let output = command.output().unwrap();
     assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
@@ -146,6 +147,24 @@ fn the_consoles_pages_are_measured_and_nothing_is_left() {
         let ms = |name: &str| page[name].as_f64().unwrap();
         assert!(ms("p50_ms") > 0.0 && ms("p50_ms") <= ms("p99_ms"), "{page}");
         assert!(page["bytes"].as_u64() > Some(1_000), "{page}");
+    }
+    let rounds = report["live"]["rounds"].as_array().unwrap();
+    let viewers: Vec<_> = rounds.iter().map(|round| round["viewers"].as_u64().unwrap()).collect();
+    assert_eq!(viewers, [0, 1, 12], "{report}");
+    let number = |round: &Value, name: &str| round[name].as_f64().unwrap();
+    for round in rounds {
+        let (viewers, seconds) = (number(round, "viewers"), number(round, "seconds"));
+        assert!(number(round, "changes") > 0.0, "{round}");
+        // Nothing is rendered for nobody; else no oftener than once a second, whoever looks, with what was about to come or go.
+        let renders = number(round, "renders_per_second");
+        let most = if viewers == 0.0 { 0.0 } else { 1.0 + 2.0 / seconds };
+        assert!(renders <= most, "{round}");
+        assert!(number(round, "most_updates_per_second") <= most, "{round}");
+        if viewers > 0.0 {
+            assert!(renders > 0.0 && number(round, "bytes_per_update") > 1_000.0, "{round}");
+            // The page changes all the while, and each viewer sees it.
+            assert!(number(round, "updates") >= viewers * seconds * 0.4, "{round}");
+        }
     }
     assert!(is_empty(dir.path()), "something is left in the folder");
 }

@@ -91,6 +91,16 @@ pub(crate) fn streams(open: usize) {
     gauge!("farrier_event_streams").set(open as f64);
 }
 
+/// A part of a page of the console that changes by itself was rendered, for all who look at it.
+pub(crate) fn console_render() {
+    counter!("farrier_console_renders_total").increment(1);
+}
+
+/// Streams of such parts that are open.
+pub(crate) fn console_viewers(open: usize) {
+    gauge!("farrier_console_viewers").set(open as f64);
+}
+
 /// A request to the operator API was answered; `route` is the pattern, not the address.
 pub(crate) fn request(method: &str, route: &str, status: u16) {
     let labels = [("method", method.to_owned()), ("route", route.to_owned()), ("status", status.to_string())];
@@ -240,6 +250,11 @@ fn describe() {
     describe_counter!("farrier_webhook_dropped_total", "Deliveries dropped because too many waited.");
     describe_gauge!("farrier_webhook_waiting", "Deliveries that wait, of all webhooks.");
     describe_gauge!("farrier_event_streams", "Streams of changes that are open on this server.");
+    describe_counter!(
+        "farrier_console_renders_total",
+        "Renders of parts of the console that change by themselves."
+    );
+    describe_gauge!("farrier_console_viewers", "Streams of such parts that are open on this server.");
     describe_gauge!("farrier_vehicles", "Enrolled vehicles.");
     describe_gauge!(
         "farrier_tls_expires_seconds",

@@ -1,28 +1,27 @@
 //! `farrier bench console`: how long the pages of the console take over a large fleet, asked for by somebody who has signed in,
-//! through the operators' listener.
+//! through the operators' listener; then what it costs that many look at one of them while it changes.
 
 use std::path::{Path, PathBuf};
 use std::time::{Duration, Instant};
 
-use anyhow::{Context, ensure};
+use anyhow::Context;
 use clap::Args;
 use farrier_server::bench::Fleet;
 use farrier_server::pki::Pki;
 use farrier_server::{RunningServer, Server, ServerConfig};
-use reqwest::header::{COOKIE, SET_COOKIE};
-use reqwest::{Client, StatusCode};
 use serde::Serialize;
 
 use super::shown;
+use super::viewers::{self, Viewers};
+use super::visitor::Visitor;
 use crate::folder;
-use crate::operator::http_client;
 use crate::output::{now, print, table, thousands};
+use crate::server_process::ServerProcess;
 
 /// What a page may take, 99 times of a hundred.
 const GOAL_MS: f64 = 200.0;
 /// Asked for before anything is measured: what the server makes once is there then.
 const WARM_UP: u32 = 2;
-const PASSWORD: &str = "a password for one bench";
 
 /// The pages, and what each is called in the table.
 const PAGES: [(&str, &str); 19] = [
@@ -57,6 +56,14 @@ pub(crate) struct Console {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u32).range(1..=10_000))]
     times: u32,
 
+    /// Viewers who look at a campaign while it changes, each with a connection of its own; beside one, and nobody.
+    #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=400))]
+    viewers: u16,
+
+    /// How long each of these looks, in seconds.
+    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=50))]
+    seconds: u16,
+
     /// Where the temporary folder is made, so that its disk is the one that is measured.
     #[arg(long, value_name = "DIR")]
     dir: Option<PathBuf>,
@@ -84,6 +91,7 @@ struct Report {
     filled_s: f64,
     goal_ms: f64,
     pages: Vec<Figures>,
+    live: Viewers,
 }
 
 impl Console {
@@ -109,11 +117,21 @@ impl Console {
         let server = start(folder.path()).await?;
         let pages = self.pages(&server).await;
         server.stop().await;
-        Ok(Report { vehicles: self.vehicles, times: self.times, filled_s, goal_ms: GOAL_MS, pages: pages? })
+        let pages = pages?;
+        self.say(&format!(
+            "  a campaign changes, and nobody looks, one does, {} do: {} s each",
+            self.viewers, self.seconds
+        ))?;
+        let server = ServerProcess::start_in(folder, "", "error")?;
+        let visitor =
+            Visitor::again(server.operator_url().to_owned(), &server.pki.root_certificate()).await?;
+        let of = (self.vehicles, self.viewers, self.seconds);
+        let live = viewers::measure(&server, &visitor, of).await?;
+        Ok(Report { vehicles: self.vehicles, times: self.times, filled_s, goal_ms: GOAL_MS, pages, live })
     }
 
     async fn pages(&self, server: &RunningServer) -> anyhow::Result<Vec<Figures>> {
-        let visitor = Visitor::sign_in(server).await?;
+        let visitor = Visitor::first(server).await?;
         let mut pages = Vec::new();
         for (page, path) in PAGES {
             let mut times = Vec::new();
@@ -147,42 +165,6 @@ async fn start(folder: &Path) -> anyhow::Result<RunningServer> {
     Ok(Server::start(config).await?)
 }
 
-/// Somebody who has signed in.
-struct Visitor {
-    client: Client,
-    url: String,
-    cookie: String,
-}
-
-impl Visitor {
-    /// Comes in by the link for the first admin.
-    async fn sign_in(server: &RunningServer) -> anyhow::Result<Self> {
-        let link = server.console_link.as_deref().context("the server made no link into the console")?;
-        let ca = server.operator_ca.as_ref().context("the server has no certificate of its own authority")?;
-        let client = http_client(Some(ca))?;
-        let form = format!("name=bench&password={0}&again={0}", PASSWORD.replace(' ', "+"));
-        let request = client
-            .post(link)
-            .header("sec-fetch-site", "same-origin")
-            .header("content-type", "application/x-www-form-urlencoded");
-        let answer = request.body(form).send().await?;
-        ensure!(answer.status() == StatusCode::SEE_OTHER, "signing in was refused: {}", answer.status());
-        let cookie = answer.headers().get(SET_COOKIE).and_then(|cookie| cookie.to_str().ok());
-        let cookie = cookie.and_then(|cookie| cookie.split(';').next()).context("no session was made")?;
-        Ok(Self { cookie: cookie.to_owned(), url: server.operator_url.clone(), client })
-    }
-
-    /// A page that has to be there.
-    async fn page(&self, path: &str) -> anyhow::Result<String> {
-        let request = self.client.get(format!("{}{path}", self.url)).header(COOKIE, &self.cookie);
-        let answer = request.send().await?;
-        let status = answer.status();
-        let body = answer.text().await?;
-        ensure!(status == StatusCode::OK, "expected the page {path}, found {status}");
-        Ok(body)
-    }
-}
-
 impl Figures {
     fn of(page: &'static str, path: &'static str, bytes: usize, mut times: Vec<Duration>) -> Self {
         times.sort_unstable();
@@ -212,13 +194,16 @@ impl Report {
         };
         format!(
             "\n{}\n\n{} vehicles, each page {} times, one after the other, over HTTPS on this machine, in one process with whoever asks. \
-             BELOW {GOAL_MS:.0} MS: 99 of 100 times.",
+             BELOW {GOAL_MS:.0} MS: 99 of 100 times.\n\n{}\n\n{} A server of its own process; each viewer has a connection of its own over HTTPS. UPDATES are those of \
+             each viewer a second, BYTES those of an update, CPU the server's in a second, with what the changes take.",
             table(
                 ["PAGE", "P50", "P99", "LONGEST", "BYTES", "BELOW 200 MS"],
                 self.pages.iter().map(row).collect()
             ),
             thousands(self.vehicles.into()),
             self.times,
+            table(["VIEWERS", "CHANGES", "UPDATES", "MOST", "RENDERS", "BYTES", "CPU"], self.live.rows(),),
+            self.live.sentence(),
         )
     }
 }

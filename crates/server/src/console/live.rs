@@ -15,6 +15,7 @@ use tokio_util::sync::CancellationToken;
 
 use super::language::Language;
 use crate::api::Problem;
+use crate::measurements;
 use crate::store::locked;
 
 /// Between two looks.
@@ -74,7 +75,7 @@ impl Live {
         F: Future<Output = Result<String, Problem>> + Send + 'static,
     {
         let mut parts = locked(&self.parts);
-        if parts.values().map(watch::Sender::receiver_count).sum::<usize>() >= STREAMS {
+        if viewers(&parts) >= STREAMS {
             return None;
         }
         if let Some(known) = parts.get(&part) {
@@ -97,6 +98,7 @@ impl Live {
         while !self.stopping.is_cancelled() {
             // What is gone, or cannot be read, is not shown any more; browsers ask anew and are told why.
             let Ok(rendered) = render().await else { break };
+            measurements::console_render();
             if !self.tell(&part, &rendered) {
                 return;
             }
@@ -108,6 +110,7 @@ impl Live {
     /// Tells whoever looks, if it is new; `false` where nobody looks any more, and the part is forgotten.
     fn tell(&self, part: &Part, rendered: &str) -> bool {
         let mut parts = locked(&self.parts);
+        measurements::console_viewers(viewers(&parts));
         let Some(sender) = parts.get(part).filter(|sender| sender.receiver_count() > 0) else {
             parts.remove(part);
             return false;
@@ -121,6 +124,10 @@ impl Live {
         });
         true
     }
+}
+
+fn viewers(parts: &BTreeMap<Part, watch::Sender<Arc<str>>>) -> usize {
+    parts.values().map(watch::Sender::receiver_count).sum()
 }
 
 #[cfg(test)]
