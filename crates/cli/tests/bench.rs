@@ -135,6 +135,7 @@ fn the_consoles_pages_are_measured_and_nothing_is_left() {
     command.env_remove("FARRIER_LOG").stdin(Stdio::null());
     command
         .args(["bench", "console", "--vehicles", "400", "--times", "3", "--viewers", "12", "--seconds", "5"])
+        .args(["--rounds", "1"])
         .args(["--json", "--dir"])
         .arg(dir.path());
     let output = command.output().unwrap();

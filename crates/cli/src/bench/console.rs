@@ -60,9 +60,13 @@ pub(crate) struct Console {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(2..=400))]
     viewers: u16,
 
-    /// How long each of these looks, in seconds.
-    #[arg(long, default_value_t = 20, value_parser = clap::value_parser!(u16).range(2..=50))]
+    /// How long they look, in seconds.
+    #[arg(long, default_value_t = 10, value_parser = clap::value_parser!(u16).range(2..=50))]
     seconds: u16,
+
+    /// How often one and all of them look, in turns.
+    #[arg(long, default_value_t = 3, value_parser = clap::value_parser!(u8).range(1..=20))]
+    rounds: u8,
 
     /// Where the temporary folder is made, so that its disk is the one that is measured.
     #[arg(long, value_name = "DIR")]
@@ -119,14 +123,19 @@ impl Console {
         server.stop().await;
         let pages = pages?;
         self.say(&format!(
-            "  a campaign changes, and nobody looks, one does, {} do: {} s each",
+            "  a campaign changes, and nobody looks, then one and {} in turns: {} s each",
             self.viewers, self.seconds
         ))?;
         let server = ServerProcess::start_in(folder, "", "error")?;
         let visitor =
             Visitor::again(server.operator_url().to_owned(), &server.pki.root_certificate()).await?;
-        let of = (self.vehicles, self.viewers, self.seconds);
-        let live = viewers::measure(&server, &visitor, of).await?;
+        let plan = viewers::Plan {
+            vehicles: self.vehicles,
+            viewers: self.viewers,
+            seconds: self.seconds,
+            rounds: self.rounds,
+        };
+        let live = viewers::measure(&server, &visitor, plan).await?;
         Ok(Report { vehicles: self.vehicles, times: self.times, filled_s, goal_ms: GOAL_MS, pages, live })
     }
 

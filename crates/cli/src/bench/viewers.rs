@@ -56,19 +56,30 @@ struct Got {
     bytes: u64,
 }
 
-/// Nobody looks, one does, all do.
+/// How it is measured.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct Plan {
+    /// Vehicles of the fleet.
+    pub(super) vehicles: u32,
+    pub(super) viewers: u16,
+    pub(super) seconds: u16,
+    pub(super) rounds: u8,
+}
+
+/// Nobody looks; then one and all do, in turns.
 pub(super) async fn measure(
     server: &ServerProcess,
     visitor: &Visitor,
-    (vehicles, viewers, seconds): (u32, u16, u16),
+    plan: Plan,
 ) -> anyhow::Result<Viewers> {
-    let mut vehicles = (0..vehicles).filter(|number| WAITING.contains(&(number % 100)));
+    let mut vehicles = (0..plan.vehicles).filter(|number| WAITING.contains(&(number % 100)));
+    let while_for = Duration::from_secs(plan.seconds.into());
     let mut rounds = Vec::new();
-    for viewers in [0, 1, viewers] {
-        let while_for = Duration::from_secs(seconds.into());
+    let turns = (0..plan.rounds).flat_map(|_| [1, plan.viewers]);
+    for viewers in std::iter::once(0).chain(turns) {
         rounds.push(round(server, visitor, &mut vehicles, viewers, while_for).await?);
     }
-    Viewers::of(rounds).context("a round is missing")
+    Ok(Viewers::of(rounds, plan.viewers))
 }
 
 async fn round(
@@ -161,17 +172,24 @@ async fn renders(server: &ServerProcess, visitor: &Visitor) -> anyhow::Result<f6
 }
 
 impl Viewers {
-    fn of(rounds: Vec<Round>) -> Option<Self> {
-        let [nobody, one, all] = rounds.as_slice() else { return None };
-        let per_viewer = |round: &Round| round.updates as f64 / f64::from(round.viewers.max(1));
-        let cpu_ms = |round: &Round| round.cpu_ms_per_second * round.seconds;
-        let further = f64::from(all.viewers.saturating_sub(1).max(1)) * per_viewer(all).max(1.0);
-        Some(Self {
-            updates_per_second_and_viewer: per_viewer(all) / all.seconds,
-            cpu_ms_of_first_viewer_per_update: (cpu_ms(one) - cpu_ms(nobody)) / per_viewer(one).max(1.0),
-            cpu_us_per_update_and_viewer: (cpu_ms(all) - cpu_ms(one)) * 1e3 / further,
+    fn of(rounds: Vec<Round>, viewers: u16) -> Self {
+        // Of all rounds with so many: processor time in ms, and updates of each viewer, in a second.
+        let in_a_second = |viewers: u16| {
+            let of: Vec<_> = rounds.iter().filter(|round| round.viewers == viewers).collect();
+            let number = of.len().max(1) as f64;
+            let cpu_ms = of.iter().map(|round| round.cpu_ms_per_second).sum::<f64>() / number;
+            let updates = of.iter().map(|round| round.updates as f64 / round.seconds).sum::<f64>();
+            (cpu_ms, updates / number / f64::from(viewers.max(1)))
+        };
+        let (nobody, (one, updates_of_one), (all, updates)) =
+            (in_a_second(0).0, in_a_second(1), in_a_second(viewers));
+        let further = f64::from(viewers.saturating_sub(1).max(1));
+        Self {
+            updates_per_second_and_viewer: updates,
+            cpu_ms_of_first_viewer_per_update: (one - nobody) / updates_of_one.max(f64::MIN_POSITIVE),
+            cpu_us_per_update_and_viewer: (all - one) * 1e3 / further / updates.max(f64::MIN_POSITIVE),
             rounds,
-        })
+        }
     }
 
     pub(super) fn rows(&self) -> Vec<[String; 7]> {
@@ -190,9 +208,13 @@ impl Viewers {
     }
 
     pub(super) fn sentence(&self) -> String {
+        let further = match self.cpu_us_per_update_and_viewer {
+            us if us >= 1.0 => format!("{us:.0} µs"),
+            _ => "too little to be told from the rest".to_owned(),
+        };
         format!(
-            "The first viewer costs the server {:.1} ms of processor time for each update, each further one {:.0} µs.",
-            self.cpu_ms_of_first_viewer_per_update, self.cpu_us_per_update_and_viewer
+            "The first viewer costs the server {:.1} ms of processor time for each update, each further one {further}.",
+            self.cpu_ms_of_first_viewer_per_update
         )
     }
 }
