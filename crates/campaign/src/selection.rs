@@ -32,7 +32,8 @@ use serde::{Deserialize, Deserializer, Serialize, Serializer};
 
 pub use facts::{EcuFacts, VehicleFacts};
 pub use fields::{EcuField, VehicleField, VersionField};
-pub use query_error::QueryError;
+pub use query_error::{ExpectedInQuery, FoundInQuery, QueryError};
+pub use write::Quoted;
 
 use crate::version_key::version_key;
 

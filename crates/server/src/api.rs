@@ -59,6 +59,8 @@ pub(crate) use evidence::EvidenceDesk;
 pub(crate) use health::{Trust, Vitals};
 pub(crate) use page::{cursor, place};
 pub(crate) use problem::{LineFault, Problem};
+#[cfg(test)]
+pub(crate) use problems::codes as problem_codes;
 pub(crate) use request::{Caller, Document, InPath, InQuery, Lines};
 pub(crate) use uploads::keep_uploads_tidy;
 

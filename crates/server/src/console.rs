@@ -10,6 +10,7 @@ mod chain;
 mod chart;
 mod confirm;
 mod cookies;
+mod endings;
 mod eta;
 mod evidence;
 mod exchange;
@@ -21,6 +22,7 @@ mod language;
 mod lists;
 mod live;
 mod new_release;
+mod objection;
 mod page;
 mod passwords;
 mod plan;
@@ -33,6 +35,7 @@ mod session;
 mod settings;
 mod sign_in;
 mod single_sign_on;
+mod switch;
 mod texts;
 mod uploads;
 mod vehicle;
@@ -168,6 +171,7 @@ pub(crate) fn router(console: Console) -> Router {
         .route("/language", post(sign_in::choose_language))
         .route("/theme", post(sign_in::choose_theme))
         .route("/assets/{version}/{name}", get(assets::get))
+        .layer(axum::middleware::from_fn_with_state(console.clone(), switch::remember))
         .with_state(console)
 }
 

@@ -86,7 +86,7 @@ fields! {
 
 impl VehicleField {
     /// Whether there are vehicles of which this is not known.
-    pub(super) const fn may_be_unknown(self) -> bool {
+    pub const fn may_be_unknown(self) -> bool {
         match self {
             Self::Vehicle | Self::Gateway => false,
             Self::Vin | Self::Region | Self::TimeZone | Self::VehicleType => true,

@@ -2,7 +2,7 @@
 
 use farrier_protocol::Text;
 
-use super::QueryError;
+use super::{ExpectedInQuery, FoundInQuery, QueryError};
 
 /// One word of a query.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,13 +30,13 @@ impl Token {
         matches!(self, Self::Word(word) if word.eq_ignore_ascii_case(keyword))
     }
 
-    /// The token for people.
-    pub(super) fn phrase(&self) -> String {
+    /// The token as what was found in place of another.
+    pub(super) fn found(&self) -> FoundInQuery {
         match self {
-            Self::Word(word) => format!("`{}`", shortened(word)),
-            Self::Quoted(text) => format!("the text \"{}\"", shortened(text.as_str())),
-            Self::Symbol(symbol) => format!("`{symbol}`"),
-            Self::End => "the end of the query".to_owned(),
+            Self::Word(word) => FoundInQuery::Word(shortened(word)),
+            Self::Quoted(text) => FoundInQuery::Text(shortened(text.as_str())),
+            Self::Symbol(symbol) => FoundInQuery::Symbol(symbol),
+            Self::End => FoundInQuery::End,
         }
     }
 }
@@ -75,8 +75,8 @@ impl<'q> Lexer<'q> {
             self.skip(word.len());
             Ok((Token::Word(word), start))
         } else {
-            let expected = "a field, a keyword, an operator or a text in double quotes";
-            Err(QueryError::new(self.query, start, expected, format!("`{}`", first.escape_debug())))
+            let found = FoundInQuery::Character(first);
+            Err(QueryError::new(self.query, start, ExpectedInQuery::Token, found))
         }
     }
 
@@ -92,23 +92,23 @@ impl<'q> Lexer<'q> {
                 '\\' => match chars.next() {
                     Some((_, escaped @ ('"' | '\\'))) => text.push(escaped),
                     Some((_, other)) => {
-                        let found = format!("`\\{}`", other.escape_debug());
+                        let found = FoundInQuery::Escaped(other);
                         let position = start.saturating_add(place);
-                        return Err(QueryError::new(self.query, position, "`\\\"` or `\\\\`", found));
+                        return Err(QueryError::new(self.query, position, ExpectedInQuery::Escape, found));
                     }
                     None => break,
                 },
                 _ => text.push(c),
             }
         }
-        let expected = "a `\"` that ends the text which begins here";
-        Err(QueryError::new(self.query, start, expected, Token::End.phrase()))
+        Err(QueryError::new(self.query, start, ExpectedInQuery::EndOfText, FoundInQuery::End))
     }
 
     /// No vehicle has a value that is not a `Text`: a query for one is a mistake.
     fn checked(&self, text: String, start: usize) -> Result<Text, QueryError> {
         Text::try_from(text).map_err(|error| {
-            QueryError::new(self.query, start, format!("a text of {}", error.expected), error.found)
+            let expected = ExpectedInQuery::ValidText(error.expected);
+            QueryError::new(self.query, start, expected, FoundInQuery::Value(error.found))
         })
     }
 

@@ -2,11 +2,11 @@
 
 use farrier_protocol::Text;
 
-use super::fields::{TAG, names, nearest};
+use super::fields::{TAG, nearest};
 use super::lexer::{Lexer, Token, shortened};
 use super::{
-    EcuField, EcuTest, QueryError, Selection, SortableVersion, TextTest, VehicleField, VehicleTest,
-    VersionField, VersionOrder,
+    EcuField, EcuTest, ExpectedInQuery, FoundInQuery, QueryError, Selection, SortableVersion, TextTest,
+    VehicleField, VehicleTest, VersionField, VersionOrder,
 };
 
 /// Bytes of a query, as it was written and in its canonical form.
@@ -18,16 +18,16 @@ pub(super) const MAX_TESTS: usize = 256;
 
 pub(super) fn parse(query: &str) -> Result<Selection, QueryError> {
     if query.len() > MAX_QUERY_BYTES {
-        let expected = format!("at most {MAX_QUERY_BYTES} bytes of query");
-        return Err(QueryError::new(query, MAX_QUERY_BYTES, expected, format!("{} bytes", query.len())));
+        let (expected, found) = (ExpectedInQuery::Bytes(MAX_QUERY_BYTES), FoundInQuery::Bytes(query.len()));
+        return Err(QueryError::new(query, MAX_QUERY_BYTES, expected, found));
     }
     let mut parser = Parser::new(query)?;
     let selection = parser.query()?;
     // What can be read must also be readable as it is stored.
     let canonical = selection.to_string().len();
     if canonical > MAX_QUERY_BYTES {
-        let expected = format!("at most {MAX_QUERY_BYTES} bytes of query, spaces between all words included");
-        return Err(QueryError::new(query, query.len(), expected, format!("{canonical} bytes")));
+        let expected = ExpectedInQuery::CanonicalBytes(MAX_QUERY_BYTES);
+        return Err(QueryError::new(query, query.len(), expected, FoundInQuery::Bytes(canonical)));
     }
     Ok(selection)
 }
@@ -102,7 +102,7 @@ impl<'q> Parser<'q> {
             return match self.token {
                 Token::End => Ok(Selection::All),
                 Token::Word(_) | Token::Quoted(_) | Token::Symbol(_) => {
-                    Err(self.expected("nothing after `all`, which means every vehicle"))
+                    Err(self.expected(ExpectedInQuery::NothingAfterAll))
                 }
             };
         }
@@ -110,7 +110,7 @@ impl<'q> Parser<'q> {
         match self.token {
             Token::End => Ok(selection),
             Token::Word(_) | Token::Quoted(_) | Token::Symbol(_) => {
-                Err(self.expected("`and`, `or` or the end of the query"))
+                Err(self.expected(ExpectedInQuery::MoreOrEnd))
             }
         }
     }
@@ -132,9 +132,7 @@ impl<'q> Parser<'q> {
             match (parts.last_mut(), self.single()?) {
                 (Some(Part::Ecu(tests)), Part::Ecu(more)) => tests.extend(more),
                 (_, Part::Ecu(_)) if ecu_before => {
-                    let expected =
-                        "all comparisons of one ECU side by side, and those of another ECU in parentheses";
-                    let found = "one that stands apart";
+                    let (expected, found) = (ExpectedInQuery::EcuSideBySide, FoundInQuery::EcuApart);
                     return Err(QueryError::new(self.query, position, expected, found));
                 }
                 (_, part) => parts.push(part),
@@ -154,7 +152,7 @@ impl<'q> Parser<'q> {
             self.enter()?;
             let selection = self.either()?;
             if !self.took_symbol(")")? {
-                return Err(self.expected("`and`, `or` or `)`"));
+                return Err(self.expected(ExpectedInQuery::MoreOrClosing));
             }
             self.leave();
             Ok(Part::Whole(selection))
@@ -166,9 +164,7 @@ impl<'q> Parser<'q> {
     /// Goes past a `not` or `(` into what it is about.
     fn enter(&mut self) -> Result<(), QueryError> {
         if self.depth == MAX_DEPTH {
-            return Err(
-                self.expected(format!("at most {MAX_DEPTH} parentheses and `not`s around a comparison"))
-            );
+            return Err(self.expected(ExpectedInQuery::Depth(MAX_DEPTH)));
         }
         self.depth = self.depth.saturating_add(1);
         self.advance()
@@ -190,21 +186,19 @@ impl<'q> Parser<'q> {
     }
 
     fn field(&mut self) -> Result<Field, QueryError> {
-        let Token::Word(word) = &self.token else { return Err(self.expected("a field, `not` or `(`")) };
+        let Token::Word(word) = &self.token else { return Err(self.expected(ExpectedInQuery::Comparison)) };
         if is_reserved(word) {
-            return Err(self.expected("a field, `not` or `(`"));
+            return Err(self.expected(ExpectedInQuery::Comparison));
         }
         let Some(field) = Field::named(word) else {
-            let names: Vec<String> = names().map(|name| format!("`{name}`")).collect();
             let found = match nearest(word) {
-                Some(meant) => format!("`{}` (did you mean `{meant}`?)", shortened(word)),
-                None => self.token.phrase(),
+                Some(meant) => FoundInQuery::UnknownField { word: shortened(word), meant },
+                None => self.token.found(),
             };
-            let expected = format!("a field ({})", names.join(", "));
-            return Err(QueryError::new(self.query, self.position, expected, found));
+            return Err(QueryError::new(self.query, self.position, ExpectedInQuery::Field, found));
         };
         if self.tests == MAX_TESTS {
-            return Err(self.expected(format!("at most {MAX_TESTS} comparisons")));
+            return Err(self.expected(ExpectedInQuery::Comparisons(MAX_TESTS)));
         }
         self.tests = self.tests.saturating_add(1);
         self.advance()?;
@@ -236,7 +230,7 @@ impl<'q> Parser<'q> {
             } else if self.took_keyword("unknown")? {
                 Ok(TextTest::Unknown)
             } else {
-                Err(self.expected("`known` or `unknown`"))
+                Err(self.expected(ExpectedInQuery::KnownOrUnknown))
             }
         } else {
             Err(self.expected(operators(field.version())))
@@ -245,17 +239,17 @@ impl<'q> Parser<'q> {
 
     fn texts(&mut self) -> Result<Vec<Text>, QueryError> {
         if !self.took_symbol("(")? {
-            return Err(self.expected("`(` and a list of texts"));
+            return Err(self.expected(ExpectedInQuery::ListOfTexts));
         }
         let mut texts = vec![self.text()?];
         while self.took_symbol(",")? {
             texts.push(self.text()?);
         }
-        if self.took_symbol(")")? { Ok(texts) } else { Err(self.expected("`,` or `)`")) }
+        if self.took_symbol(")")? { Ok(texts) } else { Err(self.expected(ExpectedInQuery::MoreTexts)) }
     }
 
     fn text(&mut self) -> Result<Text, QueryError> {
-        let Token::Quoted(text) = &self.token else { return Err(self.expected("a text in double quotes")) };
+        let Token::Quoted(text) = &self.token else { return Err(self.expected(ExpectedInQuery::QuotedText)) };
         let text = text.clone();
         self.advance()?;
         Ok(text)
@@ -264,15 +258,17 @@ impl<'q> Parser<'q> {
     fn version(&mut self) -> Result<SortableVersion, QueryError> {
         let position = self.position;
         let text = self.text()?;
-        let found = format!("\"{}\"", shortened(text.as_str()));
-        SortableVersion::new(text).ok_or_else(|| {
-            let expected = "a version of dotted numbers, such as \"3.2.6\" or \"3.2.6-rc.1\"";
-            QueryError::new(self.query, position, expected, found)
-        })
+        let found = FoundInQuery::Value(format!("\"{}\"", shortened(text.as_str())));
+        SortableVersion::new(text)
+            .ok_or_else(|| QueryError::new(self.query, position, ExpectedInQuery::Version, found))
     }
 
-    fn keyword(&mut self, keyword: &str) -> Result<(), QueryError> {
-        if self.took_keyword(keyword)? { Ok(()) } else { Err(self.expected(format!("`{keyword}`"))) }
+    fn keyword(&mut self, keyword: &'static str) -> Result<(), QueryError> {
+        if self.took_keyword(keyword)? {
+            Ok(())
+        } else {
+            Err(self.expected(ExpectedInQuery::Keyword(keyword)))
+        }
     }
 
     fn took_keyword(&mut self, keyword: &str) -> Result<bool, QueryError> {
@@ -297,8 +293,8 @@ impl<'q> Parser<'q> {
     }
 
     /// The error that the token at hand is not this.
-    fn expected(&self, what: impl Into<String>) -> QueryError {
-        QueryError::new(self.query, self.position, what, self.token.phrase())
+    fn expected(&self, what: ExpectedInQuery) -> QueryError {
+        QueryError::new(self.query, self.position, what, self.token.found())
     }
 }
 
@@ -313,14 +309,9 @@ fn is_reserved(word: &str) -> bool {
 }
 
 /// What can follow a field.
-fn operators(version: Option<VersionField>) -> &'static str {
+fn operators(version: Option<VersionField>) -> ExpectedInQuery {
     match version {
-        Some(VersionField::SwVersion | VersionField::BootloaderVer) => {
-            "`=`, `!=`, `<`, `<=`, `>`, `>=`, `in`, `not in`, `starts with` or `is`"
-        }
-        None => {
-            "`=`, `!=`, `in`, `not in`, `starts with` or `is` \
-             (only `ecu.sw_version` and `ecu.bootloader_ver` have an order)"
-        }
+        Some(VersionField::SwVersion | VersionField::BootloaderVer) => ExpectedInQuery::OperatorOfVersion,
+        None => ExpectedInQuery::Operator,
     }
 }

@@ -96,7 +96,11 @@ pub(super) fn listed(texts: &[Text]) -> String {
 }
 
 /// A text as in a query.
-pub(super) struct Quoted<'t>(pub(super) &'t str);
+#[derive(Debug, Clone, Copy)]
+pub struct Quoted<'t>(
+    /// Without quotes and escapes.
+    pub &'t str,
+);
 
 impl Display for Quoted<'_> {
     fn fmt(&self, f: &mut Formatter<'_>) -> Result {

@@ -104,6 +104,9 @@ pub(crate) struct DryRunReason {
     pub(crate) example: VehicleId,
     /// Its reason for people.
     pub(crate) sentence: String,
+    /// The same as data, for the console.
+    #[serde(skip)]
+    pub(crate) reason: IneligibleReason,
 }
 
 /// What would become of one vehicle.
@@ -118,6 +121,9 @@ pub(crate) struct DryRunVehicle {
     pub(crate) ecus: u64,
     pub(crate) bytes: u64,
     pub(crate) bytes_without_deltas: u64,
+    /// What the sentence says as data, for the console.
+    #[serde(skip)]
+    pub(crate) outlook: Outlook,
 }
 
 /// What is the same for all vehicles.
@@ -134,7 +140,10 @@ struct Looked {
     outlook: Outlook,
 }
 
-enum Outlook {
+/// What would become of a vehicle, and why.
+#[derive(Clone)]
+pub(crate) enum Outlook {
+    /// Of this campaign.
     InAnotherUpdate(Text),
     Quarantined,
     InventoryUnknown,
@@ -361,6 +370,7 @@ impl Looked {
             ecus: self.ecus(),
             bytes: self.plan().map_or(0, Plan::size_bytes),
             bytes_without_deltas: self.bytes_without_deltas(),
+            outlook: self.outlook.clone(),
         }
     }
 }
@@ -388,6 +398,7 @@ impl DryRunOutcome {
                     vehicles: 1,
                     example: looked.vehicle_id.clone(),
                     sentence: reason.phrase(),
+                    reason: reason.clone(),
                 }),
             }
         }

@@ -29,6 +29,8 @@ struct More {
     lines: Vec<LineFault>,
     /// What the resource's ETag is now.
     etag: Option<String>,
+    /// Whether it is told in the language of whoever is told.
+    is_localised: bool,
 }
 
 /// Where in a query something is wrong.
@@ -101,6 +103,16 @@ impl Problem {
 
     pub(crate) fn detail(&self) -> &str {
         &self.detail
+    }
+
+    /// To the console: the same, told in its visitor's language already.
+    pub(crate) fn localised(self) -> Self {
+        let more = self.more.map(|more| *more).unwrap_or_default();
+        Self { more: Some(Box::new(More { is_localised: true, ..more })), ..self }
+    }
+
+    pub(crate) fn is_localised(&self) -> bool {
+        self.more.as_ref().is_some_and(|more| more.is_localised)
     }
 
     /// Where in the document that was sent something is wrong.

@@ -25,6 +25,12 @@ const fn meaning(
     Meaning { code, status, means, what_to_do }
 }
 
+/// All codes, for those who tell them in another language.
+#[cfg(test)]
+pub(crate) fn codes() -> impl Iterator<Item = &'static str> {
+    ALL.iter().map(|meaning| meaning.code)
+}
+
 /// All of them, by code.
 pub(super) const ALL: &[Meaning] = &[
     meaning(

@@ -244,7 +244,7 @@ fn facts(t: &'static Texts, campaign: &Campaign, now: UnixMillis) -> Vec<(&'stat
     facts.extend(campaign.paused_at.map(|paused| (t.paused, at(paused))));
     facts.extend(campaign.aborted.as_ref().map(|aborted| (t.aborted, at(aborted.at))));
     let rollout = &campaign.rollout;
-    facts.extend(windows(rollout).map(|windows| (t.windows, Fact::Text(windows))));
+    facts.extend(windows(t, rollout).map(|windows| (t.windows, Fact::Text(windows))));
     facts.extend(rollout.vehicles_at_once.map(|limit| (t.vehicles_at_once, Fact::Text(number(limit)))));
     facts.extend(rollout.starts_per_minute.map(|limit| (t.starts_per_minute, Fact::Text(number(limit)))));
     facts.extend(campaign.update_deadline_s.map(|seconds| {

@@ -3,6 +3,7 @@
 use askama::Template;
 
 use super::form::{Field, Kind};
+use super::objection::Objection;
 use super::page::Frame;
 
 #[derive(Template)]
@@ -11,7 +12,7 @@ pub(super) struct ConfirmPage {
     pub(super) frame: Frame,
     pub(super) title: String,
     /// Why it was refused, where no field is at fault.
-    pub(super) refused: Option<String>,
+    pub(super) refused: Option<Objection>,
     /// One sentence each.
     pub(super) consequences: Vec<String>,
     pub(super) fields: Vec<Field>,

@@ -11,8 +11,11 @@ use serde::Deserialize;
 
 use super::Console;
 use super::format::number;
+use super::objection::Objection;
 use super::page::{Failed, Frame, Section, with_status};
 use super::session::Visitor;
+use super::switch::Switch;
+use super::texts::{Texts, filled};
 use crate::access::Permission;
 use crate::api::import::{ImportQuery, import};
 use crate::api::{self, Api, Caller, LineFault, Problem};
@@ -41,7 +44,7 @@ struct ImportPage {
     text: String,
     sums: Option<Sums>,
     faults: Vec<LineFault>,
-    error: Option<String>,
+    error: Option<Objection>,
     columns: String,
 }
 
@@ -57,10 +60,11 @@ fn page(
     text: String,
     sums: Option<Sums>,
     faults: Vec<LineFault>,
-    error: Option<String>,
+    error: Option<Objection>,
 ) -> Response {
     let is_refused = error.is_some() || !faults.is_empty();
-    let frame = Frame { section: Some(Section::Vehicles), ..visitor.frame() };
+    let switch = Switch::of("import", "/import");
+    let frame = Frame { section: Some(Section::Vehicles), switch, ..visitor.frame() };
     let page = ImportPage { frame, text, sums, faults, error, columns: COLUMNS.join(",") };
     with_status(if is_refused { StatusCode::UNPROCESSABLE_ENTITY } else { StatusCode::OK }, &page)
 }
@@ -78,13 +82,16 @@ pub(super) async fn run(
     Form(Typed { text, go }): Form<Typed>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Operate)?;
-    let text = text.replace("\r\n", "\n");
+    let (t, text) = (visitor.guest.language.texts(), text.replace("\r\n", "\n"));
+    if visitor.guest.only_switches {
+        return Ok(page(&visitor, text, None, Vec::new(), None));
+    }
     let vehicles = match FileFormat::of(&text).vehicles(&text) {
         Ok(vehicles) if vehicles.is_empty() => {
-            return Ok(page(&visitor, text, None, Vec::new(), Some(format!("{}.", BrokenFile::Empty))));
+            return Ok(page(&visitor, text, None, Vec::new(), Some(broken(t, &BrokenFile::Empty))));
         }
         Ok(vehicles) => vehicles,
-        Err(error) => return Ok(page(&visitor, text, None, Vec::new(), Some(format!("{error}.")))),
+        Err(error) => return Ok(page(&visitor, text, None, Vec::new(), Some(broken(t, &error)))),
     };
     // Nothing is done before all of it could be.
     let mut sums = batches(&console.api, &visitor.caller(), &vehicles, true).await;
@@ -96,14 +103,27 @@ pub(super) async fn run(
         Ok(sums) => Ok(page(&visitor, text, Some(sums), Vec::new(), None)),
         Err(problem) if problem.status().is_server_error() => Err(visitor.failed(problem)),
         Err(problem) if problem.faults().is_empty() => {
-            let detail = problem.detail().to_owned();
-            Ok(page(&visitor, text, None, Vec::new(), Some(detail)))
+            Ok(page(&visitor, text, None, Vec::new(), Some(Objection::of(t, &problem))))
         }
         Err(problem) => {
             let faults = problem.faults().to_vec();
             Ok(page(&visitor, text, None, faults, None))
         }
     }
+}
+
+/// Why a file cannot be read, as `BrokenFile` says it in English.
+fn broken(t: &Texts, error: &BrokenFile) -> Objection {
+    let f = &t.of_forms;
+    let said = match error {
+        BrokenFile::Empty => f.file_empty.to_owned(),
+        BrokenFile::Column { found } => filled(f.file_columns, &[&COLUMNS.join(", "), found]),
+        BrokenFile::Cells { line, expected, found } => {
+            filled(f.file_cells, &[&line.to_string(), &expected.to_string(), &found.to_string()])
+        }
+        BrokenFile::Quote(line) => filled(f.file_quote, &[&line.to_string()]),
+    };
+    said.into()
 }
 
 /// Each batch as a whole or not at all; a fault is told with its line in the file.
@@ -146,7 +166,7 @@ pub(super) async fn export(
 ) -> Result<Response, Failed> {
     let t = visitor.guest.language.texts();
     let selected = super::vehicles::read(t, q.trim());
-    let selection = selected.map_err(|mark| visitor.failed(Problem::invalid(mark.sentence)))?;
+    let selection = selected.map_err(|mark| visitor.failed(Problem::invalid(mark.sentence).localised()))?;
     let selection = selection.unwrap_or(Selection::All);
     let (format, file, kind) = match format.as_str() {
         "jsonl" => (FileFormat::JsonLines, "attachment; filename=\"vehicles.jsonl\"", "application/jsonl"),

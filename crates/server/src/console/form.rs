@@ -1,6 +1,10 @@
 //! Inputs with their labels, hints and faults, as all longer forms of the console show them (`field.html`).
 
+use std::str::FromStr;
+
+use super::objection::Objection;
 use super::query::Mark;
+use super::texts::{Texts, filled};
 
 /// One input.
 #[derive(Debug)]
@@ -11,7 +15,7 @@ pub(super) struct Field {
     pub(super) kind: Kind,
     pub(super) value: String,
     /// What is wrong with it.
-    pub(super) fault: Option<String>,
+    pub(super) fault: Option<Objection>,
     pub(super) mark: Option<Mark>,
     /// Of which choice in the same part of the form it is; empty where it is of any.
     pub(super) of_choice: &'static str,
@@ -70,5 +74,23 @@ impl Field {
         let hint = (!self.hint.is_empty()).then(|| format!("{}-hint", self.name));
         let fault = self.fault.as_ref().map(|_| format!("{}-fault", self.name));
         hint.into_iter().chain(fault).collect::<Vec<_>>().join(" ")
+    }
+}
+
+/// Characters of what was typed that are said again.
+const SAID_AGAIN: usize = 40;
+
+/// Reads what was typed; else says what was expected, and what was found.
+pub(super) fn read<T: FromStr>(t: &Texts, typed: &str, expected: &str) -> Result<T, String> {
+    let typed = typed.trim();
+    typed.parse().map_err(|_| unfit(t, expected, typed))
+}
+
+/// What was expected, and what was found.
+pub(super) fn unfit(t: &Texts, expected: &str, found: &str) -> String {
+    let shown: String = found.chars().take(SAID_AGAIN).collect();
+    match shown.is_empty() {
+        true => filled(t.expected_nothing, &[expected]),
+        false => filled(t.expected_found, &[expected, &shown]),
     }
 }

@@ -10,11 +10,13 @@ use serde::Deserialize;
 
 use super::Console;
 use super::confirm::ConfirmPage;
-use super::form::{Field, Kind};
+use super::form::{self, Field, Kind};
 use super::format::{Time, number, time};
+use super::objection::Objection;
 use super::page::{Failed, Frame, Section, shown, with_status};
 use super::query::{self, Help, Selected};
 use super::session::Visitor;
+use super::switch::Switch;
 use super::texts::{Texts, filled};
 use crate::access::Permission;
 use crate::api::{self, Problem};
@@ -54,7 +56,7 @@ struct GroupForm {
     selected: Option<Selected>,
     help: Help,
     /// What is wrong with none of the inputs.
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 #[derive(Clone, Default, Deserialize)]
@@ -81,7 +83,7 @@ fn framed(visitor: &Visitor) -> Frame {
 }
 
 /// The inputs; a new group has a name to choose.
-fn form(
+fn inputs(
     t: &'static Texts,
     typed: &Typed,
     is_new: bool,
@@ -95,7 +97,7 @@ fn form(
     }
     fields.push(Field::new("query", t.query, Kind::Lines, &query));
     fields.push(Field::new("note", t.note, Kind::Text(512, Vec::new()), &typed.note));
-    let mut fault = problem.map(|problem| problem.detail().to_owned());
+    let mut fault = problem.map(|problem| Objection::of(t, problem));
     let at = match problem.and_then(Problem::pointer) {
         Some(pointer) => pointer.trim_start_matches('/'),
         None if problem.is_some_and(|problem| problem.code() == "QUERY_INVALID") => "query",
@@ -141,13 +143,18 @@ async fn listed(
                 updated: time(t, group.updated_at, now),
             });
         }
-        let selected = (!asked.is_empty()).then(|| Selected::of(tx, query::read(t, &asked))).transpose()?;
+        let selected =
+            (!asked.is_empty()).then(|| Selected::of(tx, t, query::read(t, &asked))).transpose()?;
         Ok((rows, has_more, selected))
     });
     let (rows, has_more, selected) = seen.await.map_err(|problem| visitor.failed(problem))?;
     let next = rows.last().filter(|_| has_more).map(|row| row.name.clone());
-    let form = form(t, &typed, true, problem.as_ref(), selected);
-    let page = GroupsPage { frame: framed(visitor), rows, next, form };
+    let form = inputs(t, &typed, true, problem.as_ref(), selected);
+    let frame = framed(visitor);
+    // Others do not have the form.
+    let switch = Switch::of("group", "/groups").filter(|_| frame.may_operate());
+    let frame = Frame { switch, ..frame };
+    let page = GroupsPage { frame, rows, next, form };
     Ok(with_status(problem.map_or(StatusCode::OK, |problem| problem.status()), &page))
 }
 
@@ -155,10 +162,9 @@ async fn listed(
 fn note(t: &Texts, typed: &str) -> Result<Option<LongText>, Problem> {
     match typed.trim() {
         "" => Ok(None),
-        text => text.parse().map(Some).map_err(|_| {
-            let shown: String = text.chars().take(40).collect();
-            Problem::invalid(filled(t.expected_found, &[t.a_long_text, &shown])).at("/note")
-        }),
+        text => form::read(t, text, t.a_long_text)
+            .map(Some)
+            .map_err(|what| Problem::invalid(what).localised().at("/note")),
     }
 }
 
@@ -169,6 +175,9 @@ pub(super) async fn create(
     Form(typed): Form<Typed>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Operate)?;
+    if visitor.guest.only_switches {
+        return listed(&console, &visitor, String::new(), typed, None).await;
+    }
     let name = typed.name.trim().to_owned();
     let made = match note(visitor.guest.language.texts(), &typed.note) {
         Ok(note) => {
@@ -196,7 +205,7 @@ pub(super) async fn page(
         let missing = || Problem::not_found("group", &text);
         let name = api::name(&text, "group")?;
         let group = groups::by_name(tx, &name)?.ok_or_else(missing)?;
-        Ok((Selected::of(tx, Ok(group.selection.clone()))?, group))
+        Ok((Selected::of(tx, t, Ok(group.selection.clone()))?, group))
     });
     let (selected, group) = seen.await.map_err(|problem| visitor.failed(problem))?;
     let typed = Typed {
@@ -204,8 +213,13 @@ pub(super) async fn page(
         query: group.selection.to_string(),
         note: group.note.as_ref().map(ToString::to_string).unwrap_or_default(),
     };
-    let form = form(t, &typed, false, None, Some(selected));
-    Ok(shown(&GroupPage { frame: framed(&visitor), name: typed.name, form }))
+    let form = inputs(t, &typed, false, None, Some(selected));
+    Ok(shown(&group_page(&visitor, typed.name, form)))
+}
+
+fn group_page(visitor: &Visitor, name: String, form: GroupForm) -> GroupPage {
+    let switch = Switch::of("group", format!("/groups/{name}"));
+    GroupPage { frame: Frame { switch, ..framed(visitor) }, name, form }
 }
 
 /// `POST /groups/{name}`: changes it.
@@ -215,8 +229,11 @@ pub(super) async fn change(
     Path(name): Path<String>,
     Form(typed): Form<Typed>,
 ) -> Result<Response, Failed> {
-    visitor.must(Permission::Operate)?;
     let t = visitor.guest.language.texts();
+    if visitor.guest.only_switches {
+        return Ok(shown(&group_page(&visitor, name, inputs(t, &typed, false, None, None))));
+    }
+    visitor.must(Permission::Operate)?;
     let changed = match note(t, &typed.note) {
         Ok(note) => {
             let document = api::Document(api::groups::ChangedGroup { query: typed.query.clone(), note });
@@ -229,9 +246,8 @@ pub(super) async fn change(
     match changed {
         Ok(()) => Ok(Redirect::to(&format!("/groups/{name}")).into_response()),
         Err(problem) if problem.status() == StatusCode::UNPROCESSABLE_ENTITY => {
-            let form = form(t, &typed, false, Some(&problem), None);
-            let page = GroupPage { frame: framed(&visitor), name, form };
-            Ok(with_status(problem.status(), &page))
+            let form = inputs(t, &typed, false, Some(&problem), None);
+            Ok(with_status(problem.status(), &group_page(&visitor, name, form)))
         }
         Err(problem) => Err(visitor.failed(problem)),
     }

@@ -7,9 +7,12 @@ use farrier_protocol::{RefusalCode, UnixMillis, VehicleId};
 use serde::Deserialize;
 
 use super::Console;
+use super::form;
 use super::format::{Time, number, time};
+use super::objection::Objection;
 use super::page::{Failed, Frame, shown};
 use super::session::Visitor;
+use super::texts::Texts;
 use crate::api::{self, Problem};
 use crate::store::{Tx, messages, security_events, vehicles};
 use crate::vehicle_fields::Vin;
@@ -48,7 +51,7 @@ struct ListPage {
     kind: String,
     vehicle: String,
     /// That the vehicle is not known.
-    fault: Option<String>,
+    fault: Option<Objection>,
     rows: Vec<Row>,
     next: Option<String>,
     is_first: bool,
@@ -81,7 +84,7 @@ pub(super) struct Asked {
 
 impl Asked {
     /// The vehicle that is meant; the error says that there is none.
-    fn vehicle(&self, tx: &Tx<'_>) -> Result<Option<VehicleId>, Problem> {
+    fn vehicle(&self, tx: &Tx<'_>, t: &Texts) -> Result<Option<VehicleId>, Problem> {
         let typed = self.vehicle.trim();
         if typed.is_empty() {
             return Ok(None);
@@ -92,7 +95,10 @@ impl Asked {
         };
         match by_vin {
             Some(vehicle_id) => Ok(Some(vehicle_id)),
-            None => typed.parse().map(Some).map_err(|error| Problem::invalid(format!("{error}."))),
+            None => {
+                let read = form::read(t, typed, t.vehicle_or_vin);
+                read.map(Some).map_err(|what| Problem::invalid(what).localised())
+            }
         }
     }
 
@@ -127,7 +133,7 @@ pub(super) async fn security_events(
     };
     let seen = console.api.read(move |tx| {
         let (place, kinds) = (asked.place()?, security_events::kinds(tx)?);
-        let events = match asked.vehicle(tx) {
+        let events = match asked.vehicle(tx, t) {
             Ok(vehicle) => {
                 let kind = Some(asked.kind.as_str()).filter(|kind| !kind.is_empty());
                 Ok(security_events::filtered(tx, kind, vehicle.as_ref(), &place, ON_A_PAGE + 1)?)
@@ -138,7 +144,7 @@ pub(super) async fn security_events(
     });
     let (kinds, events) = seen.await.map_err(|problem| visitor.failed(problem))?;
     page.kinds = kinds;
-    page.fault = events.as_ref().err().map(|problem| problem.detail().to_owned());
+    page.fault = events.as_ref().err().map(|problem| Objection::of(t, problem));
     let rows = events.unwrap_or_default().into_iter().map(|event| {
         let row = Row {
             at: time(t, event.last_at, now),
@@ -184,16 +190,19 @@ pub(super) async fn refused_messages(
             "" => None,
             kind => match kind.parse::<RefusalCode>() {
                 Ok(code) => Some(code),
-                Err(error) => return Ok(Err(Problem::invalid(format!("{error}.")))),
+                Err(_) => {
+                    let what = form::unfit(t, t.code, kind);
+                    return Ok(Err(Problem::invalid(what).localised()));
+                }
             },
         };
-        match asked.vehicle(tx) {
+        match asked.vehicle(tx, t) {
             Ok(vehicle) => Ok(Ok(messages::refused_with(tx, code, vehicle.as_ref(), &place, ON_A_PAGE + 1)?)),
             Err(problem) => Ok(Err(problem)),
         }
     });
     let refused = seen.await.map_err(|problem| visitor.failed(problem))?;
-    page.fault = refused.as_ref().err().map(|problem| problem.detail().to_owned());
+    page.fault = refused.as_ref().err().map(|problem| Objection::of(t, problem));
     let rows = refused.unwrap_or_default().into_iter().map(|message| {
         let refusal = message.refusal;
         let mut facts = vec![

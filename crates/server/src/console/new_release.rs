@@ -12,12 +12,13 @@ use farrier_campaign::{Image, Rule, VersionScheme};
 use farrier_protocol::{LongText, Sha256, Text};
 use serde::Deserialize;
 
-use super::Console;
 use super::format::{Time, bytes, percent, time};
+use super::objection::Objection;
 use super::page::{Failed, Frame, with_status};
-use super::release_rules;
 use super::session::Visitor;
+use super::switch::Switch;
 use super::texts::Texts;
+use super::{Console, form, release_rules};
 use crate::access::Permission;
 use crate::api::releases::{self as operations, NewImage, NewRelease};
 use crate::api::{self, Document, Problem};
@@ -133,11 +134,13 @@ impl Typed {
         (typed, asked)
     }
 
-    fn rules(&self) -> Result<Vec<Rule>, String> {
+    fn rules(&self, t: &Texts) -> Result<Vec<Rule>, Objection> {
         if self.rules.trim().is_empty() {
             return Ok(Vec::new());
         }
-        serde_json::from_str(&self.rules).map_err(|error| format!("{error}."))
+        // What is wrong with JSON is known in English alone.
+        serde_json::from_str(&self.rules)
+            .map_err(|error| Objection::of(t, &Problem::invalid(format!("{error}."))))
     }
 
     /// The release as the API takes it, with the number of the row that each of its images comes from.
@@ -145,7 +148,7 @@ impl Typed {
         let (mut faults, mut rows, mut images) = (Faults::default(), Vec::new(), Vec::new());
         let name = self.name.trim();
         if let Err(problem) = api::name(name, "release") {
-            faults.add("/name", problem.detail());
+            faults.add("/name", Objection::of(t, &problem));
         }
         for (row, image) in self.images.iter().enumerate().filter(|(_, image)| !image.is_left_out()) {
             let read = ReadImage { row, faults: &mut faults, t }.read(image);
@@ -154,11 +157,11 @@ impl Typed {
         }
         let counter = self.counter.trim();
         let release_counter = (!counter.is_empty()).then(|| counter.parse::<u64>());
-        let release_counter = release_counter.transpose().map_err(|_| t.expected_number.to_owned());
+        let release_counter = release_counter.transpose().map_err(|_| Objection::from(t.expected_number));
         let notes = self.notes.trim();
-        let notes = (!notes.is_empty()).then(|| notes.parse::<LongText>());
-        let notes = notes.transpose().map_err(|error| format!("{error}."));
-        let version_scheme = scheme(&self.scheme);
+        let notes = (!notes.is_empty()).then(|| form::read::<LongText>(t, notes, t.a_long_text));
+        let notes = notes.transpose().map_err(Objection::from);
+        let version_scheme = scheme(t, &self.scheme);
         let new = NewRelease {
             name: name.to_owned(),
             images,
@@ -166,7 +169,7 @@ impl Typed {
             allow_downgrade: self.allows_downgrade,
             release_counter: faults.unless("/release_counter", release_counter),
             notes: faults.unless("/notes", notes),
-            rules: faults.unless("/rules", self.rules()),
+            rules: faults.unless("/rules", self.rules(t)),
         };
         if faults.0.is_empty() { Ok((new, rows)) } else { Err(faults) }
     }
@@ -181,7 +184,8 @@ struct ReadImage<'f> {
 
 impl ReadImage<'_> {
     fn read(&mut self, image: &TypedImage) -> Option<NewImage> {
-        let sha256 = image.sha256.parse::<Sha256>().map_err(|error| format!("{error}."));
+        let sha256 =
+            form::read::<Sha256>(self.t, &image.sha256, self.t.of_forms.a_sha256).map_err(Objection::from);
         let sha256 = self.faults.found(&format!("/images/{}", self.row), sha256);
         let hw_part_no = self.text("hw_part_no", &image.hw_part_no);
         let version = self.text("version", &image.version);
@@ -203,8 +207,8 @@ impl ReadImage<'_> {
 
     fn text(&mut self, field: &str, value: &str) -> Option<Text> {
         let read = match value.trim() {
-            "" => Err(self.t.field_missing.to_owned()),
-            value => value.parse().map_err(|error| format!("{error}.")),
+            "" => Err(Objection::from(self.t.field_missing)),
+            value => form::read(self.t, value, self.t.of_forms.a_short_text).map_err(Objection::from),
         };
         self.faults.found(&format!("/images/{}/{field}", self.row), read)
     }
@@ -216,23 +220,23 @@ impl ReadImage<'_> {
 
 /// What is wrong, by where it is.
 #[derive(Debug, Default)]
-struct Faults(BTreeMap<String, String>);
+struct Faults(BTreeMap<String, Objection>);
 
 impl Faults {
-    fn add(&mut self, at: &str, what: &str) {
-        self.0.entry(at.to_owned()).or_insert_with(|| what.to_owned());
+    fn add(&mut self, at: &str, what: Objection) {
+        self.0.entry(at.to_owned()).or_insert(what);
     }
 
-    fn found<T>(&mut self, at: &str, value: Result<T, String>) -> Option<T> {
-        value.map_err(|what| self.add(at, &what)).ok()
+    fn found<T>(&mut self, at: &str, value: Result<T, Objection>) -> Option<T> {
+        value.map_err(|what| self.add(at, what)).ok()
     }
 
-    fn unless<T: Default>(&mut self, at: &str, value: Result<T, String>) -> T {
+    fn unless<T: Default>(&mut self, at: &str, value: Result<T, Objection>) -> T {
         self.found(at, value).unwrap_or_default()
     }
 
     /// A refusal of the API, where its pointer says.
-    fn of(problem: &Problem, rows: &[usize]) -> Self {
+    fn of(t: &Texts, problem: &Problem, rows: &[usize]) -> Self {
         let pointer = problem.pointer().unwrap_or_default();
         let mut parts = pointer.trim_start_matches('/').split('/');
         let at =
@@ -244,10 +248,10 @@ impl Faults {
                 (Some("rules"), _, _) => "/rules".to_owned(),
                 (_, _, _) => pointer.to_owned(),
             };
-        Self(BTreeMap::from([(at, problem.detail().to_owned())]))
+        Self(BTreeMap::from([(at, Objection::of(t, problem))]))
     }
 
-    fn at(&self, place: &str) -> Option<String> {
+    fn at(&self, place: &str) -> Option<Objection> {
         self.0.get(place).cloned()
     }
 }
@@ -258,11 +262,11 @@ const SCHEMES: [(&str, VersionScheme, &str); 3] = [
     ("date", VersionScheme::Date, "date: 2026-11-30"),
 ];
 
-fn scheme(name: &str) -> Result<Option<VersionScheme>, String> {
+fn scheme(t: &Texts, name: &str) -> Result<Option<VersionScheme>, Objection> {
     match SCHEMES.iter().find(|(known, _, _)| *known == name) {
         Some((_, scheme, _)) => Ok(Some(*scheme)),
         None if name.is_empty() => Ok(None),
-        None => Err(format!("expected semver, dotted or date, found {name:?}.")),
+        None => Err(form::unfit(t, t.of_forms.a_scheme, name).into()),
     }
 }
 
@@ -279,7 +283,7 @@ struct Field {
     name: &'static str,
     label: &'static str,
     value: String,
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 struct ImageRow {
@@ -289,7 +293,7 @@ struct ImageRow {
     size: String,
     fields: Vec<Field>,
     /// About the image itself.
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 impl ImageRow {
@@ -325,15 +329,15 @@ struct NewReleasePage {
     simple_rules: Vec<(&'static str, String)>,
     /// Whether images have to bring their signatures.
     wants_signatures: bool,
-    fault_of_name: Option<String>,
-    fault_of_images: Option<String>,
-    fault_of_scheme: Option<String>,
-    fault_of_counter: Option<String>,
-    fault_of_notes: Option<String>,
-    fault_of_rules: Option<String>,
-    fault_of_rule: Option<String>,
+    fault_of_name: Option<Objection>,
+    fault_of_images: Option<Objection>,
+    fault_of_scheme: Option<Objection>,
+    fault_of_counter: Option<Objection>,
+    fault_of_notes: Option<Objection>,
+    fault_of_rules: Option<Objection>,
+    fault_of_rule: Option<Objection>,
     /// What has no place of its own.
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 #[derive(Deserialize)]
@@ -399,13 +403,13 @@ async fn show(
     let unplaced = faults.0.iter().find(|(place, _)| !is_placed(place)).map(|(_, what)| what.clone());
     let status = if faults.0.is_empty() { StatusCode::OK } else { StatusCode::UNPROCESSABLE_ENTITY };
     let page = NewReleasePage {
-        frame: visitor.frame(),
+        frame: Frame { switch: Switch::of("release-form", "/new-release"), ..visitor.frame() },
         images,
         empty: image_row(t, 0, &TypedImage::default(), String::new(), &Faults::default()),
         uploads,
         earlier: earlier.iter().map(ToString::to_string).collect(),
         schemes: SCHEMES.map(|(name, _, words)| (name, words)).to_vec(),
-        rules: typed.rules().unwrap_or_default().iter().map(|rule| release_rules::words(t, rule)).collect(),
+        rules: typed.rules(t).unwrap_or_default().iter().map(|rule| release_rules::words(t, rule)).collect(),
         simple_rules: release_rules::simple(t),
         wants_signatures: !console.api.signature.can_sign(),
         fault_of_name: faults.at("/name"),
@@ -464,9 +468,12 @@ pub(super) async fn change(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Release)?;
     let (mut typed, asked) = Typed::read(fields);
+    if visitor.guest.only_switches {
+        return show(&console, &visitor, typed, &Faults::default()).await;
+    }
     let (verb, number) = asked.split_once(':').unwrap_or((asked.as_str(), ""));
     let number = number.parse::<usize>().ok();
-    let mut faults = Faults::default();
+    let (t, mut faults) = (visitor.guest.language.texts(), Faults::default());
     match (verb, number) {
         ("again", Some(row)) => {
             if let Some(image) = typed.images.get(row).cloned().filter(|_| typed.images.len() < MOST_IMAGES) {
@@ -474,18 +481,18 @@ pub(super) async fn change(
             }
         }
         ("remove", Some(row)) if row < typed.images.len() => drop(typed.images.remove(row)),
-        ("add-rule", _) => match release_rules::make(&typed.rule, &typed.rule_a, &typed.rule_b) {
-            Ok(rule) => match typed.rules() {
+        ("add-rule", _) => match release_rules::make(t, &typed.rule, &typed.rule_a, &typed.rule_b) {
+            Ok(rule) => match typed.rules(t) {
                 Ok(rules) => {
                     typed.rules = written(&[rules, vec![rule]].concat());
                     (typed.rule_a, typed.rule_b) = (String::new(), String::new());
                 }
-                Err(what) => faults.add("/rules", &what),
+                Err(what) => faults.add("/rules", what),
             },
-            Err(what) => faults.add("/rule", &what),
+            Err(what) => faults.add("/rule", what.into()),
         },
         ("remove-rule", Some(number)) => {
-            let mut rules = typed.rules().unwrap_or_default();
+            let mut rules = typed.rules(t).unwrap_or_default();
             if number < rules.len() {
                 rules.remove(number);
                 typed.rules = written(&rules);
@@ -497,13 +504,14 @@ pub(super) async fn change(
 }
 
 async fn create(console: &Console, visitor: &Visitor, typed: Typed) -> Result<Response, Failed> {
-    let faults = match typed.release(visitor.guest.language.texts()) {
+    let t = visitor.guest.language.texts();
+    let faults = match typed.release(t) {
         Err(faults) => faults,
         Ok((new, rows)) => {
             let name = new.name.clone();
             match operations::create(State(console.api.clone()), visitor.caller(), Document(new)).await {
                 Ok(_) => return Ok(Redirect::to(&format!("/releases/{name}")).into_response()),
-                Err(problem) => Faults::of(&problem, &rows),
+                Err(problem) => Faults::of(t, &problem, &rows),
             }
         }
     };

@@ -6,6 +6,8 @@ use axum::response::{IntoResponse, Response};
 
 use super::cookies::{self, THEME};
 use super::language::Language;
+use super::objection::Objection;
+use super::switch::Switch;
 use super::texts::Texts;
 use crate::access::{Permission, Scope};
 use crate::api::Problem;
@@ -129,6 +131,8 @@ pub(super) struct Frame {
     pub(super) address: String,
     /// Whoever is signed in.
     pub(super) user: Option<(String, Scope)>,
+    /// The form that goes with a switch of language or theme.
+    pub(super) switch: Option<Switch>,
 }
 
 impl Frame {
@@ -140,6 +144,7 @@ impl Frame {
             section: Section::of(uri),
             address: uri.path_and_query().map_or_else(|| "/".to_owned(), ToString::to_string),
             user: None,
+            switch: None,
         }
     }
 
@@ -211,13 +216,13 @@ pub(super) struct Failed {
 struct FailedPage<'a> {
     frame: &'a Frame,
     code: &'a str,
-    detail: &'a str,
+    objection: Objection,
 }
 
 impl IntoResponse for Failed {
     fn into_response(self) -> Response {
-        let page =
-            FailedPage { frame: &self.frame, code: self.problem.code(), detail: self.problem.detail() };
+        let objection = Objection::of(self.frame.t, &self.problem);
+        let page = FailedPage { frame: &self.frame, code: self.problem.code(), objection };
         with_status(self.problem.status(), &page)
     }
 }

@@ -23,6 +23,7 @@ use super::form::Kind;
 use super::page::{Failed, Frame, Section, shown, with_status};
 use super::query::{Help, Selected};
 use super::session::Visitor;
+use super::switch::Switch;
 use super::texts::Texts;
 use crate::access::Permission;
 use crate::api::dry_run::{DryRun, DryRunVerdict};
@@ -168,6 +169,17 @@ pub(super) async fn go(
     let go = Go::of(last("go"), step);
     let mut draft = Draft::of(sent.iter().filter(|(key, _)| key != "step" && key != "go").cloned());
     let view = |step: Step, faults: Vec<Fault>| View { step, faults, listed: None, confirms: false };
+    if visitor.guest.only_switches {
+        if step == Step::Review {
+            return review(&console, &visitor, &draft, None, last("asks") == "on").await;
+        }
+        let mut seen = Vec::new();
+        if last("told") == "on" {
+            seen = faults(&console, &visitor, &draft).await.map_err(|problem| visitor.failed(problem))?;
+            seen.retain(|fault| Step::of_input(&fault.input) == step);
+        }
+        return page(&console, &visitor, &draft, view(step, seen)).await;
+    }
     match go {
         Go::To(Step::Review) => review(&console, &visitor, &draft, None, false).await,
         Go::To(to) => page(&console, &visitor, &draft, view(to, Vec::new())).await,
@@ -218,7 +230,7 @@ pub(super) async fn selected_by_query(
     let t = visitor.guest.language.texts();
     let selected = console.api.read(move |tx| match query.trim() {
         "" => Ok(Selected::Nothing(t.type_a_query.to_owned())),
-        typed => Selected::of(tx, super::query::read(t, typed)),
+        typed => Selected::of(tx, t, super::query::read(t, typed)),
     });
     let selected = selected.await.map_err(|problem| visitor.failed(problem))?;
     Ok(shown(&SelectedPart { t, selected: &selected }))
@@ -233,7 +245,7 @@ async fn faults(console: &Console, visitor: &Visitor, draft: &Draft) -> Result<V
     match new_campaign::check(&console.api, &visitor.caller(), document).await {
         Ok(_) => Ok(Vec::new()),
         Err(problem) if problem.status().is_server_error() => Err(problem),
-        Err(problem) => Ok(vec![refused(&problem)]),
+        Err(problem) => Ok(vec![refused(visitor.guest.language.texts(), &problem)]),
     }
 }
 
@@ -274,7 +286,7 @@ async fn review(
     let prepared = match new_campaign::check(&console.api, &visitor.caller(), document).await {
         Ok(prepared) => prepared,
         Err(problem) if problem.status().is_server_error() => return Err(visitor.failed(problem)),
-        Err(problem) => return page(console, visitor, draft, back(vec![refused(&problem)])).await,
+        Err(problem) => return page(console, visitor, draft, back(vec![refused(t, &problem)])).await,
     };
     let outlook = console.api.read(move |tx| outlook::outlook(tx, t, &prepared)).await;
     let outlook = outlook.map_err(|problem| visitor.failed(problem))?;
@@ -296,7 +308,7 @@ async fn create(console: Console, visitor: Visitor, draft: Draft, starts: bool) 
         if problem.status().is_server_error() {
             return Err(visitor.failed(problem));
         }
-        let fault = refused(&problem);
+        let fault = refused(visitor.guest.language.texts(), &problem);
         let view =
             View { step: Step::of_input(&fault.input), faults: vec![fault], listed: None, confirms: false };
         return page(&console, &visitor, &draft, view).await;
@@ -328,7 +340,10 @@ async fn page(
     let is_refused = !faults.is_empty();
     let (parts, others) = parts(t, step, draft, &offered, &faults);
     let here = |name: &str| parts.iter().flat_map(|part| &part.fields).any(|field| field.name == name);
-    let carried = draft.sent().into_iter().filter(|(name, _)| !here(name)).collect();
+    let mut carried: Vec<_> = draft.sent().into_iter().filter(|(name, _)| !here(name)).collect();
+    // What the page says beside what was typed is said again when it is switched to another language.
+    let said = [("told", is_refused), ("asks", confirms)].into_iter().filter(|(_, is_said)| *is_said);
+    carried.extend(said.map(|(name, _)| (name.to_owned(), "on".to_owned())));
     let wrong = parts.iter().flat_map(|part| {
         let legend = &part.legend;
         part.fields
@@ -339,7 +354,11 @@ async fn page(
     let wrong = wrong.collect();
     let (outlook, dry) = listed.unzip();
     let page = PlanPage {
-        frame: Frame { section: Some(Section::Campaigns), ..visitor.frame() },
+        frame: Frame {
+            section: Some(Section::Campaigns),
+            switch: Switch::of("plan", "/plan"),
+            ..visitor.frame()
+        },
         step,
         carried,
         faults: others,

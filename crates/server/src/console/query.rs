@@ -1,9 +1,11 @@
 //! Queries as people type them: what is wrong is shown where it stands, what is right with how many vehicles it selects.
 
-use farrier_campaign::{EcuField, QueryError, Selection, VehicleField};
+mod meaning;
+
+use farrier_campaign::{EcuField, ExpectedInQuery, FoundInQuery, QueryError, Selection, VehicleField};
 
 use super::format::number;
-use super::texts::{Texts, filled};
+use super::texts::{QueryTexts, Texts, filled};
 use crate::api::Problem;
 use crate::store::{Tx, selection};
 
@@ -39,9 +41,67 @@ impl Mark {
             after: after.iter().take(SHOWN).collect(),
             sentence: filled(
                 t.query_fault,
-                &[&error.expected, &error.found, &error.line.to_string(), &error.column.to_string()],
+                &[
+                    &expected(&t.of_queries, error.expected),
+                    &found(&t.of_queries, &error.found),
+                    &error.line.to_string(),
+                    &error.column.to_string(),
+                ],
             ),
         }
+    }
+}
+
+/// What could have stood there, as `ExpectedInQuery` says it in English.
+fn expected(q: &QueryTexts, expected: ExpectedInQuery) -> String {
+    let text = match expected {
+        ExpectedInQuery::Comparison => q.comparison,
+        ExpectedInQuery::Field => {
+            let names = Help.vehicle_fields().into_iter().chain(Help.ecu_fields());
+            let names: Vec<_> = names.map(|name| format!("`{name}`")).collect();
+            return filled(q.field, &[&names.join(", ")]);
+        }
+        ExpectedInQuery::Operator => q.operator,
+        ExpectedInQuery::OperatorOfVersion => q.operator_of_version,
+        ExpectedInQuery::QuotedText => q.quoted_text,
+        // There is one rule for all texts of vehicles.
+        ExpectedInQuery::ValidText(_) => q.valid_text,
+        ExpectedInQuery::EndOfText => q.end_of_text,
+        ExpectedInQuery::Escape => q.escape,
+        ExpectedInQuery::Token => q.token,
+        ExpectedInQuery::Version => q.version,
+        ExpectedInQuery::ListOfTexts => q.list_of_texts,
+        ExpectedInQuery::MoreTexts => q.more_texts,
+        ExpectedInQuery::MoreOrClosing => q.more_or_closing,
+        ExpectedInQuery::MoreOrEnd => q.more_or_end,
+        ExpectedInQuery::NothingAfterAll => q.nothing_after_all,
+        ExpectedInQuery::KnownOrUnknown => q.known_or_unknown,
+        ExpectedInQuery::Keyword(word) => return format!("`{word}`"),
+        ExpectedInQuery::EcuSideBySide => q.ecu_side_by_side,
+        ExpectedInQuery::Bytes(most) => return filled(q.at_most_bytes, &[&most.to_string()]),
+        ExpectedInQuery::CanonicalBytes(most) => {
+            return filled(q.at_most_canonical_bytes, &[&most.to_string()]);
+        }
+        ExpectedInQuery::Depth(most) => return filled(q.at_most_depth, &[&most.to_string()]),
+        ExpectedInQuery::Comparisons(most) => return filled(q.at_most_comparisons, &[&most.to_string()]),
+    };
+    text.to_owned()
+}
+
+/// What stands there, as `FoundInQuery` says it in English.
+fn found(q: &QueryTexts, found: &FoundInQuery) -> String {
+    match found {
+        FoundInQuery::End => q.end.to_owned(),
+        FoundInQuery::UnknownField { word, meant } => filled(q.unknown_field, &[word, meant]),
+        FoundInQuery::Text(text) => filled(q.text, &[text]),
+        FoundInQuery::Bytes(bytes) => filled(q.bytes, &[&bytes.to_string()]),
+        FoundInQuery::EcuApart => q.ecu_apart.to_owned(),
+        // What is quoted needs no words.
+        FoundInQuery::Word(_)
+        | FoundInQuery::Value(_)
+        | FoundInQuery::Symbol(_)
+        | FoundInQuery::Character(_)
+        | FoundInQuery::Escaped(_) => found.to_string(),
     }
 }
 
@@ -61,10 +121,11 @@ pub(super) enum Selected {
 }
 
 impl Selected {
-    pub(super) fn of(tx: &Tx<'_>, selected: Result<Selection, Mark>) -> Result<Self, Problem> {
+    pub(super) fn of(tx: &Tx<'_>, t: &Texts, selected: Result<Selection, Mark>) -> Result<Self, Problem> {
         Ok(match selected {
             Ok(selection) => {
-                Self::Vehicles(number(selection::count(tx, &selection)?), Some(selection.explain()))
+                let meaning = meaning::explained(&t.of_queries, &selection);
+                Self::Vehicles(number(selection::count(tx, &selection)?), Some(meaning))
             }
             Err(mark) => Self::Wrong(mark),
         })
@@ -103,7 +164,56 @@ const EXAMPLES: [&str; 4] = [
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::console::texts::ENGLISH;
+    use crate::console::texts::{ENGLISH, KOREAN};
+
+    /// One for each thing that can be expected, and found.
+    fn faulty() -> Vec<String> {
+        let mut faulty: Vec<String> = [
+            "",
+            "\"KR\" = region",
+            "regoin = \"KR\"",
+            "colour = \"red\"",
+            "region",
+            "region < \"KR\"",
+            "ecu.sw_version \"1\"",
+            "ecu.sw_version < \"v3\"",
+            "region = KR",
+            "region = 'KR'",
+            "region = \"KR",
+            "region = \"K\\R\"",
+            "region = \"\"",
+            "region in \"KR\"",
+            "region in (\"a\" \"b\")",
+            "region not = \"a\"",
+            "region starts \"a\"",
+            "region is \"a\"",
+            "(region = \"a\"",
+            "region = \"a\")",
+            "all and vin is known",
+            "ecu.id = \"a\" and vin is known and ecu.zone = \"b\"",
+        ]
+        .map(str::to_owned)
+        .into();
+        faulty.push(format!("{}vin is known", "not ".repeat(40)));
+        faulty.push(vec!["tag=\"a\""; 300].join("or "));
+        faulty.push(format!("all{}", " ".repeat(5_000)));
+        faulty.push(format!("tag in({}\"z\")", "\"abc\",".repeat(680)));
+        faulty
+    }
+
+    #[test]
+    fn what_is_wrong_is_said_in_english_as_the_campaign_says_it_and_in_korean_in_korean() {
+        for query in faulty() {
+            let error = query.parse::<Selection>().unwrap_err();
+            let english =
+                (expected(&ENGLISH.of_queries, error.expected), found(&ENGLISH.of_queries, &error.found));
+            assert_eq!(english, (error.expected.to_string(), error.found.to_string()), "{query}");
+            let said = read(&KOREAN, &query).unwrap_err().sentence;
+            for word in [" or ", " and ", "a text", "the ", "at most", "nothing", "field", "bytes", "mean"] {
+                assert!(!said.contains(word), "{said}");
+            }
+        }
+    }
 
     fn marked(query: &str) -> (String, String, String) {
         let mark = read(&ENGLISH, query).unwrap_err();

@@ -3,6 +3,7 @@
 use farrier_campaign::Rule;
 use farrier_protocol::Text;
 
+use super::form;
 use super::texts::{Texts, filled};
 
 /// A rule as part of a sentence, as `Rule::phrase` says it in English.
@@ -17,13 +18,7 @@ pub(super) fn words(t: &Texts, rule: &Rule) -> String {
             filled(t.rule_needs_when, &[&updating, hw_part_no.as_str(), at_least.as_str()])
         }
         Rule::Conflicts { hw_part_no, from, to } => {
-            let versions = match (from, to) {
-                (None, None) => t.any_version.to_owned(),
-                (Some(from), None) => filled(t.version_or_later, &[from.as_str()]),
-                (None, Some(to)) => filled(t.version_or_earlier, &[to.as_str()]),
-                (Some(from), Some(to)) => filled(t.version_range, &[from.as_str(), to.as_str()]),
-            };
-            filled(t.rule_conflicts, &[hw_part_no.as_str(), &versions])
+            filled(t.rule_conflicts, &[hw_part_no.as_str(), &range(t, from.as_ref(), to.as_ref())])
         }
         Rule::Together { hw_part_nos } => filled(t.rule_together, &[&joined(hw_part_nos, t.and_between)]),
         Rule::Order { first, then } => filled(t.rule_order, &[first.as_str(), then.as_str()]),
@@ -36,19 +31,29 @@ pub(super) fn words(t: &Texts, rule: &Rule) -> String {
     }
 }
 
+/// Versions from one to another.
+pub(super) fn range(t: &Texts, from: Option<&Text>, to: Option<&Text>) -> String {
+    match (from, to) {
+        (None, None) => t.any_version.to_owned(),
+        (Some(from), None) => filled(t.version_or_later, &[from.as_str()]),
+        (None, Some(to)) => filled(t.version_or_earlier, &[to.as_str()]),
+        (Some(from), Some(to)) => filled(t.version_range, &[from.as_str(), to.as_str()]),
+    }
+}
+
 /// What can be said with two fields, A and B.
 const SIMPLE: [&str; 6] =
     ["needs", "together", "order", "minimum_bootloader", "earlier_versions", "conflicts"];
 
 /// The simple rules by name, each as the sentence that it makes of A and B.
 pub(super) fn simple(t: &Texts) -> Vec<(&'static str, String)> {
-    let sentence = |kind| make(kind, "A", "B").map(|rule| (kind, words(t, &rule)));
+    let sentence = |kind| make(t, kind, "A", "B").map(|rule| (kind, words(t, &rule)));
     SIMPLE.into_iter().filter_map(|kind| sentence(kind).ok()).collect()
 }
 
 /// A simple rule; the error is what one of its fields should be.
-pub(super) fn make(kind: &str, a: &str, b: &str) -> Result<Rule, String> {
-    let text = |value: &str| value.trim().parse::<Text>().map_err(|error| format!("{error}."));
+pub(super) fn make(t: &Texts, kind: &str, a: &str, b: &str) -> Result<Rule, String> {
+    let text = |value: &str| form::read::<Text>(t, value, t.of_forms.a_short_text);
     let (a, first_b) = (text(a)?, text(b)?);
     let rule = match kind {
         "needs" => Rule::Needs { hw_part_no: a, when_updating: None, at_least: first_b },
@@ -60,7 +65,7 @@ pub(super) fn make(kind: &str, a: &str, b: &str) -> Result<Rule, String> {
             let versions = b.split(',').map(text).collect::<Result<_, _>>()?;
             Rule::EarlierVersions { hw_part_no: a, versions }
         }
-        other => return Err(format!("expected one of {}, found {other:?}.", SIMPLE.join(", "))),
+        other => return Err(form::unfit(t, t.of_forms.a_rule, other)),
     };
     Ok(rule)
 }

@@ -12,6 +12,7 @@ use farrier_protocol::{Sha256, UnixMillis};
 
 use super::language::Language;
 use super::page::{Failed, Frame, Theme};
+use super::switch::Chosen;
 use super::{Console, cookies};
 use crate::access::Permission;
 use crate::api::{Caller, Problem};
@@ -33,6 +34,8 @@ pub(super) struct Guest {
     pub(super) client: Option<String>,
     /// The address that was asked for.
     pub(super) uri: Uri,
+    /// Whether a form came only to be shown again as it is, in another language or theme.
+    pub(super) only_switches: bool,
 }
 
 /// Somebody who has signed in.
@@ -47,8 +50,14 @@ pub(super) struct Visitor {
 impl Guest {
     fn of(parts: &Parts) -> Self {
         let client = parts.extensions.get::<ConnectInfo<SocketAddr>>().map(|info| info.0.ip().to_string());
-        let (language, theme) = (Language::of(&parts.headers), Theme::of(&parts.headers));
-        Self { language, theme, client, uri: parts.uri.clone() }
+        let chosen = Chosen::of(&parts.method, &parts.uri);
+        Self {
+            language: chosen.language.unwrap_or_else(|| Language::of(&parts.headers)),
+            theme: chosen.theme.unwrap_or_else(|| Theme::of(&parts.headers)),
+            client,
+            uri: parts.uri.clone(),
+            only_switches: chosen.is_any(),
+        }
     }
 
     pub(super) fn frame(&self) -> Frame {
@@ -158,7 +167,7 @@ pub(super) fn wanted(to: Option<&str>) -> String {
 
 /// What only reads may come from anywhere. What changes something comes from a page of this console, or is refused: browsers
 /// say where it comes from by Sec-Fetch-Site, older ones by Origin.
-fn comes_from_here(method: &Method, headers: &HeaderMap, uri: &Uri) -> bool {
+pub(super) fn comes_from_here(method: &Method, headers: &HeaderMap, uri: &Uri) -> bool {
     if method == Method::GET || method == Method::HEAD {
         return true;
     }

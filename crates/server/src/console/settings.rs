@@ -12,6 +12,8 @@ use axum::http::StatusCode;
 use axum::response::Response;
 
 use super::Console;
+use super::form;
+use super::objection::Objection;
 use super::page::{Failed, Frame, with_status};
 use super::session::Visitor;
 use super::texts::Texts;
@@ -63,7 +65,7 @@ struct Typed {
     name: String,
     scope: String,
     days: String,
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 /// What was just made, or refused.
@@ -115,7 +117,7 @@ async fn with_news(console: &Console, visitor: &Visitor, news: News) -> Result<R
 }
 
 /// A scope as a form has it.
-fn scope(name: &str) -> Result<Scope, String> {
-    let names: Vec<_> = Scope::ALL.iter().map(|scope| scope.name()).collect();
-    name.parse().map_err(|()| format!("expected one of {}, found {name:?}.", names.join(", ")))
+fn scope(t: &Texts, name: &str) -> Result<Scope, String> {
+    let names: Vec<_> = Scope::ALL.iter().map(|scope| t.scope(scope.name())).collect();
+    name.parse().map_err(|()| form::unfit(t, &names.join(", "), name))
 }

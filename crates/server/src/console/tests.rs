@@ -25,6 +25,7 @@ use crate::testbed::{Car, World, text};
 
 mod plan;
 mod vehicle;
+mod words;
 
 const PASSWORD: &str = "correct horse battery";
 /// What the world's campaign is called.

@@ -2,12 +2,16 @@
 
 mod english;
 mod korean;
+mod subjects;
 
 pub(super) use english::ENGLISH;
 pub(super) use korean::KOREAN;
+pub(super) use subjects::{FormTexts, QueryTexts, UpdateTexts};
 
 /// Names of the store and the wire, each with its words.
 type Words = &'static [(&'static str, &'static str)];
+/// Codes of refusals, each with what it means and what to do.
+type Refusals = &'static [(&'static str, &'static str, &'static str)];
 
 macro_rules! texts {
     ($($name:ident)*) => {
@@ -25,13 +29,24 @@ macro_rules! texts {
             verdicts: Words,
             /// What stands beside the code; the codes alone are English enough.
             readiness_reasons: Words,
+            /// Steps that vehicles report.
+            operations: Words,
+            /// Empty where the API's own words are in the language.
+            refusals: Refusals,
+            pub(super) of_queries: QueryTexts,
+            pub(super) of_updates: UpdateTexts,
+            pub(super) of_forms: FormTexts,
         }
 
         #[cfg(test)]
         impl Texts {
             /// Each with its name.
             fn all(&self) -> Vec<(&'static str, &'static str)> {
-                vec![$((stringify!($name), self.$name)),*]
+                let mut all = vec![$((stringify!($name), self.$name)),*];
+                all.extend(self.of_queries.all());
+                all.extend(self.of_updates.all());
+                all.extend(self.of_forms.all());
+                all
             }
         }
     };
@@ -194,6 +209,17 @@ impl Texts {
         word(self.statements, name)
     }
 
+    /// A step that vehicles report.
+    pub(super) fn operation(&self, name: &str) -> &'static str {
+        word(self.operations, name)
+    }
+
+    /// What a code of a refusal means and what to do, where the API does not say it in the language itself.
+    pub(super) fn refusal(&self, code: &str) -> Option<String> {
+        let found = self.refusals.iter().find(|(of, _, _)| *of == code);
+        found.map(|(_, means, what_to_do)| format!("{means} {what_to_do}"))
+    }
+
     /// A reason why a vehicle is not ready: its code, and what it means where the code does not say so.
     pub(super) fn readiness_reason(&self, code: &str) -> String {
         match self.readiness_reasons.iter().find(|(name, _)| *name == code) {
@@ -262,9 +288,23 @@ mod tests {
             for scope in crate::access::Scope::ALL {
                 assert_ne!(t.scope(scope.name()), "—", "{scope:?}");
             }
+            for step in farrier_protocol::Operation::ALL {
+                assert_ne!(t.operation(step.name()), "—", "{step}");
+            }
             for state in ["draft", "starting", "running", "paused", "stopped", "aborted", "finished"] {
                 assert_ne!(t.campaign_state(state), "—", "{state}");
             }
+        }
+    }
+
+    #[test]
+    fn every_code_of_a_refusal_is_told_in_korean() {
+        let codes: Vec<_> = crate::api::problem_codes().collect();
+        let told: Vec<_> = KOREAN.refusals.iter().map(|(code, _, _)| *code).collect();
+        assert_eq!(told, codes);
+        let is_korean = |text: &str| text.chars().any(|c| ('가'..='힣').contains(&c)) && text.ends_with('.');
+        for (code, means, what_to_do) in KOREAN.refusals {
+            assert!(is_korean(means) && is_korean(what_to_do), "{code}");
         }
     }
 

@@ -4,6 +4,7 @@ use farrier_campaign::{DeferredBy, State, WaitingOn};
 use farrier_protocol::UnixMillis;
 use serde_json::Value;
 
+use super::endings;
 use super::format::span;
 use super::language::Language;
 use super::texts::{Texts, filled};
@@ -24,11 +25,7 @@ pub(super) fn sentence(language: Language, state: &State, now: UnixMillis) -> St
             }
         }
         (Language::Korean, None) => {
-            let codes = state.failure_codes();
-            match codes.is_empty() {
-                true => t.state(state.name()).to_owned(),
-                false => format!("{}: {}", t.state(state.name()), codes.join(", ")),
-            }
+            endings::ended(t, state).unwrap_or_else(|| t.state(state.name()).to_owned())
         }
     }
 }
@@ -45,7 +42,7 @@ pub(super) fn reasons(t: &'static Texts, waiting_on: &WaitingOn) -> Vec<String> 
         "wave_to_open" => filled(t.waits_for_wave, &[&member(&data, "wave")]),
         "other_update" => filled(t.waits_for_other_update, &[&member(&data, "campaign")]),
         "answer" => filled(t.waits_for_answer, &[&member(&data, "to")]),
-        "step" => filled(t.waits_for_step, &[&member(&data, "step")]),
+        "step" => filled(t.waits_for_step, &[t.operation(&member(&data, "step"))]),
         kind => t.waits_for(kind).to_owned(),
     };
     vec![said]

@@ -14,8 +14,9 @@ use crate::api::approvals::{Question, Word};
 use crate::api::{self, Problem};
 use crate::console::Console;
 use crate::console::confirm::ConfirmPage;
-use crate::console::form::{Field, Kind};
+use crate::console::form::{self, Field, Kind};
 use crate::console::format::number;
+use crate::console::objection::Objection;
 use crate::console::page::{Failed, shown, with_status};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
@@ -244,7 +245,7 @@ async fn confirmation(
         with.push(("code", seen.code.clone()));
     }
     let is_of_words = fault.is_some_and(|problem| problem.status() == StatusCode::UNPROCESSABLE_ENTITY);
-    let detail = fault.map(|problem| problem.detail().to_owned());
+    let detail = fault.map(|problem| Objection::of(t, problem));
     let (of_words, refused) = if is_of_words { (detail, None) } else { (None, detail) };
     let mut fields = Vec::new();
     if let Some(label) = action.words(t) {
@@ -293,9 +294,8 @@ async fn done(
     let t = visitor.guest.language.texts();
     let (api, caller, path) = (State(console.api.clone()), visitor.caller(), api::InPath(name.to_owned()));
     let words = || {
-        let label = action.words(t).unwrap_or_default();
-        let words = asked.reason.trim().parse::<Text>();
-        words.map_err(|error| Problem::invalid(format!("{label}: {error}.")))
+        let words = form::read::<Text>(t, &asked.reason, t.of_forms.a_short_text);
+        words.map_err(|what| Problem::invalid(what).localised())
     };
     let word = || words().map(|remark| api::Document(Word { remark, wave: asked.wave }));
     match action {

@@ -10,8 +10,8 @@ use crate::api::Problem;
 use crate::api::approvals::{self, Question};
 use crate::console::eta::{self, is_open};
 use crate::console::format::{absolute, bytes, number, percent};
-use crate::console::progress;
 use crate::console::texts::{Texts, filled};
+use crate::console::{endings, progress};
 use crate::conversation::Rules;
 use crate::store::campaigns::{self, Campaign};
 use crate::store::{Tx, intake, traffic};
@@ -105,7 +105,7 @@ impl View {
             state,
             state_name: t.campaign_state(state),
             class: progress::campaign_class(state),
-            stopped: campaign.stopped.as_ref().map(|stopped| stopped.reason.sentence()),
+            stopped: campaign.stopped.as_ref().map(|stopped| endings::stopped(t, &stopped.reason)),
             question: approvals::question(server, campaign),
             awaited,
             eta_sentence: eta.sentence(t),

@@ -5,16 +5,17 @@ use serde_json::{Map, Value, json};
 
 use super::draft::{Draft, Retry, Wave, Whole, Window};
 use crate::api::new_campaign::NewCampaign;
-use crate::console::quantity;
+use crate::console::objection::Objection;
 use crate::console::query::{self, Mark};
-use crate::console::texts::{Texts, filled};
+use crate::console::texts::Texts;
+use crate::console::{form, quantity};
 
 /// What is wrong with what stands in an input.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Fault {
     /// The name of the input; empty where it is the campaign as a whole.
     pub(super) input: String,
-    pub(super) sentence: String,
+    pub(super) objection: Objection,
     /// Where in a query.
     pub(super) mark: Option<Mark>,
 }
@@ -61,8 +62,9 @@ impl Draft {
         if !reading.faults.is_empty() {
             return Err(reading.faults);
         }
-        serde_json::from_value(document)
-            .map_err(|error| vec![Fault { input: String::new(), sentence: format!("{error}."), mark: None }])
+        serde_json::from_value(document).map_err(|error| {
+            vec![Fault { input: String::new(), objection: format!("{error}.").into(), mark: None }]
+        })
     }
 }
 
@@ -74,7 +76,7 @@ struct Reading {
 
 impl Reading {
     fn fault(&mut self, input: &str, sentence: String) {
-        self.faults.push(Fault { input: input.to_owned(), sentence, mark: None });
+        self.faults.push(Fault { input: input.to_owned(), objection: sentence.into(), mark: None });
     }
 
     /// `None` where nothing was typed, or something that cannot be read.
@@ -91,8 +93,7 @@ impl Reading {
         }
         let value = read(typed);
         if value.is_none() {
-            let shown: String = typed.chars().take(40).collect();
-            self.fault(input, filled(self.t.expected_found, &[expected, &shown]));
+            self.fault(input, form::unfit(self.t, expected, typed));
         }
         value
     }
@@ -116,7 +117,7 @@ impl Reading {
     fn needed<T>(&mut self, input: &str, value: Option<T>, expected: &str) -> Option<T> {
         // What cannot be read was noted already.
         if value.is_none() && self.faults.iter().all(|fault| fault.input != input) {
-            self.fault(input, filled(self.t.expected_nothing, &[expected]));
+            self.fault(input, form::unfit(self.t, expected, ""));
         }
         value
     }
@@ -125,8 +126,8 @@ impl Reading {
         match query::read(self.t, typed) {
             Ok(selection) => Some(selection.to_string()),
             Err(mark) => {
-                let sentence = mark.sentence.clone();
-                self.faults.push(Fault { input: input.to_owned(), sentence, mark: Some(mark) });
+                let objection = mark.sentence.clone().into();
+                self.faults.push(Fault { input: input.to_owned(), objection, mark: Some(mark) });
                 None
             }
         }

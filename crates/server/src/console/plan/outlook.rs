@@ -10,8 +10,9 @@ use crate::api::new_campaign::Prepared;
 use crate::api::{self, Api, Document, Problem};
 use crate::console::campaign::{opens, windows};
 use crate::console::format::{bytes, number, percent, span};
-use crate::console::query;
+use crate::console::objection::Objection;
 use crate::console::texts::{Texts, filled};
+use crate::console::{endings, query};
 use crate::store::{Tx, fleet, groups, selection};
 
 /// Vehicles that are listed at a time.
@@ -70,9 +71,9 @@ pub(super) struct Dry {
 }
 
 /// What the API refuses, at the input that it points at.
-pub(super) fn refused(problem: &Problem) -> Fault {
+pub(super) fn refused(t: &Texts, problem: &Problem) -> Fault {
     let input = problem.pointer().map(input_of).unwrap_or_default();
-    Fault { input, sentence: problem.detail().to_owned(), mark: None }
+    Fault { input, objection: Objection::of(t, problem), mark: None }
 }
 
 /// How many vehicles there are for what was typed, or what is wrong with it.
@@ -83,12 +84,12 @@ pub(super) fn selected(
 ) -> Result<query::Selected, Problem> {
     match whole.whom.as_str() {
         "where" if whole.query.trim().is_empty() => Ok(query::Selected::Nothing(t.type_a_query.to_owned())),
-        "where" => query::Selected::of(tx, query::read(t, &whole.query)),
+        "where" => query::Selected::of(tx, t, query::read(t, &whole.query)),
         "group" => {
             let name: Option<Text> = whole.group.parse().ok();
             let group = name.map(|name| groups::by_name(tx, &name)).transpose()?.flatten();
             match group {
-                Some(group) => query::Selected::of(tx, Ok(group.selection)),
+                Some(group) => query::Selected::of(tx, t, Ok(group.selection)),
                 None => Ok(query::Selected::Nothing(t.choose_group.to_owned())),
             }
         }
@@ -136,7 +137,7 @@ pub(super) fn outlook(tx: &Tx<'_>, t: &'static Texts, prepared: &Prepared) -> Re
     facts.extend(rollout.bytes_per_second.map(|limit| (t.bytes_per_second, bytes(limit))));
     let seconds = |s: u64| span(t, i64::try_from(s).unwrap_or(i64::MAX).saturating_mul(1_000));
     facts.extend(rollout.spread_s.map(|s| (t.spread, seconds(s))));
-    facts.extend(windows(rollout).map(|windows| (t.windows, windows)));
+    facts.extend(windows(t, rollout).map(|windows| (t.windows, windows)));
     let absolute = crate::console::format::absolute;
     facts.extend(rollout.not_before.map(|at| (t.not_before, absolute(at))));
     facts.extend(rollout.not_after.map(|at| (t.not_after, absolute(at))));
@@ -268,7 +269,7 @@ pub(super) async fn dry(
             .iter()
             .map(|reason| Reason {
                 code: reason.code,
-                sentence: reason.sentence.clone(),
+                sentence: endings::reason(t, &reason.reason),
                 vehicles: number(reason.vehicles),
                 example: reason.example.to_string(),
             })
@@ -283,7 +284,7 @@ pub(super) async fn dry(
         listed: listed.and_then(|(verdict, _)| name_of(verdict)).map(|(_, name, _)| (*name, t.verdict(name))),
         list: items
             .iter()
-            .map(|one: &DryRunVehicle| (one.vehicle_id.to_string(), one.sentence.clone()))
+            .map(|one: &DryRunVehicle| (one.vehicle_id.to_string(), endings::foreseen(t, &one.outlook)))
             .collect(),
         next,
     })

@@ -123,7 +123,7 @@ pub(super) fn parts(
             parts.iter_mut().flat_map(|part| &mut part.fields).find(|field| field.name == fault.input);
         match field {
             Some(field) => {
-                field.fault = Some(fault.sentence.clone());
+                field.fault = Some(fault.objection.clone());
                 field.mark.clone_from(&fault.mark);
             }
             None => others.push(fault.clone()),

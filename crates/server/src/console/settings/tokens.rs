@@ -12,6 +12,7 @@ use crate::api::{Document, InPath};
 use crate::console::Console;
 use crate::console::confirm::ConfirmPage;
 use crate::console::format::{Time, time, time_or_never};
+use crate::console::objection::Objection;
 use crate::console::page::{Failed, shown};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
@@ -72,19 +73,19 @@ pub(in crate::console) async fn create(
     with_news(&console, &visitor, news).await
 }
 
-async fn made(console: &Console, visitor: &Visitor, form: &TokenForm) -> Result<(String, String), String> {
+async fn made(console: &Console, visitor: &Visitor, form: &TokenForm) -> Result<(String, String), Objection> {
     let t: &Texts = visitor.guest.language.texts();
     let days = match form.days.trim() {
         "" => None,
-        days => Some(days.parse::<u64>().map_err(|_| t.expected_number.to_owned())?),
+        days => Some(days.parse::<u64>().map_err(|_| Objection::from(t.expected_number))?),
     };
     let new = NewToken {
         name: form.name.trim().to_owned(),
-        scope: scope(&form.scope)?,
+        scope: scope(t, &form.scope)?,
         expires_in_s: days.map(|days| days.saturating_mul(DAY_S)),
     };
     let made = operations::create(State(console.api.clone()), visitor.caller(), Document(new)).await;
-    let (_, made) = made.map_err(|problem| problem.detail().to_owned())?;
+    let (_, made) = made.map_err(|problem| Objection::of(t, &problem))?;
     Ok((form.name.trim().to_owned(), made.0.token))
 }
 

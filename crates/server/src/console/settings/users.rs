@@ -11,6 +11,7 @@ use crate::api::users::{self as operations, Invitation};
 use crate::api::{Document, InPath, Problem};
 use crate::console::Console;
 use crate::console::format::{Time, time};
+use crate::console::objection::Objection;
 use crate::console::page::Failed;
 use crate::console::session::Visitor;
 use crate::store::console_users;
@@ -64,7 +65,7 @@ pub(in crate::console) async fn invite(
     let news = match invited(&console, &visitor, form.name.trim().to_owned(), &form.scope).await {
         Ok(link) => News { link: Some(link), ..News::default() },
         Err(problem) => {
-            let fault = Some(problem.detail().to_owned());
+            let fault = Some(Objection::of(visitor.guest.language.texts(), &problem));
             let typed = Typed { name: form.name, scope: form.scope, fault, ..Typed::default() };
             News { user: typed, ..News::default() }
         }
@@ -78,7 +79,9 @@ async fn invited(
     name: String,
     scope_name: &str,
 ) -> Result<(String, String), Problem> {
-    let invitation = Invitation { name, scope: scope(scope_name).map_err(Problem::invalid)? };
+    let scope = scope(visitor.guest.language.texts(), scope_name);
+    let scope = scope.map_err(|what| Problem::invalid(what).localised())?;
+    let invitation = Invitation { name, scope };
     let made = operations::invite(State(console.api.clone()), visitor.caller(), Document(invitation));
     let (_, made) = made.await?;
     Ok((made.0.name, made.0.path))
@@ -123,7 +126,8 @@ pub(in crate::console) async fn set_scope(
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Administer)?;
     let failed = |problem| visitor.failed(problem);
-    let new = scope(&form.scope).map_err(|detail| failed(Problem::invalid(format!("scope: {detail}"))))?;
+    let new = scope(visitor.guest.language.texts(), &form.scope);
+    let new = new.map_err(|what| failed(Problem::invalid(what).localised()))?;
     let body = Document(operations::NewScope { scope: new });
     let _ = operations::set_scope(State(console.api), visitor.caller(), user, body).await.map_err(failed)?;
     Ok(Redirect::to("/settings").into_response())

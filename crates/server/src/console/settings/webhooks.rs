@@ -14,7 +14,9 @@ use crate::api::webhooks::{self as operations, NewWebhook, WebhookChange};
 use crate::api::{self, Document, InPath, Problem};
 use crate::console::Console;
 use crate::console::confirm::ConfirmPage;
+use crate::console::form;
 use crate::console::format::{Fact, Time, absolute, number, time, time_or_never};
+use crate::console::objection::Objection;
 use crate::console::page::{Failed, Frame, shown, with_status};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
@@ -55,10 +57,10 @@ impl WebhookForm {
         parts.filter(|part| !part.is_empty()).map(str::to_owned).collect()
     }
 
-    fn note(&self) -> Result<Option<LongText>, String> {
+    fn note(&self, t: &Texts) -> Result<Option<LongText>, String> {
         match self.note.trim() {
             "" => Ok(None),
-            note => note.parse().map(Some).map_err(|error| format!("{error}.")),
+            note => form::read(t, note, t.a_long_text).map(Some),
         }
     }
 }
@@ -70,7 +72,7 @@ struct WebhooksPage {
     tabs: Vec<(&'static str, &'static str, bool)>,
     rows: Vec<Row>,
     typed: WebhookForm,
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 /// `GET /settings/webhooks`
@@ -86,7 +88,7 @@ async fn listed(
     console: &Console,
     visitor: &Visitor,
     typed: WebhookForm,
-    fault: Option<String>,
+    fault: Option<Objection>,
 ) -> Result<Response, Failed> {
     let t = visitor.guest.language.texts();
     let rows = console.api.read(move |tx| {
@@ -142,9 +144,10 @@ pub(in crate::console) async fn create(
     Form(form): Form<WebhookForm>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Administer)?;
-    let note = match form.note() {
+    let t = visitor.guest.language.texts();
+    let note = match form.note(t) {
         Ok(note) => note,
-        Err(fault) => return listed(&console, &visitor, form, Some(fault)).await,
+        Err(fault) => return listed(&console, &visitor, form, Some(fault.into())).await,
     };
     let new = NewWebhook {
         name: form.name.trim().to_owned(),
@@ -159,7 +162,7 @@ pub(in crate::console) async fn create(
             page_of(&console, &visitor, &name, "", Told { secret: Some(made.0.secret), ..Told::default() })
                 .await
         }
-        Err(problem) => listed(&console, &visitor, form, Some(problem.detail().to_owned())).await,
+        Err(problem) => listed(&console, &visitor, form, Some(Objection::of(t, &problem))).await,
     }
 }
 
@@ -168,7 +171,7 @@ pub(in crate::console) async fn create(
 struct Told {
     secret: Option<String>,
     typed: Option<WebhookForm>,
-    fault: Option<String>,
+    fault: Option<Objection>,
 }
 
 struct DeliveryRow {
@@ -196,7 +199,7 @@ struct WebhookPage {
     facts: Vec<(&'static str, Fact)>,
     typed: WebhookForm,
     secret: Option<String>,
-    fault: Option<String>,
+    fault: Option<Objection>,
     rows: Vec<DeliveryRow>,
     next: Option<String>,
     is_first: bool,
@@ -312,8 +315,9 @@ pub(in crate::console) async fn change(
     Form(form): Form<WebhookForm>,
 ) -> Result<Response, Failed> {
     visitor.must(Permission::Administer)?;
-    let changed = match form.note() {
-        Err(fault) => Err(fault),
+    let t = visitor.guest.language.texts();
+    let changed = match form.note(t) {
+        Err(fault) => Err(fault.into()),
         Ok(note) => {
             let change = WebhookChange {
                 url: Some(form.url.trim().to_owned()),
@@ -324,7 +328,7 @@ pub(in crate::console) async fn change(
             let path = InPath(name.clone());
             operations::change(State(console.api.clone()), visitor.caller(), path, Document(change))
                 .await
-                .map_err(|problem| problem.detail().to_owned())
+                .map_err(|problem| Objection::of(t, &problem))
         }
     };
     match changed {

@@ -11,7 +11,7 @@ use crate::store::campaigns;
 use crate::store::test_database::TestDatabase;
 
 /// What a browser would send of a page's form by the button with this value: all successful inputs, by name.
-fn sent(page: &str, go: &str) -> Vec<(String, String)> {
+pub(super) fn sent(page: &str, go: &str) -> Vec<(String, String)> {
     let form =
         page.split("<form id=\"plan\"").nth(1).expect("there is a form").split("</form>").next().unwrap();
     let mut all = inputs(form);
@@ -20,7 +20,7 @@ fn sent(page: &str, go: &str) -> Vec<(String, String)> {
     all.into_iter().collect()
 }
 
-fn inputs(form: &str) -> BTreeMap<String, String> {
+pub(super) fn inputs(form: &str) -> BTreeMap<String, String> {
     let mut all = BTreeMap::new();
     for tag in form.split('<').skip(1) {
         let (inside, text) = tag.split_once('>').unwrap_or((tag, ""));
@@ -63,7 +63,7 @@ fn unescaped(text: &str) -> String {
 
 impl Browser {
     /// Presses a button of the page's form, after typing over some inputs; an empty tick is off.
-    async fn press(&mut self, page: &str, go: &str, typed: &[(&str, &str)]) -> Answer {
+    pub(super) async fn press(&mut self, page: &str, go: &str, typed: &[(&str, &str)]) -> Answer {
         let mut form: BTreeMap<String, String> = sent(page, go).into_iter().collect();
         for (name, value) in typed {
             assert!(page.contains(&format!("name=\"{name}\"")), "there is no input {name}");
@@ -74,14 +74,14 @@ impl Browser {
         self.post("/plan", &form).await
     }
 
-    async fn pressed(&mut self, page: &str, go: &str, typed: &[(&str, &str)]) -> String {
+    pub(super) async fn pressed(&mut self, page: &str, go: &str, typed: &[(&str, &str)]) -> String {
         let answer = self.press(page, go, typed).await;
         assert_eq!(answer.status, StatusCode::OK, "{go}: {}", answer.body);
         answer.body
     }
 }
 
-async fn world_with_cars(world: World) -> World {
+pub(super) async fn world_with_cars(world: World) -> World {
     world.release("R2", "2").await;
     for vehicle in ["V1", "V2", "V3"] {
         Car::known(&world, vehicle).await;
@@ -367,7 +367,7 @@ proptest! {
         texts in proptest::collection::vec(typed(), 40),
         ticks in proptest::collection::vec(any::<bool>(), 12),
         lines in "[ -~]{0,8}\n[ -~]{0,8}\n",
-        steps in proptest::collection::vec(0_usize..4, 1..5),
+        steps in proptest::collection::vec(0_usize..6, 1..6),
     ) {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
@@ -401,10 +401,18 @@ proptest! {
             };
             let before = expected(&form);
             for step in steps {
-                let step = ["vehicles", "waves", "pace", "rules"][step];
-                form.insert("go".to_owned(), format!("to-{step}"));
+                let path = match ["vehicles", "waves", "pace", "rules"].get(step) {
+                    Some(step) => {
+                        form.insert("go".to_owned(), format!("to-{step}"));
+                        "/plan"
+                    }
+                    None => {
+                        form.remove("go");
+                        ["/plan?language=ko", "/plan?theme=dark"][step % 2]
+                    }
+                };
                 let pairs: Vec<(&str, &str)> = form.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-                let answer = browser.post("/plan", &pairs).await;
+                let answer = browser.post(path, &pairs).await;
                 assert_eq!(answer.status, StatusCode::OK);
                 form = sent(&answer.body, "to-vehicles").into_iter().collect();
                 assert_eq!(expected(&form), before);

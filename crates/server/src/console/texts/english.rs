@@ -1,5 +1,9 @@
 //! The console in English.
 
+mod forms;
+mod query;
+mod updates;
+
 use super::Texts;
 
 pub(in crate::console) const ENGLISH: Texts = Texts {
@@ -881,4 +885,14 @@ pub(in crate::console) const ENGLISH: Texts = Texts {
         ("vehicle_to_tell", "Vehicle to tell at its next WakeUp"),
     ],
     readiness_reasons: &[],
+    operations: &[
+        ("download", "download"),
+        ("install", "install"),
+        ("commit", "commit"),
+        ("rollback", "rollback"),
+    ],
+    refusals: &[],
+    of_queries: query::TEXTS,
+    of_updates: updates::TEXTS,
+    of_forms: forms::TEXTS,
 };

@@ -1,5 +1,10 @@
 //! The console in Korean.
 
+mod forms;
+mod problems;
+mod query;
+mod updates;
+
 use super::Texts;
 
 pub(in crate::console) const KOREAN: Texts = Texts {
@@ -898,4 +903,14 @@ pub(in crate::console) const KOREAN: Texts = Texts {
         ("VEHICLE_HIGH_SPEED", "고속 주행 중"),
         ("VEHICLE_EMERGENCY", "비상 상황"),
     ],
+    operations: &[
+        ("download", "다운로드"),
+        ("install", "설치"),
+        ("commit", "확정"),
+        ("rollback", "되돌리기"),
+    ],
+    refusals: problems::MEANINGS,
+    of_queries: query::TEXTS,
+    of_updates: updates::TEXTS,
+    of_forms: forms::TEXTS,
 };

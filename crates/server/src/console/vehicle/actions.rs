@@ -12,8 +12,9 @@ use crate::api::vehicle_changes::Rebinding;
 use crate::api::{self, Problem};
 use crate::console::Console;
 use crate::console::confirm::ConfirmPage;
-use crate::console::form::{Field, Kind};
+use crate::console::form::{self, Field, Kind};
 use crate::console::format::number;
+use crate::console::objection::Objection;
 use crate::console::page::{Failed, Frame, Section, shown, with_status};
 use crate::console::session::Visitor;
 use crate::console::texts::{Texts, filled};
@@ -104,7 +105,7 @@ struct About {
 fn page(visitor: &Visitor, act: Act, about: &About, typed: &Typed, refused: Option<&Problem>) -> Response {
     let t = visitor.guest.language.texts();
     let mut fields = act.fields(t, typed);
-    let fault = refused.map(|problem| problem.detail().to_owned());
+    let fault = refused.map(|problem| Objection::of(t, problem));
     let named = refused.and_then(Problem::pointer).map(|pointer| pointer.trim_start_matches('/'));
     let at_fault = fields.iter_mut().find(|field| Some(field.name.as_str()) == named);
     let refused_for = match at_fault {
@@ -249,12 +250,13 @@ async fn done(
 }
 
 fn reason(t: &Texts, typed: &str) -> Result<Text, Problem> {
-    typed.trim().parse().map_err(|error| Problem::invalid(format!("{}: {error}.", t.reason)).at("/reason"))
+    let read = form::read(t, typed, t.of_forms.a_short_text);
+    read.map_err(|what| Problem::invalid(what).localised().at("/reason"))
 }
 
 fn rebinding(t: &Texts, typed: &Typed) -> Result<Rebinding, Problem> {
     let wrong = |pointer: &str, expected: &str, found: &str| {
-        Problem::invalid(filled(t.expected_found, &[expected, found])).at(pointer)
+        Problem::invalid(form::unfit(t, expected, found)).localised().at(pointer)
     };
     let gateway_id = match typed.gateway_id.trim() {
         "" => None,

@@ -1,6 +1,6 @@
 //! What is said of waves: since when one is open, how long it took, what opens the next.
 
-use farrier_campaign::{Opening, Rollout};
+use farrier_campaign::{Opening, Rollout, Weekday, Window};
 use farrier_protocol::{Text, UnixMillis};
 
 use super::{Opened, Seen};
@@ -57,18 +57,29 @@ fn awaited(t: &Texts, campaign: &Campaign, wave: u32, before: Option<Seen<'_>>) 
 /// What else keeps vehicles of open waves from beginning.
 pub(super) fn schedule(t: &Texts, rollout: &Rollout) -> Vec<String> {
     let mut all = Vec::new();
-    all.extend(windows(rollout).map(|windows| format!("{}: {windows}", t.windows)));
+    all.extend(windows(t, rollout).map(|windows| format!("{}: {windows}", t.windows)));
     all.extend(rollout.not_before.map(|at| format!("{}: {}", t.not_before, absolute(at))));
     all.extend(rollout.not_after.map(|at| format!("{}: {}", t.not_after, absolute(at))));
     all
 }
 
 /// The windows of a rollout in one line.
-pub(in crate::console) fn windows(rollout: &Rollout) -> Option<String> {
+pub(in crate::console) fn windows(t: &Texts, rollout: &Rollout) -> Option<String> {
     if rollout.windows.is_empty() {
         return None;
     }
-    let windows: Vec<_> = rollout.windows.iter().map(ToString::to_string).collect();
+    let windows: Vec<_> = rollout.windows.iter().map(|one| window(t, one)).collect();
     let zone = rollout.time_zone.as_ref().map_or("UTC", Text::as_str);
     Some(format!("{} ({zone})", windows.join("; ")))
+}
+
+/// As `Window` is written, with the days in the visitor's language.
+fn window(t: &Texts, window: &Window) -> String {
+    let day = |day: &Weekday| {
+        let name = serde_json::to_value(day).unwrap_or_default();
+        t.weekday(name.as_str().unwrap_or_default())
+    };
+    let days: Vec<_> = window.days.iter().map(day).collect();
+    let gap = if days.is_empty() { "" } else { " " };
+    format!("{}{gap}{}-{}", days.join(","), window.from, window.to)
 }
