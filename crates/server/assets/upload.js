@@ -134,9 +134,10 @@
     };
     const span = (seconds) => {
         const whole = Math.ceil(seconds);
-        if (whole < 60) return `${whole} ${say.seconds}`;
-        if (whole < 3600) return `${Math.floor(whole / 60)} ${say.minutes} ${whole % 60} ${say.seconds}`;
-        return `${Math.floor(whole / 3600)} ${say.hours} ${Math.floor((whole % 3600) / 60)} ${say.minutes}`;
+        const of = (value, unit) => `${value}${say.gap}${unit}`;
+        if (whole < 60) return of(whole, say.seconds);
+        if (whole < 3600) return `${of(Math.floor(whole / 60), say.minutes)} ${of(whole % 60, say.seconds)}`;
+        return `${of(Math.floor(whole / 3600), say.hours)} ${of(Math.floor((whole % 3600) / 60), say.minutes)}`;
     };
     const wait = (ms, signal) => new Promise((resolve) => {
         const timer = setTimeout(resolve, ms);

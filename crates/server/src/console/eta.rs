@@ -149,7 +149,7 @@ pub(super) fn rounded(t: &Texts, ms: i64) -> String {
     let rounded = ms.saturating_add(to / 2) / to * to;
     // A zero behind the larger unit says nothing.
     let text = span(t, rounded.max(MINUTE));
-    let zero = [t.seconds, t.minutes, t.hours].map(|unit| format!(" 0 {unit}"));
+    let zero = [t.seconds, t.minutes, t.hours].map(|unit| format!(" 0{}{unit}", t.before_units));
     zero.iter().find_map(|zero| text.strip_suffix(zero.as_str())).unwrap_or(&text).to_owned()
 }
 

@@ -62,7 +62,7 @@ pub(super) fn span(t: &Texts, ms: i64) -> String {
     let seconds = ms.max(0) / 1_000;
     let (days, hours) = (seconds / 86_400, seconds % 86_400 / 3_600);
     let (minutes, rest) = (seconds % 3_600 / 60, seconds % 60);
-    let one = |value: i64, unit: &str| format!("{value} {unit}");
+    let one = |value: i64, unit: &str| format!("{value}{}{unit}", t.before_units);
     let parts = match (days, hours, minutes) {
         (0, 0, 0) => vec![one(rest, t.seconds)],
         (0, 0, 1..10) => vec![one(minutes, t.minutes), one(rest, t.seconds)],
@@ -121,7 +121,7 @@ pub(super) fn time_or_never(t: &Texts, at: Option<UnixMillis>, now: UnixMillis) 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::console::texts::ENGLISH;
+    use crate::console::texts::{ENGLISH, KOREAN};
 
     #[test]
     fn numbers_have_separators_and_units() {
@@ -146,5 +146,6 @@ mod tests {
             [told(3_600_000 * 5), told(86_400_000 * 3), told(-7_200_000)],
             ["5 h 0 min ago", "3 d 0 h ago", "in 2 h 0 min"]
         );
+        assert_eq!(relative(&KOREAN, UnixMillis(now.0 - 250_000), now), "4분 10초 전");
     }
 }

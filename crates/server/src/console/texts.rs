@@ -31,6 +31,8 @@ macro_rules! texts {
             readiness_reasons: Words,
             /// Steps that vehicles report.
             operations: Words,
+            /// What stands between a number and its unit of time.
+            pub(super) before_units: &'static str,
             /// Empty where the API's own words are in the language.
             refusals: Refusals,
             pub(super) of_queries: QueryTexts,

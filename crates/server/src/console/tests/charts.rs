@@ -78,7 +78,7 @@ async fn the_fleet_and_a_campaign_are_shown_over_time_as_drawings_and_as_figures
         }
         viewer.language = "ko";
         let page = viewer.page("/").await;
-        assert!(page.contains("릴리스 보급") && !page.contains(" style="), "{page}");
+        assert!(page.contains("릴리스 적용 현황") && !page.contains(" style="), "{page}");
         assert_eq!(viewer.get("/campaigns/none/charts").await.status, StatusCode::NOT_FOUND);
     }
 }

@@ -891,6 +891,7 @@ pub(in crate::console) const ENGLISH: Texts = Texts {
         ("commit", "commit"),
         ("rollback", "rollback"),
     ],
+    before_units: " ",
     refusals: &[],
     of_queries: query::TEXTS,
     of_updates: updates::TEXTS,

@@ -5,7 +5,7 @@ use crate::console::texts::Refusals;
 pub(super) const MEANINGS: Refusals = &[
     (
         "CAMPAIGN_ABORTED",
-        "중지된 캠페인입니다. 중지한 캠페인은 다시 진행할 수 없습니다.",
+        "강제 종료된 캠페인입니다. 다시 진행할 수 없습니다.",
         "같은 릴리스로 새 캠페인을 계획하십시오.",
     ),
     (
@@ -17,7 +17,7 @@ pub(super) const MEANINGS: Refusals = &[
     (
         "CAMPAIGN_STARTED",
         "시작하지 않은 캠페인에서만 할 수 있는 작업입니다.",
-        "캠페인을 일시 정지하거나 중지하십시오. 웨이브에 대한 작업이면 웨이브를 지정하십시오.",
+        "캠페인을 일시 정지하거나 강제 종료하십시오. 웨이브에 대한 작업이면 웨이브를 지정하십시오.",
     ),
     (
         "EXPORTS_BUSY",
