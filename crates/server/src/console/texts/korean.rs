@@ -144,7 +144,7 @@ pub(in crate::console) const KOREAN: Texts = Texts {
     find_vehicles: "차량 ID, 차대번호 또는 질의",
     find: "찾기",
     fleet_groups: "차량 그룹",
-    vehicles_match: "{} 대의 차량이 일치합니다.",
+    vehicles_match: "차량 {}대가 일치합니다.",
     no_vehicles_found: "차량이 없습니다. farrier vehicle enrol 또는 farrier vehicle import로 차량을 등록하십시오.",
     connection: "연결",
     connected: "연결됨",

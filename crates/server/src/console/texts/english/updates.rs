@@ -29,7 +29,7 @@ pub(super) const TEXTS: UpdateTexts = UpdateTexts {
     in_another_update: "An update of campaign {} is under way.",
     is_quarantined: "It is quarantined.",
     inventory_not_known: "It has not said what it runs; a campaign would ask it.",
-    would_be_updated: "{} ECU(s) would be updated by {}.",
+    would_be_updated: "{} {ECU|ECUs} would be updated by {}.",
     runs_it_already: "It runs the release already.",
     cannot_get: "It cannot get the release: {}.",
     cancelled: "An operator cancelled the update before any ECU was switched: {}.",
