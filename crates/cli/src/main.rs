@@ -86,7 +86,6 @@ enum Command {
     /// Run the server that vehicles and operators connect to.
     Server(server::Server),
     /// Make certificates for a server and its vehicles.
-    #[command(subcommand)]
     Pki(pki::Pki),
     /// Bring images to the server and name them as one release.
     Release(release::Release),

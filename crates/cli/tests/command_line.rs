@@ -141,6 +141,38 @@ fn certificates_are_made_and_never_overwritten_unasked() {
 }
 
 #[test]
+fn what_the_authority_did_is_told_to_programs_too() {
+    let folder = tempfile::tempdir().unwrap();
+    let (pki, out) = (folder.path().join("pki"), folder.path().join("vehicle"));
+    let told = |arguments: &[&str]| -> Value {
+        let answer = succeeds(&[&["pki"], arguments, &["--json"]].concat());
+        assert_eq!(answer.lines().count(), 1, "{answer}");
+        serde_json::from_str(&answer).unwrap()
+    };
+    let made = told(&["init", text(&pki)]);
+    assert!(Path::new(made["root_certificate"].as_str().unwrap()).is_file(), "{made}");
+    let whose = ["--vehicle", "VEH_001", "--gateway", "CCU_001"];
+    let issued = told(&[&["issue-vehicle", text(&pki), "--out", text(&out)], &whose[..]].concat());
+    assert_eq!((&issued["vehicle_id"], &issued["gateway_id"]), (&"VEH_001".into(), &"CCU_001".into()));
+    let serial = issued["serial"].as_str().unwrap();
+    let record = std::fs::read(pki.join("issued").join(format!("{serial}.json"))).unwrap();
+    let record: Value = serde_json::from_slice(&record).unwrap();
+    assert_eq!(
+        (&issued["thumbprint"], &issued["ends_at_ms"]),
+        (&record["thumbprint"], &record["expires_at_ms"])
+    );
+    assert!(out.join("cert.pem").is_file() && issued["certificate"] == text(&out.join("cert.pem")));
+    let server =
+        told(&["issue-server", text(&pki), "--name", "localhost", "--out", text(&folder.path().join("s"))]);
+    assert_eq!(server["names"][0], "localhost");
+    let node =
+        told(&["issue-node", text(&pki), "--name", "farrier-a", "--out", text(&folder.path().join("n"))]);
+    assert_eq!(node["name"], "farrier-a");
+    let revoked = told(&[&["revoke", text(&pki)], &whose[..]].concat());
+    assert_eq!(revoked["revoked"][0], issued["thumbprint"]);
+}
+
+#[test]
 fn a_server_is_run_used_and_stopped_from_the_command_line() {
     let folder = tempfile::tempdir().unwrap();
     let (pki, data) = (folder.path().join("pki"), folder.path().join("data"));

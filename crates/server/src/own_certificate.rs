@@ -5,7 +5,7 @@
 use std::os::unix::fs::MetadataExt;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
-use std::time::{Duration, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use farrier_protocol::UnixMillis;
 use tokio::sync::Notify;
@@ -16,9 +16,9 @@ use crate::desk::{PeerIdentity, WallClock};
 use crate::mqtt::Connections;
 use crate::pki::{LEAF_VALIDITY, Pki, PkiError};
 use crate::store::security_events::{self, NewEvent};
-use crate::store::{Store, StoreError};
+use crate::store::{Store, StoreError, Tx, told_expiry, vehicle_certificates};
 use crate::tls::operator::{OperatorTls, OperatorTlsFiles};
-use crate::tls::{Alarm, ExpiryAlarms, TlsError, TlsFiles, VehicleTls};
+use crate::tls::{Alarm, ExpiryAlarms, RefusedPeer, TlsError, TlsFiles, VehicleTls};
 
 /// A certificate that ends sooner than this is issued anew, in ms.
 const RENEWED_BEFORE_MS: i64 = 30 * 24 * 60 * 60 * 1000;
@@ -179,20 +179,43 @@ struct Seen {
 }
 
 /// What operators shall find among the security events.
-struct News {
-    kind: &'static str,
-    subject: String,
-    detail: String,
+enum News {
+    Ends(Alarm),
+    /// A live connection was cut.
+    Cut(PeerIdentity),
+    /// A handshake was refused.
+    Refused(RefusedPeer),
 }
 
 impl News {
-    fn of_alarm(alarm: &Alarm) -> Self {
-        Self { kind: "EXPIRY", subject: alarm.of.name().to_owned(), detail: alarm.to_string() }
-    }
-
-    fn of_revoked(peer: &PeerIdentity) -> Self {
-        let detail = format!("A live connection was cut: certificate {} was revoked.", peer.thumbprint);
-        Self { kind: "REVOKED", subject: peer.common_name.clone(), detail }
+    fn remember(&self, tx: &Tx<'_>, now: UnixMillis) -> Result<(), StoreError> {
+        let (kind, subject, detail, times) = match self {
+            Self::Ends(alarm) => {
+                if !told_expiry::tell(tx, alarm, now)? {
+                    return Ok(());
+                }
+                ("EXPIRY", alarm.of.name(), alarm.to_string(), 1)
+            }
+            Self::Cut(peer) => {
+                let detail =
+                    format!("A live connection was cut: certificate {} was revoked.", peer.thumbprint);
+                ("REVOKED", peer.common_name.as_str(), detail, 1)
+            }
+            Self::Refused(RefusedPeer { peer, address, times }) => {
+                // The certificate is judged before its holder has to prove that it has the key.
+                let detail = format!(
+                    "Whoever came from {address} with certificate {}, which is revoked, was refused in the handshake.",
+                    peer.thumbprint
+                );
+                ("REVOKED_HANDSHAKE", peer.common_name.as_str(), detail, *times)
+            }
+        };
+        let vehicle_id = match self {
+            Self::Ends(_) => None,
+            Self::Cut(_) | Self::Refused(_) => vehicle_certificates::holder(tx, subject)?,
+        };
+        let event = NewEvent { kind, subject, vehicle_id: vehicle_id.as_ref(), detail: &detail, times };
+        security_events::count(tx, &event, now)
     }
 }
 
@@ -200,12 +223,7 @@ impl CertificateWatch {
     /// Takes up new files: for new connections at once, and by cutting those of revoked vehicles.
     pub(crate) async fn run(self, shutdown: CancellationToken) {
         let watch = Arc::new(self);
-        let mut seen = Seen {
-            vehicles: watch.vehicle_stamps(),
-            operators: watch.operator_stamps(),
-            alarms: Vec::new(),
-            reminded_at: UnixMillis(0),
-        };
+        let mut seen = watch.nothing_told();
         loop {
             let looking = Arc::clone(&watch);
             let asked = tokio::select! {
@@ -223,6 +241,16 @@ impl CertificateWatch {
                     return;
                 }
             }
+        }
+    }
+
+    /// As it is when a server starts.
+    fn nothing_told(&self) -> Seen {
+        Seen {
+            vehicles: self.vehicle_stamps(),
+            operators: self.operator_stamps(),
+            alarms: Vec::new(),
+            reminded_at: UnixMillis(0),
         }
     }
 
@@ -244,21 +272,19 @@ impl CertificateWatch {
         let alarms = self.alarms(now);
         if alarms != seen.alarms || now.0 >= seen.reminded_at.0.saturating_add(REMINDED_MS) {
             alarms.iter().for_each(|alarm| tracing::warn!(alarm = alarm.of.name(), "{alarm}"));
-            news.extend(alarms.iter().filter(|alarm| !seen.alarms.contains(alarm)).map(News::of_alarm));
+            news.extend(alarms.iter().filter(|alarm| !seen.alarms.contains(alarm)).cloned().map(News::Ends));
             seen.alarms = alarms;
             seen.reminded_at = now;
         }
+        news.extend(self.tls.take_refused(Instant::now()).into_iter().map(News::Refused));
         (seen, news)
     }
 
     /// Operators find it among the security events.
     async fn remember(&self, news: Vec<News>) {
         let now = (self.clock)();
-        for News { kind, subject, detail } in news {
-            let remembered = self.store.write::<_, StoreError>(move |tx| {
-                let event = NewEvent { kind, subject: &subject, vehicle_id: None, detail: &detail, times: 1 };
-                security_events::count(tx, &event, now)
-            });
+        for one in news {
+            let remembered = self.store.write::<_, StoreError>(move |tx| one.remember(tx, now));
             if let Err(error) = remembered.await {
                 tracing::error!(
                     error = &error as &dyn std::error::Error,
@@ -292,7 +318,7 @@ impl CertificateWatch {
                 );
                 // MQTT connections say why they end; whoever does not end is cut all the same.
                 revoked.iter().for_each(|peer| self.connections.cut_certificate(&peer.thumbprint));
-                revoked.iter().map(News::of_revoked).collect()
+                revoked.into_iter().map(News::Cut).collect()
             }
             Err(error) => {
                 refused("the vehicles' listeners", &error);
@@ -346,3 +372,6 @@ fn stamp(path: &Path) -> Stamp {
     let metadata = std::fs::metadata(path).ok()?;
     Some((metadata.modified().ok()?, metadata.len(), metadata.ino()))
 }
+
+#[cfg(test)]
+mod tests;

@@ -159,6 +159,17 @@ pub struct Pki {
     crl_validity: Duration,
 }
 
+/// A certificate that was issued.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct Issued {
+    /// Its serial number in hex.
+    pub serial: String,
+    /// Its SHA-256.
+    pub thumbprint: Thumbprint,
+    /// Its last moment.
+    pub ends_at: UnixMillis,
+}
+
 /// What a leaf certificate is for.
 enum Purpose {
     Server(Vec<SanType>),
@@ -258,7 +269,7 @@ impl Pki {
         validity: Duration,
         force: bool,
         now: UnixMillis,
-    ) -> Result<(), PkiError> {
+    ) -> Result<Issued, PkiError> {
         let first = names.first().ok_or(PkiError::InvalidServerName { found: String::new() })?;
         let alternative_names = names.iter().map(|name| alternative_name(name)).collect::<Result<_, _>>()?;
         let holder = Holder::Server { names: names.to_vec() };
@@ -280,7 +291,7 @@ impl Pki {
         validity: Duration,
         force: bool,
         now: UnixMillis,
-    ) -> Result<(), PkiError> {
+    ) -> Result<Issued, PkiError> {
         let client_id = binding.client_id();
         if client_id.len() > LONGEST_COMMON_NAME {
             return Err(PkiError::CommonNameTooLong { length: client_id.len(), client_id });
@@ -303,7 +314,7 @@ impl Pki {
         validity: Duration,
         force: bool,
         now: UnixMillis,
-    ) -> Result<(), PkiError> {
+    ) -> Result<Issued, PkiError> {
         let is_name = |octet: u8| octet.is_ascii_alphanumeric() || octet == b'-' || octet == b'.';
         if name.is_empty() || name.len() > LONGEST_COMMON_NAME || !name.bytes().all(is_name) {
             return Err(PkiError::InvalidNodeName { found: name.to_owned() });
@@ -400,7 +411,7 @@ impl Pki {
         validity: Duration,
         force: bool,
         now: UnixMillis,
-    ) -> Result<(), PkiError> {
+    ) -> Result<Issued, PkiError> {
         let (intermediate_pem, issuer) = self.intermediate()?;
         let ends = certificate_time(now, Some(validity))?.min(self.intermediate_ends()?);
         let Signed { certificate, key, record } = signed(common_name, purpose, holder, &issuer, now, ends)?;
@@ -413,7 +424,9 @@ impl Pki {
         folder::check_free(&files, force)?;
         // The record first: a certificate that nobody knows of could not be revoked.
         issued::write(&self.dir, &record, false)?;
-        folder::write(&files, force)
+        folder::write(&files, force)?;
+        let IssuedCertificate { serial, thumbprint, expires_at_ms, .. } = record;
+        Ok(Issued { serial, thumbprint, ends_at: UnixMillis(expires_at_ms) })
     }
 
     fn sign_crl(&self, now: UnixMillis) -> Result<(), PkiError> {

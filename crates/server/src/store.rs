@@ -37,6 +37,7 @@ mod statements;
 pub(crate) mod test_database;
 pub(crate) mod timeline;
 pub(crate) mod tokens;
+pub(crate) mod told_expiry;
 pub(crate) mod traffic;
 mod tx;
 pub(crate) mod updates;

@@ -6,11 +6,13 @@ mod expiry;
 pub(crate) mod listener;
 pub(crate) mod operator;
 pub(crate) mod outgoing;
+mod refused;
 mod revocation;
 
 use std::collections::{BTreeMap, HashSet};
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, PoisonError, RwLock};
+use std::time::Instant;
 
 use farrier_protocol::{Thumbprint, UnixMillis};
 use rustls::crypto::CryptoProvider;
@@ -23,6 +25,8 @@ use rustls::{RootCertStore, ServerConfig};
 use expiry::Validity;
 pub use expiry::{Alarm, ExpiryAlarms, Perishable};
 pub use outgoing::OutgoingTlsError;
+pub(crate) use refused::RefusedPeer;
+use refused::{NotingVerifier, RefusedPeers};
 use revocation::{CertificateKey, LivePeers};
 
 use crate::desk::{Certificate, PeerIdentity};
@@ -118,6 +122,7 @@ pub enum NoIdentity {
 pub struct VehicleTls {
     current: RwLock<Loaded>,
     live: Arc<LivePeers>,
+    refused: RefusedPeers,
 }
 
 #[derive(Debug, Clone)]
@@ -137,7 +142,7 @@ impl VehicleTls {
         let (loaded, revoked) = Loaded::from_files(files, now)?;
         let live = Arc::new(LivePeers::default());
         live.revoke(revoked);
-        Ok(Self { current: RwLock::new(loaded), live })
+        Ok(Self { current: RwLock::new(loaded), live, refused: RefusedPeers::default() })
     }
 
     /// Loads the files again, and ends the live connections of certificates that are revoked now. Other
@@ -149,6 +154,11 @@ impl VehicleTls {
         let (loaded, revoked) = Loaded::from_files(files, now)?;
         *self.current.write().unwrap_or_else(PoisonError::into_inner) = loaded;
         Ok(self.live.revoke(revoked))
+    }
+
+    /// Whose handshakes were refused for a revoked certificate and is to be told at `now`.
+    pub(crate) fn take_refused(&self, now: Instant) -> Vec<RefusedPeer> {
+        self.refused.take(now)
     }
 
     /// For the MQTT listener.
@@ -261,7 +271,7 @@ fn server_config(
     let mut config = ServerConfig::builder_with_provider(provider)
         .with_protocol_versions(&[&rustls::version::TLS13])
         .map_err(|error| TlsError::Refused(Box::new(error)))?
-        .with_client_cert_verifier(clients)
+        .with_client_cert_verifier(Arc::new(NotingVerifier(clients)))
         .with_single_cert(chain, key)
         .map_err(|error| refused_pair(&files.private_key, &files.certificate_chain, error))?;
     config.ignore_client_order = true;

@@ -59,12 +59,12 @@ async fn a_revocation_cuts(testbed: Testbed) {
     let read = timeout(PATIENCE, revoked_https.read_u8()).await;
     assert!(matches!(read, Ok(Err(_))), "the HTTPS connection goes on: {read:?}");
     assert!(MqttClient::connect(port, &certificates, "VEH_001_CCU_001").await.is_none());
-    until("the revocation among the security events", async || {
+    until("the revocation and the handshake refused for it among the security events", async || {
         let events = testbed.api().list("security-events").await;
-        events
-            .iter()
-            .any(|event| event["kind"] == "REVOKED" && event["subject"] == "VEH_001_CCU_001")
-            .then_some(())
+        let is_told = |kind: &str| {
+            events.iter().any(|event| event["kind"] == kind && event["subject"] == "VEH_001_CCU_001")
+        };
+        (is_told("REVOKED") && is_told("REVOKED_HANDSHAKE")).then_some(())
     })
     .await;
 

@@ -2,8 +2,9 @@
 
 use farrier_protocol::{UnixMillis, VehicleId};
 
-use super::{StoreError, Tx};
+use super::{StoreError, Tx, vehicles};
 use crate::desk::Certificate;
+use crate::mqtt::bindings_of;
 
 /// A certificate that ends within this time needs somebody, in ms: 30 days.
 pub(crate) const ENDS_SOON_MS: i64 = 30 * 86_400_000;
@@ -42,4 +43,19 @@ pub(crate) fn page_of_ending(
         &[before.into(), ends_at.into(), vehicle_id.into(), i64::from(limit).into()],
         |row| Ok((row.parsed(0, "a vehicle id")?, row.time(1)?)),
     )
+}
+
+/// The vehicle that has a certificate's common name as its client id, or had it before it was bound anew.
+pub(crate) fn holder(tx: &Tx<'_>, common_name: &str) -> Result<Option<VehicleId>, StoreError> {
+    if let Some(vehicle) = vehicles::by_client_id(tx, common_name)? {
+        return Ok(Some(vehicle.binding.vehicle_id));
+    }
+    for binding in bindings_of(common_name) {
+        let sql = "SELECT 1 FROM vehicle_binding WHERE vehicle_id = $1 AND gateway_id = $2 LIMIT 1";
+        let former = [binding.vehicle_id.as_str().into(), binding.gateway_id.as_str().into()];
+        if tx.row(sql, &former, |_| Ok(()))?.is_some() {
+            return Ok(Some(binding.vehicle_id));
+        }
+    }
+    Ok(None)
 }

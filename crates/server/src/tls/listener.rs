@@ -13,7 +13,7 @@ use tokio_rustls::server::TlsStream;
 use tokio_util::sync::CancellationToken;
 
 use super::revocation::{CertificateKey, Presence};
-use super::{VehicleTls, peer_identity};
+use super::{VehicleTls, peer_identity, refused};
 use crate::desk::PeerIdentity;
 use crate::measurements::{self, Handshake};
 
@@ -108,9 +108,12 @@ where
                         }
                     }
                 }
-                Ok(Err(error)) => {
+                Ok(Err(NotLetIn { error, revoked })) => {
                     measurements::handshake(Handshake::Refused);
                     tracing::info!(%address, %error, "A TLS handshake was refused.");
+                    if let Some(peer) = revoked {
+                        tls.refused.note(peer, address.ip());
+                    }
                 }
                 Err(_) => {
                     measurements::handshake(Handshake::TooSlow);
@@ -121,25 +124,42 @@ where
     }
 }
 
+/// Why a handshake let nobody in.
+struct NotLetIn {
+    error: std::io::Error,
+    /// Whose certificate is revoked, where that is why.
+    revoked: Option<PeerIdentity>,
+}
+
+impl From<std::io::Error> for NotLetIn {
+    fn from(error: std::io::Error) -> Self {
+        Self { error, revoked: None }
+    }
+}
+
 async fn shake_hands(
     stream: TcpStream,
     tls: &VehicleTls,
     which: VehicleListener,
     handshakes: Arc<Semaphore>,
-) -> std::io::Result<(TlsStream<TcpStream>, PeerIdentity, Presence)> {
+) -> Result<(TlsStream<TcpStream>, PeerIdentity, Presence), NotLetIn> {
     // Without it, each small packet could wait for the acknowledgement of the one before.
     stream.set_nodelay(true)?;
     // Whoever connects and says nothing keeps nobody else from a handshake.
     stream.peek(&mut [0]).await?;
     let _one_of_them = handshakes.acquire().await.map_err(std::io::Error::other)?;
-    let stream = TlsAcceptor::from(which.config(tls)).accept(stream).await?;
+    let (accepted, revoked) = refused::noting(TlsAcceptor::from(which.config(tls)).accept(stream)).await;
+    let stream = accepted.map_err(|error| NotLetIn { error, revoked })?;
     let certificate = stream.get_ref().1.peer_certificates().and_then(<[_]>::first);
     let certificate = certificate.ok_or_else(|| std::io::Error::other("the peer has no certificate"))?;
     let peer = peer_identity(certificate).map_err(std::io::Error::other)?;
     let key = CertificateKey::of_certificate(certificate)
         .ok_or_else(|| std::io::Error::other("it is no certificate"))?;
-    let presence = tls.live.enter(key, &peer);
-    let presence =
-        presence.ok_or_else(|| std::io::Error::other("its certificate was revoked during the handshake"))?;
-    Ok((stream, peer, presence))
+    match tls.live.enter(key, &peer) {
+        Some(presence) => Ok((stream, peer, presence)),
+        None => {
+            let error = std::io::Error::other("its certificate was revoked during the handshake");
+            Err(NotLetIn { error, revoked: Some(peer) })
+        }
+    }
 }

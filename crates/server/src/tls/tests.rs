@@ -67,6 +67,13 @@ async fn a_revoked_certificate_is_refused_once_the_list_is_loaded() {
     tls.reload(&bed.files(), now()).unwrap();
     assert!(named(bed.usual_client(&revoked), port).await.is_err());
     assert!(named(bed.usual_client(&good), port).await.is_ok());
+    // Whose it was is known, and only of those that are revoked; not of what another authority calls so.
+    let stranger = Testbed::new().vehicle(&one);
+    assert!(named(bed.usual_client(&stranger), port).await.is_err());
+    let refused = tls.take_refused(std::time::Instant::now());
+    let [refused] = refused.as_slice() else { panic!("{refused:?}") };
+    assert_eq!((refused.peer.common_name.as_str(), refused.times), ("VEH_001_CCU_001", 1));
+    assert_eq!(refused.peer.certificate.as_ref().unwrap().serial.len(), 32);
 }
 
 /// A listener that keeps its connections open.

@@ -190,3 +190,27 @@ async fn a_vehicle_that_is_bound_anew_loses_its_connection_unless_its_certificat
     assert_eq!(vehicle.hear().await, Heard::Closed { reason: Some(0x87) });
     real.server.stop().await;
 }
+
+#[tokio::test]
+async fn a_revocation_is_told_of_the_vehicle_whose_connection_it_cuts_and_whose_handshake_it_refuses() {
+    let real = RealServer::start(MqttLimits::default()).await;
+    let mut vehicle = real.vehicle(Version::V5_0).await;
+    real.bed.pki.revoke(&own(), now()).unwrap();
+    real.server.reload();
+    assert_eq!(vehicle.hear().await, Heard::Closed { reason: Some(0x87) });
+    // A TLS 1.3 client learns by reading that it was refused.
+    let port = real.server.mqtt.unwrap().port();
+    if let Ok(mut refused) = connect(real.bed.usual_client(&real.certificates), port).await {
+        refused.read_u8().await.unwrap_err();
+    }
+    let begun = std::time::Instant::now();
+    loop {
+        let told = security_events(&real).await;
+        if ["REVOKED", "REVOKED_HANDSHAKE"].iter().all(|kind| told.iter().any(|one| one == kind)) {
+            break;
+        }
+        assert!(begun.elapsed() < Duration::from_secs(30), "{told:?}");
+        tokio::time::sleep(Duration::from_millis(50)).await;
+    }
+    real.server.stop().await;
+}
