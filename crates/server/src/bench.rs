@@ -130,6 +130,7 @@ impl Fleet {
             artifacts: Artifacts::open(&folder.join("images"), "bench")?,
             clock: Arc::clone(&clock),
             grants: Grants::default(),
+            sessions: Arc::default(),
         });
         let fleet =
             Self { store, rules, desk, clock, stop: CancellationToken::new(), tasks: Vec::new(), vehicles };

@@ -3,6 +3,7 @@
 //! conversation owns what a message means and the store owns what is remembered.
 
 use std::path::PathBuf;
+use std::str::FromStr;
 use std::sync::Arc;
 
 use bytes::Bytes;
@@ -95,6 +96,107 @@ impl PeerEvent {
     }
 }
 
+/// A connection of a client to the endpoint, as operators see it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct ClientSession {
+    /// The common name of its certificate.
+    pub client_id: String,
+    /// Sorts after those of the same client before it.
+    pub id: String,
+    /// When it was let in.
+    pub came_at: UnixMillis,
+    /// How it ended; absent while it lasts.
+    pub end: Option<SessionEnd>,
+}
+
+/// When and why a connection ended.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct SessionEnd {
+    /// When.
+    pub at: UnixMillis,
+    /// Why.
+    pub why: WhyGone,
+    /// What it did, where that is why.
+    pub detail: Option<&'static str>,
+}
+
+/// Why a vehicle is not connected any more.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum WhyGone {
+    /// It said that it goes.
+    Left,
+    /// The connection broke.
+    Lost,
+    /// Nothing came for one and a half times its keep alive.
+    KeepAlive,
+    /// It connected anew.
+    TakenOver,
+    /// Its certificate was revoked.
+    Revoked,
+    /// The vehicle was bound to another gateway or certificate.
+    Rebound,
+    /// It did what is not allowed.
+    Violation,
+    /// It did not read what it was sent.
+    NotReading,
+    /// It began a packet and did not send the rest.
+    Unfinished,
+    /// The store failed.
+    StoreFailed,
+    /// The server stopped.
+    ServerStopped,
+    /// The server cut it without saying why.
+    Cut,
+    /// The server ended before it could note it.
+    Unknown,
+}
+
+impl WhyGone {
+    /// All of them.
+    pub const ALL: [Self; 13] = [
+        Self::Left,
+        Self::Lost,
+        Self::KeepAlive,
+        Self::TakenOver,
+        Self::Revoked,
+        Self::Rebound,
+        Self::Violation,
+        Self::NotReading,
+        Self::Unfinished,
+        Self::StoreFailed,
+        Self::ServerStopped,
+        Self::Cut,
+        Self::Unknown,
+    ];
+
+    /// As it is stored and told.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Left => "LEFT",
+            Self::Lost => "LOST",
+            Self::KeepAlive => "KEEP_ALIVE",
+            Self::TakenOver => "TAKEN_OVER",
+            Self::Revoked => "REVOKED",
+            Self::Rebound => "REBOUND",
+            Self::Violation => "VIOLATION",
+            Self::NotReading => "NOT_READING",
+            Self::Unfinished => "UNFINISHED",
+            Self::StoreFailed => "STORE_FAILED",
+            Self::ServerStopped => "SERVER_STOPPED",
+            Self::Cut => "CUT",
+            Self::Unknown => "UNKNOWN",
+        }
+    }
+}
+
+impl FromStr for WhyGone {
+    type Err = ();
+
+    fn from_str(name: &str) -> Result<Self, ()> {
+        Self::ALL.into_iter().find(|why| why.name() == name).ok_or(())
+    }
+}
+
 /// A command that waits for its vehicle.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PendingCommand {
@@ -134,6 +236,9 @@ pub trait MessageDesk: Send + Sync + 'static {
         event: PeerEvent,
         detail: String,
     ) -> impl Future<Output = Result<(), DeskUnavailable>> + Send;
+
+    /// A client's connection began, or ended. Remembered later: nobody waits for it.
+    fn session(&self, session: ClientSession);
 
     /// The undelivered, unexpired commands of a binding, oldest first, at most `limit`.
     ///

@@ -38,6 +38,7 @@ mod runner;
 mod sampler;
 #[cfg(test)]
 mod scenarios;
+mod sessions;
 mod stall;
 mod start;
 mod store;

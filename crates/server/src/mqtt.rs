@@ -11,6 +11,7 @@ mod frame;
 #[cfg(any(test, fuzzing))]
 pub(crate) mod fuzzing;
 mod meter;
+mod noted;
 mod opening;
 mod packet;
 mod session;

@@ -19,7 +19,7 @@ use crate::desk::WallClock;
 use crate::store::audit::Actor;
 use crate::store::{
     FORGOTTEN_AT_A_TIME, Store, StoreError, Tx, campaigns, commands, idempotency, messages, security_events,
-    updates, vehicles,
+    sessions, updates, vehicles,
 };
 
 /// Vehicle updates that are worked on in one transaction.
@@ -185,6 +185,7 @@ fn forget_the_old(tx: &Tx<'_>, now: UnixMillis) -> Result<bool, StoreError> {
         messages::forget_accepted(tx, before, now)?,
         commands::forget_expired(tx, before)?,
         security_events::forget(tx, events_before)?,
+        sessions::forget(tx, before)?,
         idempotency::forget(tx, now)?,
     ];
     Ok(forgotten.contains(&FORGOTTEN_AT_A_TIME))

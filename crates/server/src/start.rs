@@ -40,6 +40,7 @@ use crate::private_file::write_private;
 use crate::release_signature::{ReleaseKeyError, ReleaseSignature};
 use crate::runner::Runner;
 use crate::sampler::Sampler;
+use crate::sessions::{SessionWriter, Sessions};
 use crate::store::intake::KnownQueries;
 use crate::store::releases::KnownReleases;
 use crate::store::{Committed, Notice, Store, StoreAddress, StoreError};
@@ -223,13 +224,17 @@ impl Server {
             .map_err(|error| first_token(&operator_token, error))?;
         let rules = Arc::new(rules(&config, &listeners, &connections)?);
 
+        let sessions = Arc::new(Sessions::default());
         let desk = Arc::new(ServerDesk {
             store: store.clone(),
             rules: Arc::clone(&rules),
             artifacts: artifacts.clone(),
             clock: Arc::clone(&clock),
             grants,
+            sessions: Arc::clone(&sessions),
         });
+        let session_writer =
+            SessionWriter { store: store.clone(), sessions, node: node.clone(), started_at: clock() };
         let delta_maker = DeltaMaker {
             store: store.clone(),
             artifacts: artifacts.clone(),
@@ -358,7 +363,9 @@ impl Server {
                     node.tell(node_shutdown.clone()).await;
                 }
             };
-            tokio::join!(runner.run(node_shutdown.clone()), telling);
+            // Beside the runner: when the endpoints have stopped, there is the end of their connections to write.
+            let writing = session_writer.run(node_shutdown.clone());
+            tokio::join!(runner.run(node_shutdown.clone()), telling, writing);
         });
         tracing::info!(mqtt = mqtt_address.map(tracing::field::display), https = %https.1, operator = operator_url, "The server listens.");
         Ok(RunningServer {

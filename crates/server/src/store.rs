@@ -29,6 +29,7 @@ pub(crate) mod samples;
 pub(crate) mod security_events;
 pub(crate) mod selection;
 pub(crate) mod senders;
+pub(crate) mod sessions;
 pub(crate) mod set_aside;
 pub(crate) mod silent;
 mod sqlite;

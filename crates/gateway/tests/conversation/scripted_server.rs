@@ -15,8 +15,8 @@ use farrier_protocol::{
     UpdateSuccessResult, VehicleBody, VehicleMessage,
 };
 use farrier_server::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
-    PendingCommand, Receipt,
+    ClientSession, DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent,
+    PeerIdentity, PendingCommand, Receipt,
 };
 use farrier_server::files::{self, HttpsLimits};
 use farrier_server::mqtt::{self, Connections, MqttEndpoint, MqttLimits};
@@ -101,6 +101,8 @@ impl MessageDesk for Desk {
         self.script.lock().unwrap().wrong.push(event.name().to_owned());
         Ok(())
     }
+
+    fn session(&self, _: ClientSession) {}
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
         Ok(self.script.lock().unwrap().pending.iter().take(limit).cloned().collect())

@@ -15,6 +15,7 @@ use super::page::{cursor, limit, place};
 use super::problem::Problem;
 use super::request::{InPath, InQuery};
 use super::vehicle_id;
+use crate::desk::WhyGone;
 use crate::store::timeline::{self, Entry, Kind, Place};
 use crate::store::{Tx, vehicles};
 
@@ -47,7 +48,8 @@ pub(super) struct TimelineQuery {
 #[derive(Serialize, JsonSchema)]
 pub(super) struct TimelineEntry {
     at_ms: UnixMillis,
-    /// `received`, `refused`, `command`, `acknowledged`, `step` or `security_event`.
+    /// `received`, `refused`, `command`, `acknowledged`, `step`, `security_event`, `connected` or `disconnected`. The last two
+    /// are of the newest 50 connections to the server's own MQTT endpoint.
     kind: &'static str,
     /// All of it in one sentence.
     sentence: String,
@@ -59,7 +61,8 @@ pub(super) struct TimelineEntry {
     /// Of a message its type, of a refused one its topic.
     #[serde(skip_serializing_if = "Option::is_none")]
     message: Option<String>,
-    /// A refusal's code, or a security event's kind.
+    /// A refusal's code, a security event's kind, or why a connection ended: `LEFT`, `LOST`, `KEEP_ALIVE`, `TAKEN_OVER`,
+    /// `REVOKED`, `REBOUND`, `VIOLATION`, `NOT_READING`, `UNFINISHED`, `STORE_FAILED`, `SERVER_STOPPED`, `CUT` or `UNKNOWN`.
     #[serde(skip_serializing_if = "Option::is_none")]
     code: Option<String>,
     /// What is worth knowing, in words.
@@ -219,6 +222,27 @@ fn message_in_words(entry: &Entry) -> String {
     }
 }
 
+fn why_gone(code: &str) -> &str {
+    let Ok(why) = code.parse() else { return code };
+    match why {
+        WhyGone::Left => "it said that it goes",
+        WhyGone::Lost => "the connection broke",
+        WhyGone::KeepAlive => "its keep alive ran out",
+        WhyGone::TakenOver => "it connected anew",
+        WhyGone::Revoked => "its certificate was revoked",
+        WhyGone::Rebound => "it was bound to another gateway or certificate",
+        WhyGone::Violation => "it did what is not allowed",
+        WhyGone::NotReading => "it did not read what it was sent",
+        WhyGone::Unfinished => "it left a packet unfinished",
+        WhyGone::StoreFailed => "the server could not write its store",
+        WhyGone::ServerStopped => "the server stopped",
+        WhyGone::Cut => "the server cut the connection",
+        WhyGone::Unknown => {
+            "when is not known, for the server ended meanwhile and was started again at this time"
+        }
+    }
+}
+
 fn sentence(entry: &Entry, size_bytes: Option<u64>, correlation_id: Option<&str>) -> String {
     let message = message_in_words(entry);
     let size = size_bytes.map(|size| format!(", {size} bytes")).unwrap_or_default();
@@ -245,5 +269,7 @@ fn sentence(entry: &Entry, size_bytes: Option<u64>, correlation_id: Option<&str>
             entry.to_state.as_deref().unwrap_or_default()
         ),
         Kind::SecurityEvent => format!("Security event {code}{times}: {detail}"),
+        Kind::Connected => "The vehicle connected.".to_owned(),
+        Kind::Disconnected => format!("The vehicle is gone: {}{note}.", why_gone(code)),
     }
 }

@@ -1,5 +1,6 @@
 mod certificates;
 mod charts;
+mod connections;
 mod evidence;
 mod records;
 mod releases;

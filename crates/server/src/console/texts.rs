@@ -23,6 +23,7 @@ macro_rules! texts {
             campaign_states: Words,
             scopes: Words,
             delta_states: Words,
+            session_ends: Words,
             waiting_kinds: Words,
             statements: Words,
             weekdays: Words,
@@ -77,6 +78,7 @@ texts! {
     target no_inventory facts gateway time_zone inventory_received boot_counter clock_behind certificate
     updates no_campaign_selected no_update bytes_of cancel_update roll_back will_roll_back conversation when
     kind message correlation raw entry_received entry_refused entry_command entry_acknowledged entry_step
+    entry_connection connected_since gone_since
     entry_security entry_number nothing_here images size only_for version deltas no_deltas saves
     no_releases audit_note security_note nothing_suspicious refused_note nothing_refused expected found
     subject detail times users role you active disabled disable enable change new_link invite actions
@@ -187,6 +189,11 @@ impl Texts {
         word(self.delta_states, name)
     }
 
+    /// Why a connection ended.
+    pub(super) fn why_gone(&self, code: &str) -> &'static str {
+        word(self.session_ends, code)
+    }
+
     /// What is waited for, by the name of its kind.
     pub(super) fn waits_for(&self, kind: &str) -> &'static str {
         word(self.waiting_kinds, kind)
@@ -286,6 +293,9 @@ mod tests {
             }
             for standing in farrier_campaign::Standing::ALL {
                 assert_ne!(t.state(standing.state_name()), "—", "{standing:?}");
+            }
+            for why in crate::desk::WhyGone::ALL {
+                assert_ne!(t.why_gone(why.name()), "—", "{why:?}");
             }
             for scope in crate::access::Scope::ALL {
                 assert_ne!(t.scope(scope.name()), "—", "{scope:?}");

@@ -23,6 +23,7 @@ use super::session::Visitor;
 use super::texts::filled;
 use super::{Console, progress, why};
 use crate::api::{self, Problem};
+use crate::store::sessions::{self, Latest};
 use crate::store::timeline::{self, Place};
 use crate::store::updates::VehicleUpdate;
 use crate::store::vehicles::Vehicle;
@@ -183,6 +184,16 @@ fn facts(
         (t.last_seen, Fact::Time(time_or_never(t, vehicle.last_seen_at, now))),
         (t.gateway, text(&vehicle.binding.gateway_id)),
     ];
+    match sessions::latest(tx, &vehicle.binding.client_id())? {
+        Some(Latest { came_at, gone: None }) => {
+            facts.push((t.connected_since, Fact::Time(time(t, came_at, now))))
+        }
+        Some(Latest { gone: Some((at, why)), .. }) => {
+            facts.push((t.gone_since, Fact::Time(time(t, at, now))));
+            facts.push((t.why, Fact::Text(t.why_gone(why.name()).to_owned())));
+        }
+        None => {}
+    }
     facts.extend(vehicle.vin.as_ref().map(|vin| (t.vin, text(vin))));
     facts.extend(vehicle.effective_region().map(|region| (t.region, text(region))));
     facts.extend(vehicle.time_zone.as_ref().map(|zone| (t.time_zone, text(zone))));

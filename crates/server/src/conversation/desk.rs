@@ -13,11 +13,12 @@ use super::{ReadMessage, Rules, receive, refuse_for_rate};
 use crate::SPANS;
 use crate::artifacts::Artifacts;
 use crate::desk::{
-    DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent, PeerIdentity,
-    PendingCommand, Receipt, WallClock,
+    ClientSession, DeskUnavailable, Download, FileAnswer, Inbound, MessageDesk, PackageDesk, PeerEvent,
+    PeerIdentity, PendingCommand, Receipt, WallClock,
 };
 use crate::measurements;
 use crate::mqtt::bindings_of;
+use crate::sessions::Sessions;
 use crate::store::packages::Grant;
 use crate::store::{Store, StoreError, Tx, commands, deltas, packages, releases, security_events, vehicles};
 
@@ -29,6 +30,7 @@ pub(crate) struct ServerDesk {
     pub(crate) artifacts: Artifacts,
     pub(crate) clock: WallClock,
     pub(crate) grants: Grants,
+    pub(crate) sessions: Arc<Sessions>,
 }
 
 /// Downloads whose progress is noted at a time; messages come in between.
@@ -83,6 +85,10 @@ impl MessageDesk for ServerDesk {
             }
         });
         stored.await.map_err(unavailable)
+    }
+
+    fn session(&self, session: ClientSession) {
+        self.sessions.note(session);
     }
 
     async fn pending(&self, binding: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

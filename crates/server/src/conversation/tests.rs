@@ -309,6 +309,7 @@ async fn a_vehicle_fetches_exactly_the_packages_of_its_open_start_download() {
             artifacts: crate::artifacts::Artifacts::open(dir.path(), "n").unwrap(),
             clock: std::sync::Arc::new(move || now),
             grants: crate::conversation::Grants::default(),
+            sessions: std::sync::Arc::default(),
         }
     };
     let (command, start) = car.to_start_download(&world).await;

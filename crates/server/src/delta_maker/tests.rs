@@ -107,6 +107,7 @@ impl Workshop {
             artifacts: self.artifacts(),
             clock: Arc::new(|| START),
             grants: crate::conversation::Grants::default(),
+            sessions: Arc::default(),
         };
         desk.package(&car.peer, &package.pkg_id, &package.hash_sha256).await.unwrap()
     }

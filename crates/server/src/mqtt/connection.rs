@@ -17,12 +17,14 @@ use super::MqttLimits;
 use super::connections::{Connections, Ending, Registration};
 use super::frame::{Announced, FrameBuffer, FrameError};
 use super::meter::{Meter, Meters, Rate};
+use super::noted::Noted;
 use super::opening::{self, Opened};
 use super::packet::{self, Packet, Version};
 use super::session::{COMMAND_WINDOW, Received, Session, Step, Violation};
 use super::wire::{close, read_some, send};
 use crate::desk::{
     DeskUnavailable, Inbound, MessageDesk, PeerEvent, PeerIdentity, PendingCommand, Receipt, WallClock,
+    WhyGone,
 };
 
 /// What all connections share.
@@ -81,7 +83,9 @@ impl<D: MessageDesk> Shared<D> {
 /// Why a connection ends.
 #[derive(Debug)]
 enum End {
-    /// It left, or the network broke.
+    /// It said that it goes.
+    Left,
+    /// The network broke.
     Gone,
     Violated(Violation),
     Silent,
@@ -113,11 +117,12 @@ struct Arriving {
     whole_at: Option<Instant>,
 }
 
-struct Connection<S, D> {
+struct Connection<S, D: MessageDesk> {
     stream: S,
     shared: Arc<Shared<D>>,
     peer: Arc<PeerIdentity>,
     registration: Registration,
+    noted: Noted<D>,
     session: Session,
     meter: Arc<Meter>,
     frames: FrameBuffer,
@@ -147,11 +152,13 @@ where
     let Some(opened) = Box::pin(opening::open(&mut stream, &peer, &shared)).await else { return };
     let Opened { session, connack, registration, meter, frames } = opened;
     tracing::info!(client_id = peer.common_name, version = ?session.version(), "A vehicle connected.");
+    let noted = Noted::begin(&shared, &peer.common_name);
     let mut connection = Connection {
         stream,
         shared,
         peer: Arc::new(peer),
         registration,
+        noted,
         session,
         meter,
         frames,
@@ -183,6 +190,8 @@ where
             }
         };
         self.log(&end);
+        let (why, detail) = why_gone(&end);
+        self.noted.end(why, detail);
         // Boxed, so that an idle connection does not keep the room that its end needs.
         Box::pin(self.finish(end)).await;
     }
@@ -368,7 +377,7 @@ where
             Step::Receive(received) => self.receive(received),
             Step::Acknowledge { packet_id, reason } => self.answer_without_desk(Some(packet_id), reason),
             Step::Delivered { binding, msg_id } => self.deliver(binding, msg_id),
-            Step::Leave => return Err(End::Gone),
+            Step::Leave => return Err(End::Left),
         }
         Ok(())
     }
@@ -474,7 +483,8 @@ where
     fn log(&self, end: &End) {
         let client_id = self.session.client_id();
         match end {
-            End::Gone => tracing::info!(client_id, "A vehicle disconnected."),
+            End::Left => tracing::info!(client_id, "A vehicle disconnected."),
+            End::Gone => tracing::info!(client_id, "A vehicle's connection broke."),
             End::Violated(violation) => tracing::warn!(
                 client_id,
                 reason = %violation.reason,
@@ -502,7 +512,7 @@ where
     /// says why the connection ends.
     async fn finish(&mut self, end: End) {
         let reason = match end {
-            End::Gone | End::Stalled => None,
+            End::Left | End::Gone | End::Stalled => None,
             End::Violated(violation) => Some(violation.reason),
             End::Silent => Some(DisconnectReasonCode::KeepAliveTimeout),
             End::Slow => Some(DisconnectReasonCode::ImplementationSpecificError),
@@ -537,6 +547,24 @@ where
         }
         while self.deliveries.next().await.is_some() {}
     }
+}
+
+/// As operators are told it.
+fn why_gone(end: &End) -> (WhyGone, Option<&'static str>) {
+    let why = match end {
+        End::Violated(violation) => return (WhyGone::Violation, Some(violation.what)),
+        End::Left => WhyGone::Left,
+        End::Gone => WhyGone::Lost,
+        End::Silent => WhyGone::KeepAlive,
+        End::Ordered(Ending::TakenOver) => WhyGone::TakenOver,
+        End::Ordered(Ending::CertificateRevoked) => WhyGone::Revoked,
+        End::Ordered(Ending::Rebound) => WhyGone::Rebound,
+        End::Ordered(Ending::ShuttingDown) => WhyGone::ServerStopped,
+        End::DeskFailed(_) => WhyGone::StoreFailed,
+        End::Stalled => WhyGone::NotReading,
+        End::Slow => WhyGone::Unfinished,
+    };
+    (why, None)
 }
 
 fn reason_of(receipt: Receipt) -> PubackReasonCode {

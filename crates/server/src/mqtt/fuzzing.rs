@@ -13,7 +13,9 @@ use tokio::io::{AsyncRead, AsyncWrite, ReadBuf};
 use super::frame::{Frame, FrameBuffer};
 use super::packet::{self, Packet, Version};
 use super::*;
-use crate::desk::{DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt};
+use crate::desk::{
+    ClientSession, DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt,
+};
 
 const CLIENT_ID: &str = "VEH_A_B";
 const NOW: UnixMillis = UnixMillis(1_800_000_000_000);
@@ -233,6 +235,10 @@ impl MessageDesk for Desk {
 
     async fn report(&self, _: &PeerIdentity, _: PeerEvent, _: String) -> Result<(), DeskUnavailable> {
         Ok(())
+    }
+
+    fn session(&self, session: ClientSession) {
+        assert_eq!(session.client_id, CLIENT_ID);
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {

@@ -13,7 +13,9 @@ use tokio::task::JoinHandle;
 use tokio_rustls::client::TlsStream;
 
 use super::*;
-use crate::desk::{DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt};
+use crate::desk::{
+    ClientSession, DeskUnavailable, Inbound, PeerEvent, PeerIdentity, PendingCommand, Receipt,
+};
 use crate::tls::testbed::{Testbed, binding, connect, now};
 use frame::{Frame, FrameBuffer};
 use packet::Version;
@@ -38,6 +40,19 @@ struct FakeDesk {
     /// Messages that were refused for their rate and stored.
     refused_for_rate: Mutex<Vec<Inbound>>,
     reported: mpsc::UnboundedSender<PeerEvent>,
+    sessions: Mutex<Vec<ClientSession>>,
+}
+
+impl FakeDesk {
+    /// Why connections ended, in the order in which they began; none of those that last.
+    fn ends(&self) -> Vec<Option<&'static str>> {
+        let mut ends = std::collections::BTreeMap::new();
+        for session in self.sessions.lock().unwrap().iter() {
+            let end = session.end.as_ref().map(|end| end.why.name());
+            assert!(ends.insert(session.id.clone(), end).flatten().is_none(), "{session:?} ended twice");
+        }
+        ends.into_values().collect()
+    }
 }
 
 impl MessageDesk for FakeDesk {
@@ -67,6 +82,10 @@ impl MessageDesk for FakeDesk {
         // Not every test listens.
         let _ = self.reported.send(event);
         Ok(())
+    }
+
+    fn session(&self, session: ClientSession) {
+        self.sessions.lock().unwrap().push(session);
     }
 
     async fn pending(&self, _: &Binding, limit: usize) -> Result<Vec<PendingCommand>, DeskUnavailable> {
@@ -119,6 +138,7 @@ fn endpoint(limits: MqttLimits) -> (MqttEndpoint<FakeDesk>, Given) {
         delivered: delivered_sender,
         refused_for_rate: Mutex::default(),
         reported: reported_sender,
+        sessions: Mutex::default(),
     };
     let endpoint = MqttEndpoint {
         desk: Arc::new(desk),
@@ -565,6 +585,7 @@ async fn the_later_connection_of_a_vehicle_takes_over() {
         let mut earlier = running.vehicle(version).await;
         let mut later = running.vehicle(version).await;
         earlier.expect_closed(0x8e).await;
+        assert_eq!(running.desk.ends(), [Some("TAKEN_OVER"), None]);
         assert!(running.connections.is_connected(&own()));
         later.publish(UP, Some(1), b"{}").await;
         later.expect_puback(1).await;
@@ -628,6 +649,7 @@ async fn what_the_endpoint_does_not_do_closes_the_connection() {
             vehicle.send(first, &body).await;
             println!("{name}");
             vehicle.expect_closed(reason).await;
+            assert_eq!(running.desk.ends().pop(), Some(Some("VIOLATION")));
         }
     }
 }
@@ -671,6 +693,33 @@ async fn a_revoked_certificate_is_cut_at_once() {
             running.connections.cut_certificate(&thumbprint);
         }
         vehicle.expect_closed(0x87).await;
+        assert_eq!(running.desk.ends(), [Some("REVOKED")]);
+    }
+}
+
+#[tokio::test]
+async fn operators_are_told_when_a_vehicle_connects_and_whether_it_left_or_was_lost() {
+    for version in BOTH {
+        let running = Running::start().await;
+        let vehicle = running.vehicle(version).await;
+        let begun = running.desk.sessions.lock().unwrap().clone();
+        assert_eq!(
+            begun.iter().map(|one| (one.client_id.as_str(), one.came_at)).collect::<Vec<_>>(),
+            [("VEH_001_CCU_001", NOW)]
+        );
+        vehicle.leave().await;
+        let lost = running.vehicle(version).await;
+        drop(lost);
+        while running.connections.is_connected(&own()) {
+            tokio::time::sleep(Duration::from_millis(5)).await;
+        }
+        let mut stays = running.vehicle(version).await;
+        assert_eq!(running.desk.ends(), [Some("LEFT"), Some("LOST"), None]);
+        running.shutdown.cancel();
+        stays.expect_closed(0x8b).await;
+        drop(stays);
+        running.server.await.unwrap();
+        assert_eq!(running.desk.ends(), [Some("LEFT"), Some("LOST"), Some("SERVER_STOPPED")]);
     }
 }
 
@@ -698,7 +747,7 @@ fn without_tls(version: Version, limits: MqttLimits) -> WithoutTls {
 
 #[tokio::test(start_paused = true)]
 async fn a_silent_vehicle_is_closed_after_one_and_a_half_keep_alives() {
-    let WithoutTls { mut vehicle, task, .. } = without_tls(Version::V5_0, MqttLimits::default());
+    let WithoutTls { mut vehicle, task, shared, .. } = without_tls(Version::V5_0, MqttLimits::default());
     vehicle.connect("VEH_001_CCU_001").await;
     vehicle.frame().await.unwrap();
     for _ in 0..3 {
@@ -711,6 +760,7 @@ async fn a_silent_vehicle_is_closed_after_one_and_a_half_keep_alives() {
     vehicle.stream.read_to_end(&mut octets).await.unwrap();
     assert_eq!(octets, [0xe0, 1, 0x8d]);
     assert_eq!(start.elapsed().as_secs(), 90);
+    assert_eq!(shared.desk.ends(), [Some("KEEP_ALIVE")]);
     drop(vehicle);
     task.await.unwrap();
 }

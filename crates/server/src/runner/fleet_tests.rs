@@ -5,7 +5,7 @@ use std::time::Instant;
 
 use super::*;
 use crate::store::test_database::TestDatabase;
-use crate::store::{evidence, updates, vehicle_certificates};
+use crate::store::{evidence, sessions, timeline, updates, vehicle_certificates};
 use crate::testbed::{Car, START, World};
 
 /// When the updates of the fleet become due.
@@ -144,6 +144,33 @@ async fn certificates_that_end_are_found_without_going_through_the_fleet() {
         assert_eq!(plans.len(), 2, "{plans:#?}");
         for plan in &plans {
             assert!(plan.contains("vehicle_certificate_end") && !plan.contains("Seq Scan"), "{plan}");
+        }
+    }
+}
+
+#[tokio::test]
+async fn a_vehicles_connections_are_found_without_going_through_those_of_all() {
+    for database in TestDatabase::both() {
+        let world = world_with_fleet(database, 5_000, 0, 0).await;
+        let plans = world
+            .write(|tx, _, now| {
+                tx.exec(
+                    "INSERT INTO vehicle_session (client_id, id, node, came_at, gone_at, why) \
+                     SELECT client_id, 's', 'node', $1, $1, 'LOST' FROM vehicle",
+                    &[now.into()],
+                )?;
+                tx.exec("ANALYZE", &[])?;
+                tx.explain();
+                let id = "V17".parse().unwrap();
+                assert!(!timeline::before(tx, &id, &timeline::Place::end(), 50)?.is_empty());
+                sessions::latest(tx, "V17_CCU")?;
+                Ok(tx.take_plans())
+            })
+            .await;
+        assert_eq!(plans.len(), 2, "{plans:#?}");
+        for plan in &plans {
+            assert!(!plan.contains("Seq Scan on vehicle_session"), "{plan}");
+            assert!(!plan.contains("SCAN vehicle_session"), "{plan}");
         }
     }
 }

@@ -1,5 +1,5 @@
-//! Everything that passed between the server and one vehicle, in one order: what came, what was refused, what was
-//! sent and acknowledged, what its updates did, what was suspicious.
+//! Everything that passed between the server and one vehicle, in one order: when it connected and went, what came, what was
+//! refused, what was sent and acknowledged, what its updates did, what was suspicious.
 
 use farrier_protocol::{UnixMillis, VehicleId};
 use serde::{Deserialize, Serialize};
@@ -36,11 +36,23 @@ pub(crate) enum Kind {
     /// A step of one of its updates.
     Step,
     SecurityEvent,
+    /// It connected.
+    Connected,
+    /// Its connection ended.
+    Disconnected,
 }
 
 impl Kind {
-    const ALL: [Self; 6] =
-        [Self::Received, Self::Refused, Self::Command, Self::Acknowledged, Self::Step, Self::SecurityEvent];
+    const ALL: [Self; 8] = [
+        Self::Received,
+        Self::Refused,
+        Self::Command,
+        Self::Acknowledged,
+        Self::Step,
+        Self::SecurityEvent,
+        Self::Connected,
+        Self::Disconnected,
+    ];
 
     pub(crate) fn name(self) -> &'static str {
         match self {
@@ -50,6 +62,8 @@ impl Kind {
             Self::Acknowledged => "acknowledged",
             Self::Step => "step",
             Self::SecurityEvent => "security_event",
+            Self::Connected => "connected",
+            Self::Disconnected => "disconnected",
         }
     }
 }
@@ -71,7 +85,7 @@ pub(crate) struct Entry {
     pub(crate) message: Option<String>,
     pub(crate) msg_id: Option<String>,
     pub(crate) correlation_id: Option<String>,
-    /// A refusal's code, or a security event's kind.
+    /// A refusal's code, a security event's kind, or why a connection ended.
     pub(crate) code: Option<String>,
     /// What is worth knowing, in words.
     pub(crate) detail: Option<String>,
@@ -86,6 +100,14 @@ pub(crate) struct Entry {
     pub(crate) to_state: Option<String>,
     /// The beginning of the message.
     pub(crate) payload: Option<String>,
+}
+
+/// The client ids that a vehicle has and had (protocol.md §2).
+macro_rules! of_its_clients {
+    () => {
+        "(SELECT client_id FROM vehicle WHERE vehicle_id = $1 \
+         UNION ALL SELECT vehicle_id || '_' || gateway_id FROM vehicle_binding WHERE vehicle_id = $1)"
+    };
 }
 
 /// All sources in one; the columns are those of [`read`].
@@ -111,7 +133,14 @@ macro_rules! timeline {
              NULL, u.campaign_name, s.from_state, s.to_state, NULL \
              FROM vehicle_update u JOIN vehicle_update_step s ON s.vehicle_update_id = u.id WHERE u.vehicle_id = $1 \
              UNION ALL SELECT last_at, CAST(6 AS BIGINT), id, 'security_event', NULL, NULL, NULL, kind, detail, NULL, \
-             NULL, times, NULL, NULL, NULL, NULL, NULL FROM security_event WHERE vehicle_id = $1) AS entry ",
+             NULL, times, NULL, NULL, NULL, NULL, NULL FROM security_event WHERE vehicle_id = $1 \
+             UNION ALL SELECT came_at, CAST(7 AS BIGINT), id, 'connected', NULL, NULL, NULL, NULL, NULL, NULL, \
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM vehicle_session WHERE client_id IN ",
+            of_its_clients!(),
+            " UNION ALL SELECT gone_at, CAST(8 AS BIGINT), id, 'disconnected', NULL, NULL, NULL, why, detail, NULL, \
+             NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM vehicle_session WHERE gone_at IS NOT NULL AND client_id IN ",
+            of_its_clients!(),
+            ") AS entry ",
             $rest
         )
     };

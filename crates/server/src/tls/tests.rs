@@ -68,7 +68,8 @@ async fn a_revoked_certificate_is_refused_once_the_list_is_loaded() {
     assert!(named(bed.usual_client(&revoked), port).await.is_err());
     assert!(named(bed.usual_client(&good), port).await.is_ok());
     // Whose it was is known, and only of those that are revoked; not of what another authority calls so.
-    let stranger = Testbed::new().vehicle(&one);
+    let other_authority = Testbed::new();
+    let stranger = other_authority.vehicle(&one);
     assert!(named(bed.usual_client(&stranger), port).await.is_err());
     let refused = tls.take_refused(std::time::Instant::now());
     let [refused] = refused.as_slice() else { panic!("{refused:?}") };

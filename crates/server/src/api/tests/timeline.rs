@@ -130,3 +130,31 @@ async fn a_large_message_is_kept_in_part() {
     assert!(vci["size_bytes"].as_u64().unwrap() > 20_000, "{}", vci["size_bytes"]);
     assert_eq!(vci["payload"].as_str().unwrap().len(), 4_096);
 }
+
+#[tokio::test]
+async fn when_a_vehicle_connected_and_why_it_went_stands_between_what_was_said() {
+    let mut world = World::new();
+    let car = Car::new("V1");
+    let session = |end: Option<crate::desk::SessionEnd>| crate::desk::ClientSession {
+        client_id: car.binding.client_id(),
+        id: "s1".to_owned(),
+        came_at: crate::testbed::START,
+        end,
+    };
+    let begun = session(None);
+    world.write(move |tx, _, _| crate::store::sessions::write(tx, "node", &begun)).await;
+    world.pass(1).await;
+    car.wake_up(&world).await;
+    world.pass(1).await;
+    let why = crate::desk::WhyGone::KeepAlive;
+    let ended = session(Some(crate::desk::SessionEnd { at: world.now, why, detail: None }));
+    world.write(move |tx, _, _| crate::store::sessions::write(tx, "node", &ended)).await;
+    let operator = Operator::of(&world).await;
+    let told = kinds(&operator, "?first=oldest").await;
+    let told: Vec<_> = told.iter().map(|(kind, _)| kind.as_str()).collect();
+    assert_eq!((told[0], told[1], told[told.len() - 1]), ("connected", "received", "disconnected"));
+    let page = operator.get("/vehicles/V1/messages?limit=1").await;
+    let last = &page["items"][0];
+    assert_eq!((&last["code"], &last["at_ms"]), (&json!("KEEP_ALIVE"), &json!(world.now.0)));
+    assert_eq!(last["sentence"], "The vehicle is gone: its keep alive ran out.");
+}

@@ -59,7 +59,7 @@ pub(super) fn exchanges(
     exchanges.collect()
 }
 
-fn told(frame: &Frame, entry: timeline::Entry, now: farrier_protocol::UnixMillis) -> Entry {
+fn told(frame: &Frame, mut entry: timeline::Entry, now: farrier_protocol::UnixMillis) -> Entry {
     let t = frame.t;
     let (kind, class) = match entry.kind {
         Kind::Received => (t.entry_received, "ok"),
@@ -68,6 +68,8 @@ fn told(frame: &Frame, entry: timeline::Entry, now: farrier_protocol::UnixMillis
         Kind::Acknowledged => (t.entry_acknowledged, "idle"),
         Kind::Step => (t.entry_step, "idle"),
         Kind::SecurityEvent => (t.entry_security, "bad"),
+        Kind::Connected => (t.entry_connection, "ok"),
+        Kind::Disconnected => (t.entry_connection, "idle"),
     };
     let what = match entry.kind {
         Kind::Step => {
@@ -75,6 +77,8 @@ fn told(frame: &Frame, entry: timeline::Entry, now: farrier_protocol::UnixMillis
             let to = entry.to_state.as_deref().map_or("", |state| t.state(state));
             format!("{from} → {to}")
         }
+        Kind::Connected => t.connected.to_owned(),
+        Kind::Disconnected => t.why_gone(entry.code.take().as_deref().unwrap_or_default()).to_owned(),
         Kind::Received | Kind::Refused | Kind::Command | Kind::Acknowledged | Kind::SecurityEvent => {
             entry.message.clone().or_else(|| entry.code.clone()).unwrap_or_default()
         }
