@@ -391,7 +391,10 @@ fn certificate(vehicle: &VehicleAnswer, now_ms: i64) -> String {
     let serial = vehicle.certificate_serial.as_deref().map(plain).unwrap_or_default();
     let told =
         format!("Certificate {thumbprint}, valid until {} (serial number {serial})", moment(Some(ends_at)));
-    let renew = "issue its gateway a new one, bring it there, then: farrier vehicle rebind --thumbprint";
+    let id = plain(&vehicle.vehicle_id);
+    let renew = format!(
+        "issue its gateway a new one, bring it there, then: farrier vehicle rebind {id} --thumbprint SHA-256 --reason TEXT"
+    );
     match (ends_at < now_ms, ends_at.saturating_sub(now_ms) < ENDS_SOON_MS) {
         (true, _) => format!("{told}\nIt has ended, and the vehicle cannot connect any more: {renew}"),
         (false, true) => format!("{told}\nIt ends soon, and then the vehicle cannot connect: {renew}"),

@@ -45,7 +45,7 @@ impl Watched {
 
     async fn events(&self) -> Vec<SecurityEvent> {
         let newest = (UnixMillis(i64::MAX), String::new());
-        let read = move |tx: &Tx<'_>| Ok::<_, StoreError>(security_events::page(tx, &newest, 100)?);
+        let read = move |tx: &Tx<'_>| security_events::page(tx, &newest, 100);
         self.watch.store.read(read).await.unwrap()
     }
 

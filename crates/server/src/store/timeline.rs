@@ -134,10 +134,10 @@ macro_rules! timeline {
              FROM vehicle_update u JOIN vehicle_update_step s ON s.vehicle_update_id = u.id WHERE u.vehicle_id = $1 \
              UNION ALL SELECT last_at, CAST(6 AS BIGINT), id, 'security_event', NULL, NULL, NULL, kind, detail, NULL, \
              NULL, times, NULL, NULL, NULL, NULL, NULL FROM security_event WHERE vehicle_id = $1 \
-             UNION ALL SELECT came_at, CAST(7 AS BIGINT), id, 'connected', NULL, NULL, NULL, NULL, NULL, NULL, \
+             UNION ALL SELECT came_at, CAST(0 AS BIGINT), id, 'connected', NULL, NULL, NULL, NULL, NULL, NULL, \
              NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM vehicle_session WHERE client_id IN ",
             of_its_clients!(),
-            " UNION ALL SELECT gone_at, CAST(8 AS BIGINT), id, 'disconnected', NULL, NULL, NULL, why, detail, NULL, \
+            " UNION ALL SELECT gone_at, CAST(7 AS BIGINT), id, 'disconnected', NULL, NULL, NULL, why, detail, NULL, \
              NULL, NULL, NULL, NULL, NULL, NULL, NULL FROM vehicle_session WHERE gone_at IS NOT NULL AND client_id IN ",
             of_its_clients!(),
             ") AS entry ",

@@ -143,7 +143,7 @@ async fn when_a_vehicle_connected_and_why_it_went_stands_between_what_was_said()
     };
     let begun = session(None);
     world.write(move |tx, _, _| crate::store::sessions::write(tx, "node", &begun)).await;
-    world.pass(1).await;
+    // In the same millisecond.
     car.wake_up(&world).await;
     world.pass(1).await;
     let why = crate::desk::WhyGone::KeepAlive;
