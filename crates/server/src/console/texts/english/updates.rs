@@ -22,7 +22,7 @@ pub(super) const TEXTS: UpdateTexts = UpdateTexts {
     bootloader_unknown: "ECU {} needs its bootloader at {} or later and does not report it",
     bootloader_too_old: "ECU {} needs its bootloader at {} or later and has {}",
     earlier_version: "ECU {} runs {} and can be updated only from {}",
-    set_aside: "it failed {} time(s) with this release and is set aside until an operator takes it back",
+    set_aside: "it failed {} {time|times} with this release and is set aside until an operator takes it back",
     together: "{} are updated together, and no ECU has {}",
     unknown_value: "unknown",
     found_version: "{} {}",
