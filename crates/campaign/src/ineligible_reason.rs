@@ -187,7 +187,8 @@ impl IneligibleReason {
                 format!("ECU {ecu_id} runs {running} and can be updated only from {allowed}")
             }
             Self::SetAside { failures } => format!(
-                "it failed {failures} time(s) with this release and is set aside until an operator takes it back"
+                "it failed {failures} {} with this release and is set aside until an operator takes it back",
+                if *failures == 1 { "time" } else { "times" }
             ),
             Self::TogetherIncomplete { hw_part_nos, missing } => format!(
                 "{} are updated together, and no ECU has {}",

@@ -34,7 +34,7 @@ async fn the_page_of_a_vehicle_tells_when_it_connected_and_why_it_went() {
         let page = viewer.page("/vehicles/V1").await;
         assert!(page.contains("<dt>Connected since</dt>") && !page.contains("Gone since"), "{page}");
         assert!(page.contains(
-            "cut: it did what is not allowed</strong> <span class=\"muted\">sent &#60;no&#62; packet"
+            "cut: it did what is not allowed</strong> <span class=\"muted\" lang=\"en\">sent &#60;no&#62; packet"
         ));
         // The newest stands first.
         let (came, gone) =
