@@ -45,6 +45,17 @@ pub(super) fn percent(part: u64, of: u64) -> u64 {
     if of == 0 { 0 } else { (u128::from(part) * 100 / u128::from(of)).try_into().unwrap_or(100) }
 }
 
+/// The same for people to whom a few of many matter: `0.4`, `< 0.1`, `12`.
+pub(super) fn share(part: u64, of: u64) -> String {
+    let tenths = percent(part.saturating_mul(10), of);
+    match tenths {
+        0 if part == 0 || of == 0 => "0".to_owned(),
+        0 => "< 0.1".to_owned(),
+        1..100 if !tenths.is_multiple_of(10) => format!("{}.{}", tenths / 10, tenths % 10),
+        _ => (tenths / 10).to_string(),
+    }
+}
+
 /// `2026-11-26 01:45:09 UTC`
 pub(super) fn absolute(at: UnixMillis) -> String {
     match OffsetDateTime::from_unix_timestamp(at.0.div_euclid(1_000)) {
@@ -134,6 +145,10 @@ mod tests {
             ["999 B", "1.0 KB", "36.9 KB", "999.9 KB", "1.2 GB"]
         );
         assert_eq!([percent(999, 1_000), percent(1_000, 1_000), percent(1, 0)], [99, 100, 0]);
+        let shares =
+            [(0, 1_000), (1, 100_000), (5, 1_003), (20, 1_000), (99, 1_000), (128, 1_000), (9, 9), (1, 0)];
+        let told = shares.map(|(part, of)| share(part, of));
+        assert_eq!(told, ["0", "< 0.1", "0.4", "2", "9.9", "12", "100", "0"]);
     }
 
     #[test]

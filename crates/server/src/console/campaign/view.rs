@@ -9,7 +9,7 @@ use super::waves::{TimeLine, Waves};
 use crate::api::Problem;
 use crate::api::approvals::{self, Question};
 use crate::console::eta::{self, is_open};
-use crate::console::format::{absolute, bytes, number, percent};
+use crate::console::format::{absolute, bytes, number, percent, share};
 use crate::console::texts::{Texts, filled};
 use crate::console::{endings, progress};
 use crate::conversation::Rules;
@@ -51,10 +51,10 @@ pub(super) struct View {
     pub(super) vehicles: String,
     pub(super) vehicles_in_words: String,
     pub(super) at_release: String,
-    pub(super) at_release_percent: u64,
+    pub(super) at_release_percent: String,
     pub(super) under_way: String,
     pub(super) failed: String,
-    pub(super) failed_percent: u64,
+    pub(super) failed_percent: String,
     pub(super) left_out: String,
     pub(super) sent: String,
     /// What deltas have saved, where they have.
@@ -113,10 +113,10 @@ impl View {
             vehicles: number(vehicles),
             vehicles_in_words: filled(t.so_many_vehicles, &[&number(vehicles)]),
             at_release: number(all.at_release),
-            at_release_percent: percent(all.at_release, vehicles),
+            at_release_percent: share(all.at_release, vehicles),
             under_way: number(all.under_way),
             failed: number(all.failed),
-            failed_percent: percent(all.failed, vehicles),
+            failed_percent: share(all.failed, vehicles),
             left_out: number(all.left_out),
             sent: bytes(traffic.sent_bytes),
             saved: (traffic.saved_bytes() > 0)
@@ -215,8 +215,8 @@ fn rules(t: &Texts, rule: &StopRule, counts: &WaveCounts) -> Vec<Gauge> {
         all.push(gauge(sentence, counts.failed, limit));
     }
     if let Some(limit) = rule.failed_percent {
-        let found = percent(counts.failed, counts.vehicles);
-        let sentence = filled(t.rule_failed_percent, &[&found.to_string(), &limit.to_string()]);
+        let found = share(counts.failed, counts.vehicles);
+        let sentence = filled(t.rule_failed_percent, &[&found, &limit.to_string()]);
         all.push(gauge(
             sentence,
             counts.failed.saturating_mul(100),
