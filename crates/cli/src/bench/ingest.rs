@@ -35,8 +35,8 @@ pub(crate) struct Ingest {
     #[arg(long, default_value_t = 100, value_parser = clap::value_parser!(u16).range(1..=2000))]
     connections: u16,
 
-    /// Small messages that a vehicle has on their way at a time.
-    #[arg(long, default_value_t = 16, value_parser = clap::value_parser!(u16).range(1..=32))]
+    /// Small messages that a vehicle has on their way at a time: at most as many as the server announces (MQTT's receive maximum).
+    #[arg(long, default_value_t = 32, value_parser = clap::value_parser!(u16).range(1..=32))]
     window: u16,
 
     /// How long each kind of message is measured.
