@@ -24,7 +24,8 @@ pub(super) struct WaveRow {
     pub(super) failed: String,
     pub(super) done_percent: u64,
     pub(super) parts: progress::Parts,
-    pub(super) rule: Option<Gauge>,
+    /// What stops the campaign by this wave alone.
+    pub(super) rules: Vec<Gauge>,
 }
 
 /// How far it is to the stop.
@@ -161,6 +162,11 @@ impl View {
         Action::ALL.into_iter().filter(whole).collect()
     }
 
+    /// Whether any wave has a rule of its own.
+    pub(super) fn has_wave_rules(&self) -> bool {
+        self.waves.iter().any(|wave| !wave.rules.is_empty())
+    }
+
     pub(super) fn can_retry(&self) -> bool {
         self.can(Action::Retry)
     }
@@ -178,7 +184,7 @@ fn wave_rows(t: &'static Texts, campaign: &Campaign, counts: &[WaveCounts]) -> V
             failed: number(counts.failed),
             done_percent: percent(counts.ended, counts.vehicles),
             parts: progress::Parts::of(counts.at_release, counts.under_way, counts.failed, counts.vehicles),
-            rule: planned.and_then(|planned| rules(t, &planned.stop, counts).into_iter().next_back()),
+            rules: planned.map(|planned| rules(t, &planned.stop, counts)).unwrap_or_default(),
         }
     });
     rows.collect()

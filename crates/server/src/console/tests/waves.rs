@@ -64,6 +64,28 @@ async fn waves_are_drawn_along_the_time_with_their_pauses_and_what_opens_the_nex
 }
 
 #[tokio::test]
+async fn a_wave_is_shown_with_all_its_rules_and_none_has_no_column_for_them() {
+    let mut world = World::new();
+    let car = Car::known(&world, "V1").await;
+    world.release("R2", "2").await;
+    let mut rollout = three_waves();
+    for wave in &mut rollout.waves {
+        wave.stop = StopRule { failures: None, failed_percent: None, inconsistent: false };
+    }
+    world.campaign_by_waves("plain", "R2", Some(&[&car]), rollout.clone()).await;
+    rollout.waves[1].stop = StopRule { failures: Some(3), failed_percent: Some(50), inconsistent: true };
+    world.campaign_by_waves("strict", "R2", Some(&[&car]), rollout).await;
+    world.run_due().await;
+    let mut admin = Browser::admin(&world).await;
+    let column = "<th scope=\"col\">Stop rule</th>";
+    assert!(!admin.page("/campaigns/plain").await.contains(column));
+    let page = admin.page("/campaigns/strict").await;
+    let all = "Vehicles with a mix of software: 0; the first one stops it.<br>Failed: 0 of 3 at which it stops.<br>\
+               Failed: 0 %; it stops at 50 %.</td>";
+    assert!(page.contains(column) && page.contains(all), "{page}");
+}
+
+#[tokio::test]
 async fn a_draft_shows_its_waves_without_times_and_no_table_of_nothing() {
     let world = World::new();
     let mut admin = Browser::admin(&world).await;
