@@ -252,7 +252,9 @@ fn take(
         None => {}
     }
     let now = inbound.received_at;
-    let known_certificate = sender.as_ref().and_then(|sender| sender.vehicle.certificate.clone());
+    let known = sender.as_ref().and_then(|sender| sender.vehicle.certificate.as_ref());
+    let presented = inbound.peer.as_ref().and_then(|peer| peer.certificate.as_ref());
+    let new_certificate = presented.filter(|presented| known != Some(presented));
     let note = match &message.body {
         VehicleBody::WakeUp(wake_up) => {
             if let Err(refusal) = wake_up::check_boot(wake_up, sender.as_ref().map(|sender| &sender.vehicle))
@@ -283,8 +285,7 @@ fn take(
             }
         }
     };
-    let presented = inbound.peer.as_ref().and_then(|peer| peer.certificate.as_ref());
-    if let Some(certificate) = presented.filter(|presented| known_certificate.as_ref() != Some(presented)) {
+    if let Some(certificate) = new_certificate {
         vehicle_certificates::note(tx, &message.vehicle_id, certificate)?;
     }
     let behind_ms = now.0.saturating_sub(message.ts.0);

@@ -33,6 +33,7 @@ const APART: i64 = 90;
 /// A drawing that goes on changes no more often than it has such steps.
 const STEPS: i64 = 128;
 const SHORTEST_MS: i64 = 60_000;
+
 /// A part of a bar, in percent of the width.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Piece {
@@ -263,6 +264,11 @@ impl TimeLine {
             schedule: schedule(t, &campaign.rollout),
         }
     }
+
+    /// Whether any wave is not open.
+    pub(super) fn has_closed(&self) -> bool {
+        self.rows.iter().any(|row| row.stage == Stage::Closed)
+    }
 }
 
 /// How many vehicles each wave has or, before the start, will have as far as that is known.
@@ -277,13 +283,6 @@ fn sizes(campaign: &Campaign, counts: &[WaveCounts], vehicles: u64) -> Vec<Optio
     let mut before = 0;
     let ends = campaign.rollout.wave_ends(vehicles).into_iter().map(|end| end.min(vehicles));
     ends.map(|end| Some(end.saturating_sub(std::mem::replace(&mut before, end)))).collect()
-}
-
-impl TimeLine {
-    /// Whether any wave is not open.
-    pub(super) fn has_closed(&self) -> bool {
-        self.rows.iter().any(|row| row.stage == Stage::Closed)
-    }
 }
 
 /// A wave, what is counted of it, and when it was open.

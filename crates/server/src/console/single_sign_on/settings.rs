@@ -54,9 +54,13 @@ fn default_scope_claim() -> String {
 }
 
 impl OidcSettings {
-    /// Key, what was expected and what was found, where a setting is against its rule.
+    /// Key, what was expected and what was found, where a setting is against its rule, or the program was built without this.
     pub(crate) fn check(&self) -> Result<(), (&'static str, &'static str, String)> {
-        if !cfg!(feature = "oidc") {
+        self.check_of(cfg!(feature = "oidc"))
+    }
+
+    fn check_of(&self, is_built_in: bool) -> Result<(), (&'static str, &'static str, String)> {
+        if !is_built_in {
             let expected = "no such section: this program was built without OpenID Connect; build it with \
                             `cargo build --release --features oidc`";
             return Err(("oidc", expected, self.issuer.clone()));
@@ -146,6 +150,19 @@ mod tests {
         {
             assert_eq!(plain.scope_of(&claims), None, "{claims}");
         }
+    }
+
+    #[test]
+    fn a_program_that_was_built_without_it_says_so_whatever_is_set() {
+        let refused = |settings: &OidcSettings, is_built_in| settings.check_of(is_built_in).unwrap_err();
+        let mut good = settings("");
+        good.check_of(true).unwrap();
+        let (key, expected, found) = refused(&good, false);
+        assert_eq!((key, found.as_str()), ("oidc", "https://sso.example"));
+        assert!(expected.contains("--features oidc"), "{expected}");
+        good.issuer = "http://sso.example".to_owned();
+        assert_eq!(refused(&good, true).0, "oidc.issuer");
+        assert_eq!(refused(&good, false).0, "oidc");
     }
 
     #[test]
